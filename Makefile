@@ -1,0 +1,7 @@
+# The index of commands; each is `python run NAME`, which sets up .venv on first use.
+PYTHON ?= python3
+NAMES := demo test test-slow check bench notebooks lock clean
+
+.PHONY: $(NAMES)
+$(NAMES):
+	@$(PYTHON) run $@

@@ -1,0 +1,1 @@
+"""Applications built on `core` and costed by `hw`."""

@@ -1,0 +1,1 @@
+"""Molecular binding prediction with a graph network."""

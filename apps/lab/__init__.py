@@ -1,0 +1,1 @@
+"""Runs, records and reports: what both applications share, and no science."""

@@ -1,0 +1,1 @@
+"""A small global weather model whose radiation is learned."""

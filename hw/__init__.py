@@ -1,0 +1,1 @@
+"""The tile machine: what running a PyTorch program costs, and on what machine."""

@@ -1,0 +1,163 @@
+"""What an operation asks of a machine, in machine-independent terms: the waist of `hw`.
+
+Rules (`hw.rules`) turn each traced PyTorch op into a list of these items; targets (`hw.targets`)
+turn each item into time, energy and memory on one machine. Neither side knows the other.
+Formats are the short names of `core.precision.formats` (``"fp32"``, ``"bf16"``, ``"int8"`` ...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SparseProduct = Literal["spmm", "spmm_t", "sddmm"]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """`batch` independent dense products C[m, n] = sum_k A[m, k] B[k, n].
+
+    A convolution is a contraction with its spatial positions in `n` and `fan_in` in `k`;
+    `n_group` > 1 says that the batch stems from grouped operands.
+    """
+
+    batch: int
+    m: int
+    k: int
+    n: int
+    a_format: str
+    b_format: str
+    out_format: str
+    n_group: int = 1
+
+    @property
+    def n_mac(self) -> int:
+        """Multiply-adds."""
+        return self.batch * self.m * self.k * self.n
+
+
+@dataclass(frozen=True)
+class SparseContraction:
+    """A product with a block-sparse matrix S of `rows` x `cols` entries and a dense side of `n`.
+
+    ``spmm``: Y[rows, n] = S X[cols, n]. ``spmm_t``: X[cols, n] = S^T Y[rows, n].
+    ``sddmm``: the live blocks of Y[rows, n] X[cols, n]^T.
+    `row_index` and `col_index` hold the block coordinates of each live block; they are None when
+    only the count is known (fake tensors), and then the pattern counts as uniformly random.
+    `mode` says whether the pattern is known when the program is planned.
+    """
+
+    product: SparseProduct
+    rows: int
+    cols: int
+    n: int
+    block: tuple[int, int]
+    n_block: int
+    weight_format: str
+    dense_format: str
+    out_format: str
+    mode: Literal["static", "dynamic"] = "static"
+    row_index: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    col_index: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def n_mac(self) -> int:
+        """Multiply-adds on live blocks."""
+        return self.n_block * self.block[0] * self.block[1] * self.n
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """`n_element` results, each from `n_input` operands by `flop_per_element` operations.
+
+    `kind` is ``"arithmetic"`` (add, multiply, compare, select), ``"divide"`` (division, square
+    root) or ``"transcendental"`` (exp, log, tanh, erf, sin ...).
+    """
+
+    n_element: int
+    kind: Literal["arithmetic", "divide", "transcendental"]
+    in_format: str
+    out_format: str
+    n_input: int = 1
+    flop_per_element: float = 1.0
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """`n_out` results, each combining `n_reduced` entries (sum, max, mean, a norm's statistics)."""
+
+    n_out: int
+    n_reduced: int
+    in_format: str
+    out_format: str
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """`n_row` rows of `n_col` entries, normalised; also layer norm, by `kind`."""
+
+    n_row: int
+    n_col: int
+    in_format: str
+    kind: Literal["softmax", "layer_norm"] = "softmax"
+
+
+@dataclass(frozen=True)
+class Gather:
+    """`n_row` rows of `row_element` entries picked from `n_source` rows by a run-time index."""
+
+    n_row: int
+    row_element: int
+    n_source: int
+    in_format: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """`n_row` rows of `row_element` entries added into `n_target` rows by a run-time index."""
+
+    n_row: int
+    row_element: int
+    n_target: int
+    in_format: str
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """`batch` real-to-complex or complex-to-real transforms of `length` points."""
+
+    batch: int
+    length: int
+    in_format: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """`n_byte` copied or rearranged without arithmetic (concatenation, layout change, fill)."""
+
+    n_byte: int
+    kind: Literal["copy", "rearrange", "fill"] = "copy"
+
+
+@dataclass(frozen=True)
+class HostRead:
+    """A value that the host reads before the program can go on: a stall on any accelerator."""
+
+    n_byte: int
+
+
+Work = (
+    Contraction
+    | SparseContraction
+    | Pointwise
+    | Reduction
+    | Softmax
+    | Gather
+    | Scatter
+    | Fourier
+    | Move
+    | HostRead
+)
