@@ -1,0 +1,5 @@
+"""Datasets: tables of molecules, the embedded pocket set, splits."""
+
+from apps.chemistry.datasets.table import SPLITS, RowReport, Table
+
+__all__ = ["SPLITS", "RowReport", "Table"]
