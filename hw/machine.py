@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from core.errors import MachineError
+
 from hw.formats import FORMAT_BYTE
 
 MACHINE_DIR = Path(__file__).parent / "machines"
@@ -361,7 +362,7 @@ def _entry(
 
 
 def _check_formats(machine: Machine, where: str) -> None:
-    """All tables by format hold the native formats, and every format leads to a native one."""
+    """Check that all tables by format hold the native formats, and every format leads to a native one."""
     native = set(machine.mac_per_cycle)
     for f in dataclasses.fields(machine):
         if "by_format" not in f.metadata or f.name == "peak_flop_per_s":
@@ -377,7 +378,7 @@ def _check_formats(machine: Machine, where: str) -> None:
 
 
 def _check_peak(machine: Machine, where: str) -> None:
-    """The published peak must follow from clock, units and rate."""
+    """Hold the published peak against clock, units and rate."""
     for format, stated in machine.peak_flop_per_s.items():
         computed = 2 * machine.mac_per_s(format)
         if abs(computed / stated - 1) > PEAK_TOLERANCE:
