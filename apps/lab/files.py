@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes the place of `path` when the block succeeds.
+
+    The folder is made if it is missing. The suffix is kept, for writers that look at it. When the
+    block raises, whatever stood at `path` before still stands there, and nothing else is left.
+
+    Examples
+    --------
+    >>> with atomic_path("runs/a/state.nc") as part:  # doctest: +SKIP
+    ...     dataset.to_netcdf(part)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> Path:
+    """Write text (UTF-8, line ends as they are) or bytes to `path`, whole or not at all."""
+    with atomic_path(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+    return Path(path)

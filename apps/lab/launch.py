@@ -1,0 +1,151 @@
+"""How a run begins: its folder, its seed, its device."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apps.lab.config import Config, config_sha256, config_toml
+from apps.lab.files import write_atomic
+from core.errors import ConfigError, DataError
+
+SCHEMA = "tessera.run/1"
+RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+
+
+class Run:
+    """A run folder that this process alone writes to, until `close` or the process ends.
+
+    Attributes
+    ----------
+    dir : Path
+        The folder; `config.toml` and `run.json` are in it.
+    device : torch.device
+        Where the run computes.
+    resumed : bool
+        Whether the folder already held this run.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, *, resumed: bool, lock: int | None):
+        self.dir = folder
+        self.device = device
+        self.resumed = resumed
+        self._release = weakref.finalize(self, os.close, lock) if lock is not None else None
+
+    def close(self) -> None:
+        """Let another process write to the folder."""
+        if self._release is not None:
+            self._release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start_run(
+    out: str | Path,
+    config: Config,
+    *,
+    seed: int,
+    device: str = "auto",
+    resume: bool = False,
+    command: str,
+    application: str,
+) -> Run:
+    """Make or reopen the run folder `out` and write the resolved configuration into it.
+
+    Parameters
+    ----------
+    out : path
+        New or empty; with `resume`, also a folder of the same run.
+    device : "auto", "cpu" or "cuda"
+
+    Raises
+    ------
+    DataError
+        If the folder holds something else, holds a run and `resume` is not set, holds a run with
+        other settings, or is being written by another process.
+    ConfigError
+        If the device is not there.
+    """
+    chosen = resolve_device(device)
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"--out {folder} is a file; choose a folder")
+    wanted = {
+        "schema": SCHEMA,
+        "application": application,
+        "command": command,
+        "seed": seed,
+        "config_sha256": config_sha256(config),
+    }
+    is_new = not folder.exists() or not any(p for p in folder.iterdir() if p.name != LOCK_FILE)
+    if not is_new:
+        _check_same_run(folder, wanted, resume=resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _take_lock(folder)
+    if is_new:
+        write_atomic(folder / "config.toml", config_toml(config))
+        write_atomic(folder / RUN_FILE, json.dumps(wanted, indent=1) + "\n")
+    return Run(folder, chosen, resumed=not is_new, lock=lock)
+
+
+def _check_same_run(folder: Path, wanted: dict[str, Any], *, resume: bool) -> None:
+    try:
+        there = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = "choose a new or empty folder"
+        raise DataError(f"--out {folder} is not empty and is not a run folder; {hint}") from error
+    if not resume:
+        hint = "continue it with --resume, or choose another --out"
+        raise DataError(f"--out {folder} already holds a run; {hint}")
+    for key, value in wanted.items():
+        if there.get(key) != value:
+            hint = f"its settings are in {folder / 'config.toml'}; resume with those, or start anew"
+            raise DataError(
+                f"--resume: {folder} holds a run with {key} {there.get(key)!r}, "
+                f"this one has {value!r}; {hint}"
+            )
+
+
+def _take_lock(folder: Path) -> int | None:
+    """Hold the folder until the file is closed; where the system has no such lock, do without."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise DataError(
+            f"--out {folder} is being written by another process; wait for it"
+        ) from error
+    return lock
+
+
+def set_seed(seed: int) -> torch.Generator:
+    """Seed Python's and torch's global generators, and give an explicit one of the same seed."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Give the device: "auto" is CUDA where there is one, else the CPU."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {name}: expected auto, cpu or cuda")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

@@ -1,0 +1,75 @@
+"""Command-line options that the applications share, and how an error meets the user.
+
+Imports nothing heavy: the commands' modules load this to print their help.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting: section.key=value. May be given again."),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; new or empty.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", min=0)]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Processes at a time.", min=1)]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more; show where an error came from.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Make a command end on a user's error with one sentence on standard error and exit code 2.
+
+    The command's own `quiet` and `verbose` options, where it has them, set what progress shows;
+    with `verbose` the traceback is shown too. An error of any other kind is a mistake in this
+    program and keeps its traceback.
+
+    Examples
+    --------
+    >>> @app.command()  # doctest: +SKIP
+    ... @handle_errors
+    ... def train(out: OutOption, quiet: QuietOption = False, verbose: VerboseOption = False): ...
+    """
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        from apps.lab.progress import set_verbosity
+
+        verbose = bool(kwargs.get("verbose"))
+        set_verbosity(0 if kwargs.get("quiet") else 2 if verbose else 1)
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            # Imported here: `core` loads torch, which a command's help should not wait for.
+            from core.errors import TesseraError
+
+            if verbose or not isinstance(error, TesseraError):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(EXIT_ERROR) from None
+
+    return guarded
