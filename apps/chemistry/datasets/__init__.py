@@ -1,5 +1,7 @@
 """Datasets: tables of molecules, the embedded pocket set, splits."""
 
+from apps.chemistry.datasets.load import load_table
+from apps.chemistry.datasets.split import split_molecules
 from apps.chemistry.datasets.table import SPLITS, RowReport, Table
 
-__all__ = ["SPLITS", "RowReport", "Table"]
+__all__ = ["SPLITS", "RowReport", "Table", "load_table", "split_molecules"]
