@@ -1,0 +1,1 @@
+"""The dynamical core: spectral primitive equations on sigma levels."""
