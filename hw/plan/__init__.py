@@ -1,0 +1,1 @@
+"""How one item of work is spread over the tiles of a machine."""

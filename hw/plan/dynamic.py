@@ -1,0 +1,160 @@
+"""Products with a dynamic block-sparse matrix: only a bound on its density is known when planning.
+
+Tiles form a grid over rows, columns and the dense operand's columns. Each holds a bucket of equal
+size, larger than the mean share of the live blocks by a slack; blocks that find their bucket full
+spill into later ones, and buckets then travel around the grid, one step at a time, until each
+block has met its rows and columns. The vendor's planner (poplibs, lib/popsparse/FullyConnected.cpp
+and SparsePartitionerImpl.cpp) charges nothing for these steps; here they are counted on the
+pattern, or on a random one where only the number of blocks is known, and charged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.machine import TileMachine
+from hw.plan.dense import vertex_cycles
+from hw.plan.formats import compute_format, stored_byte, substitutes
+from hw.plan.phases import Array, Candidates
+from hw.plan.sparse import block_cycles
+from hw.targets.item import ItemCost
+from hw.work import SparseContraction
+
+#: Oversize of a bucket (poplibs, metaInfoBucketOversizeProportion).
+SLACK = 0.3
+#: Candidates whose propagation steps are counted.
+N_COUNTED = 12
+#: Bytes of position data for each live block (two 16-bit words).
+META_BYTE = 4
+#: Supervisor cycles to test and enter one sub-group of a bucket (poplibs: 26 to 46).
+GROUP_CYCLE = 40
+#: Seed of the random pattern that stands for an unknown one.
+PATTERN_SEED = 0
+
+
+def plan_dynamic(item: SparseContraction, machine: TileMachine) -> ItemCost:
+    """Return the cost of the quickest grid for a dynamic block-sparse product that fits."""
+    br, bc = item.block
+    grid = _grids(-(-item.rows // br), -(-item.cols // bc), item.n, machine.n_tile)
+    c = _candidates(item, machine, grid, np.zeros(grid[0].size))
+    bound = machine.temporary_fraction * machine.tile_memory_byte
+    rank = np.where(c.temporary_byte <= bound, 0.0, 1e12) + c.cycles()
+    kept = np.argsort(rank, kind="stable")[:N_COUNTED]
+    grid = (grid[0][kept], grid[1][kept], grid[2][kept])
+    steps = np.array(
+        [
+            propagation_steps(_bucket_counts(item, int(x), int(y)))
+            for x, y in zip(*grid[:2], strict=True)
+        ],
+        dtype=np.float64,
+    )
+    c = _candidates(item, machine, grid, steps)
+    winner, fits, memory_binds = c.choose()
+    p_x, p_y, p_z = (int(p[winner]) for p in grid)
+    text = f"dynamic, grid {p_x} rows x {p_y} columns x {p_z}, "
+    text += f"{int(steps[winner])} propagation steps"
+    text += substitutes(machine, item.weight_format, item.dense_format, item.out_format)
+    return c.item_cost(winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds)
+
+
+def propagation_steps(count: NDArray[np.int64]) -> int:
+    """Return how many steps the buckets must travel until every spilled block is home.
+
+    Parameters
+    ----------
+    count : NDArray, int64 [bucket]
+        Live blocks that belong to each bucket, in the order in which buckets travel.
+
+    Notes
+    -----
+    A bucket holds ``ceil((1 + SLACK) * mean)`` blocks. What does not fit moves to the next bucket
+    with room; the longest such run of full buckets is the number of steps.
+    """
+    capacity = int(np.ceil((1 + SLACK) * count.mean()))
+    excess = np.cumsum(np.concatenate([count, count]) - capacity)
+    carry = excess - np.minimum.accumulate(np.concatenate([[0], excess]))[1:]
+    spilling = carry > 0
+    rest = np.arange(spilling.size)
+    last_free = np.maximum.accumulate(np.where(spilling, -1, rest))
+    return int((rest - last_free).max())
+
+
+def _bucket_counts(item: SparseContraction, p_x: int, p_y: int) -> NDArray[np.int64]:
+    """Return live blocks by bucket, on the real pattern or on a random one."""
+    br, bc = item.block
+    n_row, n_col = -(-item.rows // br), -(-item.cols // bc)
+    if item.row_index is None or item.col_index is None:
+        generator = np.random.default_rng(PATTERN_SEED)
+        return generator.multinomial(item.n_block, np.full(p_x * p_y, 1 / (p_x * p_y)))
+    x = item.row_index * p_x // n_row
+    y = item.col_index * p_y // n_col
+    return np.bincount(x * p_y + y, minlength=p_x * p_y)
+
+
+def _candidates(
+    item: SparseContraction, machine: TileMachine, grid: tuple[Array, Array, Array], steps: Array
+) -> Candidates:
+    p_x, p_y, p_z = grid
+    rows, cols, (br, bc) = item.rows, item.cols, item.block
+    if item.product == "spmm_t":
+        rows, cols, br, bc, p_x, p_y = cols, rows, bc, br, p_y, p_x
+    format = compute_format(machine, item.weight_format, item.dense_format)
+    dense_byte = stored_byte(machine, item.dense_format)
+    partial_byte = stored_byte(machine, format)
+    n_l = np.ceil(item.n / p_z)
+    blocks = item.n_block / (p_x * p_y)
+    capacity = np.ceil((1 + SLACK) * blocks)
+    bucket = capacity * (br * bc * stored_byte(machine, item.weight_format) + META_BYTE)
+    c = Candidates(machine, p_x.size)
+    c.n_tile = p_x * p_y * p_z
+
+    gathered = np.ceil(cols / p_y) * n_l * dense_byte
+    c.exchange("dense rows to the tiles", gathered, gathered * c.n_tile, shared=p_x % 2 == 0)
+    c.exchange("buckets to the tiles", bucket * (1 - 1 / p_z), bucket * p_x * p_y * (p_z - 1))
+    partial = np.ceil(rows / p_x) * n_l * partial_byte
+    traffic = machine.load_interleaved_byte_per_cycle + machine.store_byte_per_cycle
+    c.compute(
+        "zero the partial sums",
+        partial / machine.store_byte_per_cycle,
+        local_byte=partial * c.n_tile,
+    )
+    one = block_cycles(machine, format, (br, bc), n_l)
+    c.compute(
+        "products",
+        vertex_cycles(machine) + GROUP_CYCLE + capacity * one,
+        local_byte=item.n_mac / machine.mac_per_cycle[format] * traffic,
+        pj=item.n_mac * machine.mac_pj[format],
+    )
+    c.exchange("propagation", steps * bucket, steps * bucket * c.n_tile, n_phase=steps)
+    c.compute("propagated blocks", steps * (vertex_cycles(machine) + GROUP_CYCLE + one))
+    reduced = np.ceil(rows / p_x / p_y) * n_l * partial_byte
+    c.exchange(
+        "partial sums",
+        reduced * (p_y - 1),
+        rows * item.n * partial_byte * (p_y - 1),
+        n_fragment=p_y,
+    )
+    c.compute(
+        "reduction",
+        np.where(
+            p_y > 1, reduced * p_y / machine.load_byte_per_cycle + vertex_cycles(machine), 0.0
+        ),
+        local_byte=np.where(p_y > 1, rows * item.n * partial_byte * (p_y + 1), 0.0),
+        pj=rows * item.n * (p_y - 1) * machine.vector_pj[format],
+    )
+    c.temporary_byte = gathered + 3 * bucket + partial + reduced * (p_y > 1)
+    return c
+
+
+def _grids(n_row: int, n_col: int, n: int, n_tile: int) -> tuple[Array, Array, Array]:
+    """Return grids (rows, columns, batch) that use at most `n_tile` tiles."""
+    xs = np.unique(np.rint(np.geomspace(1, min(n_row, n_tile), 30)))
+    zs = np.unique(np.rint(np.geomspace(1, min(n, 64), 12)))
+    p_x, p_z = (a.ravel() for a in np.meshgrid(xs, zs, indexing="ij"))
+    inside = p_x * p_z <= n_tile
+    p_x, p_z = p_x[inside], p_z[inside]
+    most = np.clip(n_tile // (p_x * p_z), 1, n_col)
+    grids = [np.stack([p_x, np.maximum(1, most // f), p_z]) for f in (1, 2, 4, 8, 16)]
+    x, y, z = np.unique(np.concatenate(grids, axis=1), axis=1)
+    return x, y, z

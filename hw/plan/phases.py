@@ -1,0 +1,190 @@
+"""The phases of many candidate plans at once, and the choice among them.
+
+A planner lists, for every candidate spread of an operation over the tiles, the cycles of each
+phase as one array over the candidates. The same arrays rank the candidates and become the
+supersteps of the winner, so that the search and the answer cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hw.machine import TileMachine
+from hw.targets.item import ItemCost, Part, Superstep
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase over all candidates: cycles, bytes delivered and bytes touched in tile memory."""
+
+    label: str
+    kind: str
+    part: Part
+    cycles: Array
+    byte: Array
+
+
+@dataclass
+class Candidates:
+    """Phases of `n` candidate plans on one tile machine; filled by a planner, then `choose`n from.
+
+    Attributes
+    ----------
+    machine : TileMachine
+    n : int
+        Number of candidates.
+    """
+
+    machine: TileMachine
+    n: int
+    phases: list[Phase] = field(default_factory=list)
+    temporary_byte: Array = field(init=False)
+    local_byte: Array = field(init=False)
+    arithmetic_pj: Array = field(init=False)
+    n_tile: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.temporary_byte = np.zeros(self.n)
+        self.local_byte = np.zeros(self.n)
+        self.arithmetic_pj = np.zeros(self.n)
+        self.n_tile = np.ones(self.n)
+
+    def compute(
+        self,
+        label: str,
+        cycles: ArrayLike,
+        *,
+        local_byte: ArrayLike = 0.0,
+        pj: ArrayLike = 0.0,
+        part: Part = "compute",
+    ) -> None:
+        """Add a phase of arithmetic or of copies inside the tiles, `cycles` on the slowest one.
+
+        `local_byte` (tile memory traffic) and `pj` (arithmetic) are sums over all tiles.
+        """
+        self.phases.append(Phase(label, "compute", part, self._full(cycles), np.zeros(self.n)))
+        self.local_byte = self.local_byte + self._full(local_byte)
+        self.arithmetic_pj = self.arithmetic_pj + self._full(pj)
+
+    def exchange(
+        self,
+        label: str,
+        tile_byte: ArrayLike,
+        total_byte: ArrayLike,
+        *,
+        shared: ArrayLike = 0.0,
+        n_fragment: ArrayLike = 1.0,
+        n_phase: ArrayLike = 1.0,
+    ) -> None:
+        """Add a sync and an exchange in which the fullest tile receives `tile_byte`.
+
+        Parameters
+        ----------
+        tile_byte : array
+            Received by the fullest tile, over all `n_phase` repeats.
+        total_byte : array
+            Delivered to all tiles together.
+        shared : array, 0..1
+            Share of the bytes that both tiles of a pair receive at once over their common bus.
+        n_fragment : array
+            Separate pieces per tile and phase, each with its own control cost.
+        n_phase : array
+            How often sync and exchange are repeated (serial splits).
+        """
+        tile_byte, shared = self._full(tile_byte), self._full(shared)
+        machine = self.machine
+        happens = tile_byte > 0
+        n_phase = np.where(happens, self._full(n_phase), 0.0)
+        width = machine.exchange_byte_per_cycle
+        pair = machine.exchange_pair_byte_per_cycle
+        cycles = tile_byte * ((1 - shared) / width + shared / pair)
+        cycles = cycles + n_phase * self._full(n_fragment) * machine.exchange_fragment_cycle
+        zero = np.zeros(self.n)
+        self.phases.append(
+            Phase(f"sync before {label}", "sync", "sync", n_phase * machine.sync_cycle, zero)
+        )
+        delivered = np.where(happens, self._full(total_byte), 0.0)
+        self.phases.append(Phase(label, "exchange", "exchange", cycles, delivered))
+
+    def cycles(self) -> Array:
+        """Return the cycles of each candidate."""
+        total = np.zeros(self.n)
+        for phase in self.phases:
+            total = total + phase.cycles
+        return total
+
+    def choose(self) -> tuple[int, bool, bool]:
+        """Return the quickest candidate within the memory bound, if it fits, if memory binds.
+
+        When none fits, the one with the smallest temporaries is returned and does not fit.
+        """
+        bound = self.machine.temporary_fraction * self.machine.tile_memory_byte
+        cycles = self.cycles()
+        inside = self.temporary_byte <= bound
+        if not inside.any():
+            return int(np.argmin(self.temporary_byte)), False, True
+        winner = int(np.argmin(np.where(inside, cycles, np.inf)))
+        return winner, True, bool(cycles.min() < cycles[winner])
+
+    def item_cost(
+        self,
+        winner: int,
+        *,
+        n_mac: int,
+        plan: str,
+        fits: bool = True,
+        memory_binds: bool = False,
+    ) -> ItemCost:
+        """Turn candidate `winner` into supersteps, seconds and joule."""
+        machine = self.machine
+        n_tile = int(self.n_tile[winner])
+        supersteps: list[Superstep] = []
+        parts: dict[str, float] = {}
+        moved = 0.0
+        for phase in self.phases:
+            cycles = float(phase.cycles[winner])
+            if cycles == 0.0:
+                continue
+            byte = float(phase.byte[winner])
+            moved += byte
+            parts[phase.part] = parts.get(phase.part, 0.0) + cycles / machine.clock_hz
+            supersteps.append(
+                Superstep(
+                    phase.kind,  # type: ignore[arg-type]
+                    cycles,
+                    phase.label,
+                    phase.part,
+                    sent_byte=byte,
+                    received_byte=byte,
+                    n_tile=n_tile,
+                )
+            )
+        energy = {
+            "compute": float(self.arithmetic_pj[winner]) * 1e-12,
+            "local_memory": float(self.local_byte[winner]) * machine.local_pj_per_byte * 1e-12,
+            "exchange": moved * machine.exchange_pj_per_byte * 1e-12,
+            "off_chip": 0.0,
+        }
+        largest = max(parts, key=lambda part: parts[part]) if parts else "nothing"
+        return ItemCost(
+            time_s=sum(parts.values()),
+            parts_s=parts,
+            energy_j=energy,
+            n_mac=n_mac,
+            exchange_byte=moved,
+            off_chip_byte=0.0,
+            temporary_byte=float(self.temporary_byte[winner]),
+            n_tile_used=n_tile,
+            plan=plan if fits else f"{plan}; does not fit in tile memory",
+            binds="memory" if memory_binds else largest,
+            fits=fits,
+            supersteps=tuple(supersteps),
+        )
+
+    def _full(self, values: ArrayLike) -> Array:
+        return np.broadcast_to(np.asarray(values, dtype=np.float64), (self.n,))

@@ -1,0 +1,127 @@
+"""What a GPU and a systolic machine share: kernels over one memory, timed by their slowest part.
+
+A kernel takes its launch plus the longest of arithmetic, on-chip and off-chip traffic. The part
+beyond the arithmetic counts as ``off_chip`` or ``exchange``: the time that the memory adds.
+"""
+
+from __future__ import annotations
+
+from hw.machine import Machine
+from hw.plan.formats import compute_format, stored_byte
+from hw.targets.item import ItemCost, Part
+from hw.work import (
+    Fourier,
+    Gather,
+    Move,
+    Pointwise,
+    Reduction,
+    Scatter,
+    Softmax,
+)
+
+VectorWork = Pointwise | Reduction | Softmax | Gather | Scatter | Fourier | Move
+
+
+def kernel_cost(
+    machine: Machine,
+    *,
+    compute_s: float,
+    exchange_s: float,
+    off_chip_s: float,
+    launch_s: float,
+    compute_pj: float,
+    local_byte: float,
+    exchange_byte: float,
+    off_chip_byte: float,
+    n_unit: int,
+    plan: str,
+    n_mac: int = 0,
+    temporary_byte: float = 0.0,
+) -> ItemCost:
+    """Put one kernel's time and energy together."""
+    parts: dict[str, float] = {"launch": launch_s, "compute": compute_s}
+    beyond = max(0.0, exchange_s - compute_s)
+    parts["exchange"] = beyond
+    parts["off_chip"] = max(0.0, off_chip_s - compute_s - beyond)
+    times: dict[Part, float] = {
+        "launch": launch_s,
+        "compute": compute_s,
+        "exchange": exchange_s,
+        "off_chip": off_chip_s,
+    }
+    return ItemCost(
+        time_s=sum(parts.values()),
+        parts_s={part: s for part, s in parts.items() if s > 0},
+        energy_j={
+            "compute": compute_pj * 1e-12,
+            "local_memory": local_byte * machine.local_pj_per_byte * 1e-12,
+            "exchange": exchange_byte * machine.exchange_pj_per_byte * 1e-12,
+            "off_chip": off_chip_byte * machine.off_chip_pj_per_byte * 1e-12,
+        },
+        n_mac=n_mac,
+        exchange_byte=exchange_byte,
+        off_chip_byte=off_chip_byte,
+        temporary_byte=temporary_byte,
+        n_tile_used=n_unit,
+        plan=plan,
+        binds=max(times, key=lambda part: times[part]),
+    )
+
+
+def host_cost(machine: Machine, n_byte: int) -> ItemCost:
+    """Cost of a value that the host waits for."""
+    seconds = machine.host_latency_s + n_byte / machine.host_byte_per_s
+    return ItemCost(
+        time_s=seconds,
+        parts_s={"host": seconds},
+        energy_j={"compute": 0.0, "local_memory": 0.0, "exchange": 0.0, "off_chip": 0.0},
+        n_mac=0,
+        exchange_byte=0.0,
+        off_chip_byte=float(n_byte),
+        temporary_byte=0.0,
+        n_tile_used=0,
+        plan=f"{n_byte} byte to the host",
+        binds="host",
+    )
+
+
+def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float, float]:
+    """Return format, additions, special functions and off-chip bytes that `item` asks for."""
+    format = compute_format(machine, item.in_format) if not isinstance(item, Move) else ""
+    match item:
+        case Pointwise():
+            flop = item.n_element * item.flop_per_element
+            byte = item.n_element * (
+                item.n_input * stored_byte(machine, item.in_format)
+                + stored_byte(machine, item.out_format)
+            )
+            return (
+                (format, flop, 0.0, byte)
+                if item.kind == "arithmetic"
+                else (format, 0.0, flop, byte)
+            )
+        case Reduction():
+            n = item.n_out * item.n_reduced
+            byte = n * stored_byte(machine, item.in_format)
+            return format, n, 0.0, byte + item.n_out * stored_byte(machine, item.out_format)
+        case Softmax():
+            n = item.n_row * item.n_col
+            special = n if item.kind == "softmax" else item.n_row
+            return format, 4.0 * n, special, 2 * n * stored_byte(machine, item.in_format)
+        case Gather():
+            n = item.n_row * item.row_element
+            return format, 0.0, 0.0, 2 * n * stored_byte(machine, item.in_format) + 8 * item.n_row
+        case Scatter():
+            n = item.n_row * item.row_element
+            return format, n, 0.0, 3 * n * stored_byte(machine, item.in_format) + 8 * item.n_row
+        case Fourier():
+            flop = 2.5 * item.batch * item.length * max(1, (item.length - 1).bit_length())
+            byte = 2 * item.batch * item.length * stored_byte(machine, item.in_format)
+            return format, flop, 0.0, byte
+        case Move():
+            return (
+                next(iter(machine.vector_per_cycle)),
+                0.0,
+                0.0,
+                item.n_byte * (1 if item.kind == "fill" else 2),
+            )

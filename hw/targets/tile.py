@@ -1,0 +1,51 @@
+"""The tile machine: each kind of work to its planner."""
+
+from __future__ import annotations
+
+from hw.machine import TileMachine
+from hw.plan import vector
+from hw.plan.dense import plan_contraction
+from hw.plan.dynamic import plan_dynamic
+from hw.plan.sparse import plan_static
+from hw.targets.item import ItemCost
+from hw.work import (
+    Contraction,
+    Fourier,
+    Gather,
+    HostRead,
+    Move,
+    Pointwise,
+    Reduction,
+    Scatter,
+    Softmax,
+    SparseContraction,
+    Work,
+)
+
+
+def cost_on_tiles(item: Work, machine: TileMachine) -> ItemCost:
+    """Return the cost of `item` by the quickest plan that fits in the tiles' memory."""
+    match item:
+        case Contraction():
+            return plan_contraction(item, machine)
+        case SparseContraction():
+            # the weight gradient on live blocks needs no buckets: its pattern is that of the output
+            if item.mode == "dynamic" and item.product != "sddmm":
+                return plan_dynamic(item, machine)
+            return plan_static(item, machine)
+        case Pointwise():
+            return vector.plan_pointwise(item, machine)
+        case Reduction():
+            return vector.plan_reduction(item, machine)
+        case Softmax():
+            return vector.plan_softmax(item, machine)
+        case Gather():
+            return vector.plan_gather(item, machine)
+        case Scatter():
+            return vector.plan_scatter(item, machine)
+        case Fourier():
+            return vector.plan_fourier(item, machine)
+        case Move():
+            return vector.plan_move(item, machine)
+        case HostRead():
+            return vector.plan_host_read(item, machine)
