@@ -1,0 +1,237 @@
+"""Block-sparse products as torch ops with shape rules and gradients.
+
+``core::spmm``    y[batch, rows] = x[batch, cols] @ S^T
+``core::spmm_t``  dx[batch, cols] = dy[batch, rows] @ S
+``core::sddmm``   the live blocks of dy^T @ x
+
+S is a block-sparse matrix: `values` [n_block, br, bc] in row order, its pattern as the int32
+tensors of `core.sparse.pattern.BlockPattern`. The ops take tensors and integers only, so a
+tracer sees the whole pattern. They are differentiable any number of times; `matmul` is the door
+that layers use, as it hands the transposed order to the backward pass instead of sorting there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.checks import check_shape
+from core.errors import DtypeError, PatternError, ShapeError
+from core.sparse import routes
+from core.sparse.pattern import BlockPattern, transposed_order
+
+_LIBRARY = torch.library.Library("core", "FRAGMENT")
+_LIBRARY.define(
+    "spmm(Tensor x, Tensor values, Tensor row_ptr, Tensor col_index, Tensor row_index, int rows)"
+    " -> Tensor"
+)
+_LIBRARY.define(
+    "spmm_t(Tensor dy, Tensor values, Tensor col_ptr, Tensor row_index_t, Tensor order_t, int cols)"
+    " -> Tensor"
+)
+_LIBRARY.define(
+    "sddmm(Tensor dy, Tensor x, Tensor row_index, Tensor col_index, int br, int bc) -> Tensor"
+)
+
+
+def matmul(x: Tensor, values: Tensor, pattern: BlockPattern) -> Tensor:
+    """Return ``x @ S^T`` for the block-sparse matrix S of `pattern` and `values`.
+
+    Parameters
+    ----------
+    x : Tensor, float [..., cols]
+    values : Tensor, same dtype [n_block, br, bc]
+        Live blocks in row order. Entries that reach over a ragged edge have no effect.
+    pattern : BlockPattern
+        On the device of `x`.
+
+    Returns
+    -------
+    Tensor, same dtype [..., rows]
+        The gradient with respect to `values` exists on live blocks only.
+
+    Raises
+    ------
+    ShapeError, DtypeError, PatternError
+        If the operands do not belong together.
+    """
+    rows, cols = pattern.shape
+    if x.shape[-1] != cols:
+        raise ShapeError(
+            f"sparse matmul: x must have {cols} features (one per column of the matrix), "
+            f"got {x.shape[-1]}; did you pass it transposed?"
+        )
+    if values.shape != (pattern.n_block, *pattern.block):
+        raise PatternError(
+            f"sparse matmul: values must have shape {[pattern.n_block, *pattern.block]} "
+            f"(one block per live block of the pattern), got {list(values.shape)}; "
+            "rebuild the values after a change of pattern"
+        )
+    flat = x.reshape(-1, cols)
+    y = _Matmul.apply(
+        flat, values, pattern.row_ptr, pattern.col_index, pattern.row_index,
+        pattern.col_ptr, pattern.row_index_t, pattern.order_t, rows,
+    )  # fmt: skip
+    return y.view(*x.shape[:-1], rows)
+
+
+class _Matmul(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor,
+        col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, rows: int,
+    ) -> Tensor:  # fmt: skip
+        return torch.ops.core.spmm(x, values, row_ptr, col_index, row_index, rows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:-1])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, values, _, col_index, row_index, col_ptr, row_index_t, order_t = ctx.saved_tensors
+        dx = dvalues = None
+        if ctx.needs_input_grad[0]:
+            cols = x.shape[1]
+            dx = torch.ops.core.spmm_t(dy, values, col_ptr, row_index_t, order_t, cols)
+        if ctx.needs_input_grad[1]:
+            _, br, bc = values.shape
+            dvalues = torch.ops.core.sddmm(dy, x, row_index, col_index, br, bc)
+        return dx, dvalues, None, None, None, None, None, None, None
+
+
+def _spmm(
+    x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor, rows: int
+) -> Tensor:
+    _check_operands("core::spmm", "x", x, values)
+    n_row = row_ptr.numel() - 1
+    _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
+    return routes.spmm(x, values, row_index, col_index, n_row)[:, :rows].contiguous()
+
+
+def _spmm_t(
+    dy: Tensor, values: Tensor, col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, cols: int
+) -> Tensor:
+    _check_operands("core::spmm_t", "dy", dy, values)
+    n_col = col_ptr.numel() - 1
+    _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
+    col_index_t = _index_from_ptr(col_ptr, order_t)
+    values_t = values.index_select(0, order_t).transpose(1, 2)
+    return routes.spmm(dy, values_t, col_index_t, row_index_t, n_col)[:, :cols].contiguous()
+
+
+def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int) -> Tensor:
+    check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
+    if dy.dtype != x.dtype:
+        raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
+    return routes.sddmm(dy, x, row_index, col_index, (br, bc))
+
+
+def _check_operands(who: str, name: str, x: Tensor, values: Tensor) -> None:
+    if x.dim() != 2 or values.dim() != 3:
+        raise ShapeError(
+            f"{who}: {name} must be [batch, features] and values [n_block, br, bc], "
+            f"got {list(x.shape)} and {list(values.shape)}; flatten leading axes first"
+        )
+    if x.dtype != values.dtype:
+        raise DtypeError(
+            f"{who}: {name} is {x.dtype} but values are {values.dtype}; convert one of them"
+        )
+
+
+def _check_pattern(
+    who: str, name: str, size: int, n: int, width: int, values: Tensor, index: Tensor
+) -> None:
+    if not (n - 1) * width < size <= n * width or index.numel() != values.shape[0]:
+        raise PatternError(
+            f"{who}: {name} = {size} and {values.shape[0]} blocks of {list(values.shape[1:])} do "
+            f"not fit a pattern of {n} block rows or columns and {index.numel()} live blocks; "
+            "pass the tensors of one BlockPattern"
+        )
+
+
+def _index_from_ptr(ptr: Tensor, like: Tensor) -> Tensor:
+    n = torch.arange(ptr.numel() - 1, dtype=torch.int32, device=ptr.device)
+    return n.repeat_interleave(ptr.diff(), output_size=like.numel())
+
+
+for _name, _kernel in (("spmm", _spmm), ("spmm_t", _spmm_t), ("sddmm", _sddmm)):
+    _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("core::spmm", lib=_LIBRARY)
+def _(x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor, rows: int):  # type: ignore[no-untyped-def]
+    _check_operands("core::spmm", "x", x, values)
+    return x.new_empty(x.shape[0], rows)
+
+
+@torch.library.register_fake("core::spmm_t", lib=_LIBRARY)
+def _(dy: Tensor, values: Tensor, col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, cols: int):  # type: ignore[no-untyped-def]
+    _check_operands("core::spmm_t", "dy", dy, values)
+    return dy.new_empty(dy.shape[0], cols)
+
+
+@torch.library.register_fake("core::sddmm", lib=_LIBRARY)
+def _(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int):  # type: ignore[no-untyped-def]
+    return x.new_empty(row_index.numel(), br, bc)
+
+
+def _save_spmm(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, values, _, col_index, row_index, _ = inputs
+    ctx.save_for_backward(x, values, col_index, row_index)
+
+
+def _spmm_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    x, values, col_index, row_index = ctx.saved_tensors
+    _, br, bc = values.shape
+    transposed = transposed_order(row_index, col_index, -(-x.shape[1] // bc))
+    dx = torch.ops.core.spmm_t(g, values, *transposed, x.shape[1])
+    dvalues = torch.ops.core.sddmm(g, x, row_index, col_index, br, bc)
+    return dx, dvalues, None, None, None, None
+
+
+def _save_spmm_t(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:-1])
+
+
+def _spmm_t_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    dy, values, col_ptr, row_index_t, order_t = ctx.saved_tensors
+    _, br, bc = values.shape
+    col_index_t = _index_from_ptr(col_ptr, order_t)
+    # The order that undoes order_t puts both indices back into row order.
+    back = torch.sort(order_t).indices
+    row_index, col_index = row_index_t.index_select(0, back), col_index_t.index_select(0, back)
+    row_ptr = _pointer(row_index, -(-dy.shape[1] // br))
+    ddy = torch.ops.core.spmm(g, values, row_ptr, col_index, row_index, dy.shape[1])
+    dvalues = torch.ops.core.sddmm(dy, g, row_index, col_index, br, bc)
+    return ddy, dvalues, None, None, None, None
+
+
+def _save_sddmm(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:-2])
+
+
+def _sddmm_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    dy, x, row_index, col_index = ctx.saved_tensors
+    _, br, bc = g.shape
+    rows, cols = dy.shape[1], x.shape[1]
+    row_ptr = _pointer(row_index, -(-rows // br))
+    ddy = torch.ops.core.spmm(x, g, row_ptr, col_index, row_index, rows)
+    transposed = transposed_order(row_index, col_index, -(-cols // bc))
+    dx = torch.ops.core.spmm_t(dy, g, *transposed, cols)
+    return ddy, dx, None, None, None, None
+
+
+def _pointer(index: Tensor, n: int) -> Tensor:
+    edge = torch.arange(n + 1, dtype=torch.int32, device=index.device)
+    return torch.searchsorted(index, edge, out_int32=True)
+
+
+for _name, _backward, _save in (
+    ("spmm", _spmm_backward, _save_spmm),
+    ("spmm_t", _spmm_t_backward, _save_spmm_t),
+    ("sddmm", _sddmm_backward, _save_sddmm),
+):
+    torch.library.register_autograd(f"core::{_name}", _backward, setup_context=_save, lib=_LIBRARY)
