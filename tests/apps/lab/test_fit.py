@@ -141,7 +141,7 @@ def test_the_average_is_the_recurrence_it_claims_to_be():
         return len(batch[0])
 
     train(model, n_epoch=2, ema_decay=0.5, item_count=after_step)
-    # One rounding to float32 a step, each halved by those after it: below 2 units in the last place.
+    # One rounding to float32 a step, halved by each step after it: below 2 units in the last place.
     torch.testing.assert_close(model.bias.double(), shadow, rtol=2 * 2**-23, atol=0)
     assert n_step == 2 * STEPS
 
@@ -168,10 +168,10 @@ def test_what_is_refused_says_why(tmp_path):
         train(network(), steps_per_epoch=7)
     with pytest.raises(ConfigError, match="loss is nan in epoch 0; lower the learning rate"):
         train(network(), loss=lambda m, b: loss(m, b) * math.nan)
-    with pytest.raises(ConfigError, match="monitor 'rmsd' is not among.*loss.*rmse"):
+    with pytest.raises(ConfigError, match=r"monitor 'rmsd' is not among.*loss.*rmse"):
         train(network(), validate=lambda m: {"rmse": 1.0}, monitor="rmsd")
     train(network(), checkpoint=file)
-    with pytest.raises(DataError, match="'n_epoch': 6.*'n_epoch': 7.*start anew"):
+    with pytest.raises(DataError, match=r"'n_epoch': 6.*'n_epoch': 7.*start anew"):
         train(network(), n_epoch=7, checkpoint=file, resume=True)
     with pytest.raises(DataError, match="is of another model"):
         train(nn.Linear(N_FEATURE, 1), checkpoint=file, resume=True)
