@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apps.lab.files import write_atomic
 
@@ -19,7 +19,7 @@ COLORS = ("#2f7fc1", "#d9822b", "#1f9e77", "#c95d9b", "#8a6fc9", "#7d8793")
 # Black ink becomes `currentColor` in the file, so that the page that holds the figure chooses it.
 _INK = "#000000"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tessera",
     "grid.color": _INK,
