@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from hw.item import ItemCost
 from hw.machine import TileMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
-from hw.targets.item import ItemCost
 from hw.work import Contraction
 
 #: Side of the weight block that the matrix unit holds (poplibs: 16 inputs by 16 outputs).

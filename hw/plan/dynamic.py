@@ -13,12 +13,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hw.item import ItemCost
 from hw.machine import TileMachine
 from hw.plan.dense import vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
 from hw.plan.sparse import block_cycles
-from hw.targets.item import ItemCost
 from hw.work import SparseContraction
 
 #: Oversize of a bucket (poplibs, metaInfoBucketOversizeProportion).

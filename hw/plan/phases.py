@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hw.item import ItemCost, Part, Superstep
 from hw.machine import TileMachine
-from hw.targets.item import ItemCost, Part, Superstep
 
 Array = NDArray[np.float64]
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hw.item import ItemCost
 from hw.machine import TileMachine
 from hw.plan.dense import matrix_cycles, vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
-from hw.targets.item import ItemCost
 from hw.work import SparseContraction
 
 #: Splits searched, as in the vendor's planner.

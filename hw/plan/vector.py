@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
+from hw.item import ItemCost
 from hw.machine import TileMachine
 from hw.plan.dense import plan_contraction, vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
-from hw.targets.item import ItemCost
 from hw.work import (
     Contraction,
     Fourier,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
+from hw.item import ItemCost
 from hw.machine import GpuMachine, Machine, SystolicMachine, TileMachine
 from hw.targets.gpu import cost_on_gpu
-from hw.targets.item import ItemCost
 from hw.targets.systolic import cost_on_systolic
 from hw.targets.tile import cost_on_tiles
 from hw.work import SparseContraction, Work

@@ -6,9 +6,9 @@ beyond the arithmetic counts as ``off_chip`` or ``exchange``: the time that the 
 
 from __future__ import annotations
 
+from hw.item import ItemCost, Part
 from hw.machine import Machine
 from hw.plan.formats import compute_format, stored_byte
-from hw.targets.item import ItemCost, Part
 from hw.work import (
     Fourier,
     Gather,

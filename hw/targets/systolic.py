@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from hw.item import ItemCost
 from hw.machine import SystolicMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.targets.flat import host_cost, kernel_cost, vector_demand
-from hw.targets.item import ItemCost
 from hw.work import Contraction, HostRead, SparseContraction, Work
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from hw.item import ItemCost
 from hw.machine import TileMachine
 from hw.plan import vector
 from hw.plan.dense import plan_contraction
 from hw.plan.dynamic import plan_dynamic
 from hw.plan.sparse import plan_static
-from hw.targets.item import ItemCost
 from hw.work import (
     Contraction,
     Fourier,
