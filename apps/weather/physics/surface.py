@@ -1,0 +1,151 @@
+"""The ocean surface, turbulent fluxes, and mixing of the boundary layer, solved implicitly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from apps.weather.atmosphere.constants import (
+    GAS_CONSTANT,
+    GRAVITY,
+    HEAT_CAPACITY,
+    VIRTUAL,
+)
+from apps.weather.physics.columns import Columns
+from apps.weather.physics.thermodynamics import height, layer_mass, saturation_humidity
+
+SstShape = Literal["control", "qobs"]
+MELTING_K = 273.15
+ICE_EDGE = math.pi / 3
+SURFACE_ALBEDO = 0.07
+
+
+def aquaplanet_sst(latitude: Tensor, shape: SstShape = "qobs", warming: float = 0.0) -> Tensor:
+    """Sea surface temperature, K, of the aquaplanet experiment; `latitude` in radian.
+
+    27 degrees C at the equator, freezing poleward of 60 degrees. Source: Neale and Hoskins 2000
+    (Atmos. Sci. Lett. 1, 101), CONTROL and QOBS; `warming` is added everywhere.
+    """
+    s2 = torch.sin(1.5 * latitude) ** 2
+    celsius = 27.0 * (1.0 - s2) if shape == "control" else 27.0 * (1.0 - 0.5 * (s2 + s2**2))
+    inside = latitude.abs() < ICE_EDGE
+    return MELTING_K + warming + torch.where(inside, celsius, torch.zeros_like(celsius))
+
+
+class SurfaceStep(NamedTuple):
+    """State after surface exchange and mixing, and the fluxes into the air.
+
+    Attributes
+    ----------
+    temperature, humidity, u, v : Tensor [column, level]
+        K, kg/kg, m/s, m/s.
+    sensible_heat : Tensor [column]
+        W/m2.
+    evaporation : Tensor [column]
+        kg/m2/s.
+    """
+
+    temperature: Tensor
+    humidity: Tensor
+    u: Tensor
+    v: Tensor
+    sensible_heat: Tensor
+    evaporation: Tensor
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Bulk fluxes and boundary-layer diffusion.
+
+    Dry static energy, humidity and both winds are mixed by one tridiagonal system per column
+    whose lowest row exchanges with the surface, so that what the column gains is what the surface
+    gives. Friction's heat is not returned to the air (about 2 W/m2).
+
+    Parameters
+    ----------
+    exchange : float
+        Coefficient of the bulk formulas for heat, vapour and momentum.
+    gust : float
+        m/s, added in quadrature to the lowest wind.
+    diffusivity : float
+        m2/s of the boundary layer at the ground; falls to nought at sigma `depth_sigma`.
+    depth_sigma : float
+        Top of the boundary layer, share of surface pressure.
+    """
+
+    exchange: float = 1.2e-3
+    gust: float = 5.0
+    diffusivity: float = 30.0
+    depth_sigma: float = 0.7
+
+    def step(self, columns: Columns, dt: float) -> SurfaceStep:
+        """Advance by `dt` seconds."""
+        c = columns
+        mass = layer_mass(c.pressure_half)
+        z = height(c.temperature, c.humidity, c.pressure, c.pressure_half[:, -1])
+        static = HEAT_CAPACITY * c.temperature + GRAVITY * z
+        fields = torch.stack([static, c.humidity, c.u, c.v])  # [field, column, level]
+        saturated = saturation_humidity(c.sst, c.pressure_half[:, -1])
+        calm = torch.zeros_like(c.sst)
+        surface = torch.stack([HEAT_CAPACITY * c.sst, saturated, calm, calm])
+
+        virtual = c.temperature * (1.0 + VIRTUAL * c.humidity)
+        speed = torch.sqrt(c.u[:, -1] ** 2 + c.v[:, -1] ** 2 + self.gust**2)
+        density = c.pressure_half[:, -1] / (GAS_CONSTANT * virtual[:, -1])
+        bulk = density * self.exchange * speed  # kg/m2/s
+
+        inner = c.pressure_half[:, 1:-1]
+        between = 0.5 * (virtual[:, 1:] + virtual[:, :-1])
+        shape = (inner / c.pressure_half[:, -1:] - self.depth_sigma) / (1.0 - self.depth_sigma)
+        mixing = self.diffusivity * shape.clamp(min=0) * inner / (GAS_CONSTANT * between)
+        mixing = mixing / (z[:, :-1] - z[:, 1:])  # kg/m2/s
+
+        new = solve_exchange(fields, surface, mass, mixing, bulk, dt)
+        flux = bulk * (surface - new[:, :, -1])
+        # Heat moves as static energy at fixed heights, so all of its change is cp dT.
+        temperature = c.temperature + (new[0] - static) / HEAT_CAPACITY
+        return SurfaceStep(temperature, new[1], new[2], new[3], flux[0], flux[1])
+
+
+def solve_exchange(
+    fields: Tensor, surface: Tensor, mass: Tensor, mixing: Tensor, bulk: Tensor, dt: float
+) -> Tensor:
+    """Backward Euler for layers that exchange with their neighbours and the lowest with a surface.
+
+    Parameters
+    ----------
+    fields : Tensor [field, column, level]
+        Before the step; `surface` [field, column] is what the lowest layer relaxes to.
+    mass : Tensor [column, level]
+        kg/m2.
+    mixing : Tensor [column, level - 1]
+        Exchange between neighbours, kg/m2/s.
+    bulk : Tensor [column]
+        Exchange with the surface, kg/m2/s.
+
+    Returns
+    -------
+    Tensor [field, column, level]
+        After `dt`. Sum of mass times field changes by exactly dt * bulk * (surface - lowest).
+    """
+    n_level = fields.shape[-1]
+    lower = dt * torch.cat([mixing, bulk[:, None]], dim=1)  # towards the layer below
+    upper = dt * torch.cat([torch.zeros_like(bulk)[:, None], mixing], dim=1)
+    diagonal = mass + lower + upper
+    right = mass * fields
+    # Thomas algorithm, top to bottom and back.
+    ratios: list[Tensor] = []
+    values: list[Tensor] = []
+    for k in range(n_level):
+        pivot = diagonal[:, k] - (upper[:, k] * ratios[k - 1] if k else 0.0)
+        carried = right[:, :, k] + (upper[:, k] * values[k - 1] if k else 0.0)
+        ratios.append(lower[:, k] / pivot)
+        values.append(carried / pivot)
+    out = [values[-1] + ratios[-1] * surface]
+    for k in reversed(range(n_level - 1)):
+        out.append(values[k] + ratios[k] * out[-1])
+    return torch.stack(out[::-1], dim=-1)
