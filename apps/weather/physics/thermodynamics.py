@@ -35,7 +35,7 @@ def saturation_humidity(temperature: Tensor, pressure: Tensor) -> Tensor:
 
 
 def saturation_slope(temperature: Tensor, saturation: Tensor) -> Tensor:
-    """Give the derivative of saturation humidity by temperature, 1/K, to first order in humidity."""
+    """Give d(saturation humidity)/dT, 1/K, to first order in humidity."""
     return LATENT_HEAT * saturation / (GAS_CONSTANT_VAPOUR * temperature**2)
 
 
