@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from core.errors import DtypeError
+
 #: Storage of one entry, in byte (int4 packs two entries in a byte, binary eight).
 FORMAT_BYTE: dict[str, float] = {
     "fp64": 8,
@@ -45,7 +47,13 @@ _FORMAT_OF_DTYPE: dict[torch.dtype, str] = {
 
 def format_of(dtype: torch.dtype) -> str:
     """Return the format name of a torch dtype; of a complex dtype, that of its two parts."""
-    return _FORMAT_OF_DTYPE[dtype]
+    try:
+        return _FORMAT_OF_DTYPE[dtype]
+    except KeyError:
+        raise DtypeError(
+            f"hw: no format for {dtype}; known dtypes are "
+            f"{', '.join(str(d).removeprefix('torch.') for d in _FORMAT_OF_DTYPE)}"
+        ) from None
 
 
 def element_byte(dtype: torch.dtype) -> float:

@@ -1,0 +1,306 @@
+"""The one door: what a PyTorch step costs on a machine, in time, energy and memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import MemoryExceededError
+from hw import report
+from hw.machine import Machine, TileMachine, load_machine
+from hw.program import RESIDENT, Program
+from hw.rules import Task, tasks_of
+from hw.targets import ItemCost, Superstep, cost_item
+from hw.trace import trace
+from hw.work import Contraction, SparseContraction, Work
+
+ENERGY_PARTS = ("compute", "local_memory", "exchange", "off_chip", "static")
+#: Owners named when a program does not fit.
+N_TENANT = 5
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """One op of the program on one machine; times in seconds, energies in joule, dynamic only.
+
+    `memory_byte` is what the fullest tile holds while the op runs (the whole memory, on a machine
+    without tiles): all that is live, the op's temporaries, code.
+    """
+
+    name: str
+    module: str
+    phase: str
+    time_s: float
+    parts_s: dict[str, float]
+    energy_j: dict[str, float]
+    n_mac: int
+    exchange_byte: float
+    off_chip_byte: float
+    memory_byte: float
+    plan: str
+    binds: str
+    supersteps: tuple[Superstep, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """What a program costs on a machine. Printing it, or showing it in a notebook, explains it.
+
+    Attributes
+    ----------
+    machine, title : str
+        Name of the machine file, and the machine's own.
+    phase : str
+        ``"inference"`` or ``"train_step"``, as the caller named it.
+    time_s : float
+        Sum over `ops`, which run one after another.
+    time_interval_s : (float, float)
+        Where a measurement would lie nine times in ten, by the errors seen in calibration.
+    parts_s : dict
+        `time_s` by part (compute, sync, exchange, move, launch, off_chip, host).
+    energy_j : float
+        Sum of `energy_by`: compute, local_memory, exchange, off_chip, and static (power x time).
+    peak_tile_memory_byte, memory_byte : float
+        Fullest moment of the fullest tile (of the whole memory, on a machine without tiles), and
+        what there is.
+    tenants : tuple of (str, float)
+        Largest owners of that memory at the peak, in byte per tile.
+    utilisation : float
+        Time of the multiply-adds at peak rate, over `time_s`.
+    clock_hz : float
+        Turns superstep cycles into time.
+    ops : tuple of OpCost
+    """
+
+    machine: str
+    title: str
+    phase: str
+    time_s: float
+    time_interval_s: tuple[float, float]
+    parts_s: dict[str, float]
+    energy_j: float
+    energy_by: dict[str, float]
+    peak_tile_memory_byte: float
+    memory_byte: float
+    tenants: tuple[tuple[str, float], ...]
+    utilisation: float
+    clock_hz: float
+    ops: tuple[OpCost, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak stays within the memory."""
+        return self.peak_tile_memory_byte <= self.memory_byte
+
+    @property
+    def n_mac(self) -> int:
+        """Multiply-adds of all ops."""
+        return sum(op.n_mac for op in self.ops)
+
+    def require_fit(self) -> None:
+        """Do nothing if the program fits.
+
+        Raises
+        ------
+        MemoryExceededError
+            Names the op at the peak, its bytes, and the largest owners.
+        """
+        if not self.fits:
+            raise MemoryExceededError(report.memory_sentence(self))
+
+    def entry(self, variant: str) -> dict[str, Any]:
+        """Return the `cost` entry of a run's record for a model variant."""
+        return {
+            "machine": self.machine,
+            "phase": self.phase,
+            "variant": variant,
+            "time_s": self.time_s,
+            "energy_j": self.energy_j,
+            "peak_tile_memory_byte": self.peak_tile_memory_byte,
+            "fits": self.fits,
+            "time_interval_s": list(self.time_interval_s),
+            "energy_by": dict(self.energy_by),
+            "utilisation": self.utilisation,
+        }
+
+    def __str__(self) -> str:
+        return report.table(self)
+
+    def _repr_html_(self) -> str:
+        return report.html(self)
+
+
+def cost(
+    step: Callable[..., Any],
+    *args: Any,
+    machine: str | Path | Machine,
+    phase: Literal["train_step", "inference"] = "inference",
+    free: Collection[str] = (),
+    fake: bool = False,
+) -> CostReport:
+    """Return what ``step(*args)`` costs on `machine`.
+
+    Parameters
+    ----------
+    step : callable
+        Any PyTorch code: an inference, or a training step with backward pass and optimizer.
+        It runs once; what it changes is put back.
+    *args
+        Handed to `step`.
+    machine : str, Path or Machine
+        Name (`hw.machine_names`), machine file, or machine.
+    phase : str
+        How the report names the step.
+    free : collection of str
+        Ops to take as costless, by name.
+    fake : bool
+        Trace under `FakeTensorMode`, without computing.
+
+    Raises
+    ------
+    UnknownOpError
+        If an op has no rule; all are named with their counts.
+    MachineError
+        If the machine is unknown or its file is wrong.
+    DataError
+        If a fake run needs a real value.
+    """
+    machine = load_machine(machine)
+    return cost_program(trace(step, *args, fake=fake), machine, phase=phase, free=free)
+
+
+def cost_program(
+    program: Program,
+    machine: str | Path | Machine,
+    *,
+    phase: Literal["train_step", "inference"] = "inference",
+    free: Collection[str] = (),
+) -> CostReport:
+    """Return what a traced program costs; one trace serves many machines. See `cost`."""
+    machine = load_machine(machine)
+    tasks = tasks_of(program, free)
+    costs = [[cost_item(item, machine) for item in task.items] for task in tasks]
+    memory = _memory(program, tasks, costs, machine)
+    ops = tuple(
+        _op_cost(task, of_task, byte)
+        for task, of_task, byte in zip(tasks, costs, memory, strict=True)
+    )
+    time_s = sum(op.time_s for op in ops)
+    energy_by = {part: sum(op.energy_j.get(part, 0.0) for op in ops) for part in ENERGY_PARTS}
+    energy_by["static"] = machine.static_w * time_s
+    ideal_s = sum(_ideal_s(item, machine) for task in tasks for item in task.items)
+    fixed = _fixed_byte(program, machine)
+    peak = max((op.memory_byte for op in ops), default=fixed)
+    return CostReport(
+        machine=machine.name,
+        title=machine.title,
+        phase=phase,
+        time_s=time_s,
+        time_interval_s=(
+            time_s / (1 + machine.time_error_fraction),
+            time_s / (1 - machine.time_error_fraction),
+        ),
+        parts_s=_sum_parts(op.parts_s for op in ops),
+        energy_j=sum(energy_by.values()),
+        energy_by=energy_by,
+        peak_tile_memory_byte=peak,
+        memory_byte=_per_tile(machine)[1],
+        tenants=_tenants(program, tasks, costs, memory, machine),
+        utilisation=ideal_s / time_s if time_s else 0.0,
+        clock_hz=machine.clock_hz,
+        ops=ops,
+    )
+
+
+def _op_cost(task: Task, costs: list[ItemCost], memory_byte: float) -> OpCost:
+    longest = max(costs, key=lambda c: c.time_s)
+    return OpCost(
+        name=task.op.name,
+        module=task.op.module,
+        phase=task.op.phase,
+        time_s=sum(c.time_s for c in costs),
+        parts_s=_sum_parts(c.parts_s for c in costs),
+        energy_j=_sum_parts(c.energy_j for c in costs),
+        n_mac=sum(c.n_mac for c in costs),
+        exchange_byte=sum(c.exchange_byte for c in costs),
+        off_chip_byte=sum(c.off_chip_byte for c in costs),
+        memory_byte=memory_byte,
+        plan="; ".join(c.plan for c in costs),
+        binds=longest.binds,
+        supersteps=tuple(s for c in costs for s in c.supersteps),
+    )
+
+
+def _sum_parts(tables: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for table in tables:
+        for part, value in table.items():
+            total[part] += value
+    return dict(total)
+
+
+def _ideal_s(item: Work, machine: Machine) -> float:
+    """Return the time of an item's multiply-adds at the machine's peak rate in their format."""
+    if isinstance(item, Contraction):
+        return item.n_mac / machine.mac_per_s(item.a_format)
+    if isinstance(item, SparseContraction):
+        return item.n_mac / machine.mac_per_s(item.dense_format)
+    return 0.0
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def _per_tile(machine: Machine) -> tuple[int, float, float]:
+    """Return tiles that share the tensors, bytes of one, and what of these code takes."""
+    if isinstance(machine, TileMachine):
+        return machine.n_tile, machine.tile_memory_byte, machine.code_byte
+    return 1, machine.device_memory_byte, 0.0
+
+
+def _fixed_byte(program: Program, machine: Machine) -> float:
+    n_tile, _, code_byte = _per_tile(machine)
+    return program.resident_byte / n_tile + code_byte
+
+
+def _memory(
+    program: Program, tasks: list[Task], costs: list[list[ItemCost]], machine: Machine
+) -> NDArray[np.float64]:
+    """Return float64 [task]: bytes on the fullest tile while each task runs.
+
+    Live storages are spread evenly; the temporaries of the running item come on top.
+    """
+    n_tile, _, code_byte = _per_tile(machine)
+    live = program.live_byte()
+    temporary = np.array([max(c.temporary_byte for c in of_task) for of_task in costs])
+    return live[[task.i_op for task in tasks]] / n_tile + temporary + code_byte
+
+
+def _tenants(
+    program: Program,
+    tasks: list[Task],
+    costs: list[list[ItemCost]],
+    memory: NDArray[np.float64],
+    machine: Machine,
+) -> tuple[tuple[str, float], ...]:
+    """Return the largest owners at the peak, in byte per tile."""
+    if not tasks:
+        return ()
+    n_tile, _, code_byte = _per_tile(machine)
+    i_peak = int(np.argmax(memory))
+    task = tasks[i_peak]
+    owners = [
+        (s.name if s.role in RESIDENT else f"result of {s.name}", s.byte / n_tile)
+        for s in program.live_at(task.i_op)
+    ]
+    temporary = max(c.temporary_byte for c in costs[i_peak])
+    owners.append((f"temporaries of {task.op.name}", temporary))
+    owners.append(("code and exchange tables", code_byte))
+    owners = [(name, byte) for name, byte in owners if byte > 0]
+    return tuple(sorted(owners, key=lambda owner: -owner[1])[:N_TENANT])

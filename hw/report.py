@@ -1,0 +1,208 @@
+"""A `CostReport` for people: a table, a sentence when memory is short, an HTML fragment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hw.cost import CostReport, OpCost
+
+N_ROW = 12
+#: A longer timeline is joined down to this many boxes.
+N_BOX = 600
+_WIDTH, _BAR, _TRACK, _CURVE = 720, 16, 26, 80
+_COLOUR = {
+    "compute": "#2a6f97",
+    "local_memory": "#61a5c2",
+    "sync": "#9aa5b1",
+    "exchange": "#e07a5f",
+    "move": "#b56576",
+    "launch": "#8d99ae",
+    "off_chip": "#6d597a",
+    "host": "#f2cc8f",
+    "static": "#ced4da",
+}
+_PREFIX = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
+
+
+def si(value: float, unit: str) -> str:
+    """Return a value with three digits and an SI prefix, as in ``1.25 ms``."""
+    for factor, prefix in _PREFIX:
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def memory_sentence(report: CostReport) -> str:
+    """Say at which op the memory is exceeded, by how much, and who owns it."""
+    i_peak = max(range(len(report.ops)), key=lambda i: report.ops[i].memory_byte)
+    op = report.ops[i_peak]
+    owners = ", ".join(f"{name} {byte:,.0f}" for name, byte in report.tenants)
+    where = "on a tile" if report.clock_hz and report.ops[i_peak].supersteps else "in all"
+    return (
+        f"memory exceeded on {report.machine}: op {i_peak} {op.name}"
+        f"{f' ({op.module})' if op.module else ''} needs {op.memory_byte:,.0f} byte {where}, "
+        f"the machine has {report.memory_byte:,.0f}; largest owners: {owners}. "
+        f"Use a smaller batch, a narrower format, or more chips"
+    )
+
+
+def table(report: CostReport) -> str:
+    """Return the totals and the costliest kinds of op, as text."""
+    low, high = report.time_interval_s
+    verdict = "fits" if report.fits else "DOES NOT FIT"
+    lines = [
+        f"{report.title}, {report.phase}",
+        f"  time         {si(report.time_s, 's')}  (90 % interval {si(low, 's')} to "
+        f"{si(high, 's')}): {_shares(report.parts_s)}",
+        f"  energy       {si(report.energy_j, 'J')}: {_shares(report.energy_by)}",
+        f"  peak memory  {report.peak_tile_memory_byte:,.0f} of {report.memory_byte:,.0f} byte"
+        f"{' per tile' if _is_tiled(report) else ''}, {verdict}",
+        f"  utilisation  {report.utilisation:.2%} of peak, {report.n_mac:,} multiply-adds "
+        f"in {len(report.ops):,} ops",
+        "",
+        f"  {'op':<34}{'phase':<11}{'calls':>6}{'time':>11}{'share':>7}{'energy':>11}  binds",
+    ]
+    groups = _by_kind(report)
+    for (name, phase), ops in groups[:N_ROW]:
+        time_s = sum(op.time_s for op in ops)
+        energy_j = sum(sum(op.energy_j.values()) for op in ops)
+        lines.append(
+            f"  {name:<34}{phase:<11}{len(ops):>6}{si(time_s, 's'):>11}"
+            f"{time_s / max(report.time_s, 1e-30):>7.1%}{si(energy_j, 'J'):>11}  "
+            f"{max(ops, key=lambda op: op.time_s).binds}"
+        )
+    if len(groups) > N_ROW:
+        rest = sum(op.time_s for _, ops in groups[N_ROW:] for op in ops)
+        lines.append(f"  and {len(groups) - N_ROW} more kinds of op, {si(rest, 's')}")
+    return "\n".join(lines)
+
+
+def html(report: CostReport) -> str:
+    """Return a self-contained HTML fragment: bars by part, timeline, memory over the program."""
+    low, high = report.time_interval_s
+    head = (
+        f"<h3>{escape(report.title)}: {escape(report.phase.replace('_', ' '))}</h3>"
+        f"<p>{si(report.time_s, 's')} ({si(low, 's')} to {si(high, 's')}), "
+        f"{si(report.energy_j, 'J')}, peak memory {report.peak_tile_memory_byte:,.0f} of "
+        f"{report.memory_byte:,.0f} byte{' per tile' if _is_tiled(report) else ''} "
+        f"({'fits' if report.fits else '<strong>does not fit</strong>'}), "
+        f"{report.utilisation:.2%} of peak rate</p>"
+    )
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{phase}</td><td>{len(ops)}</td>"
+        f"<td>{si(sum(op.time_s for op in ops), 's')}</td>"
+        f"<td>{si(sum(sum(op.energy_j.values()) for op in ops), 'J')}</td>"
+        f"<td>{escape(max(ops, key=lambda op: op.time_s).binds)}</td></tr>"
+        for (name, phase), ops in _by_kind(report)[:N_ROW]
+    )
+    return (
+        f'<div class="hw-cost">{head}'
+        f"{_bar('time by part', report.parts_s, 's')}"
+        f"{_bar('energy by part', report.energy_by, 'J')}"
+        f"{_timeline(report)}{_memory_curve(report)}"
+        f"<table><thead><tr><th>op</th><th>phase</th><th>calls</th><th>time</th><th>energy</th>"
+        f"<th>binds</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _is_tiled(report: CostReport) -> bool:
+    return any(op.supersteps for op in report.ops)
+
+
+def _shares(parts: dict[str, float]) -> str:
+    total = sum(parts.values())
+    largest = sorted(parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {value / total:.0%}" for name, value in largest if value > 0)
+
+
+def _by_kind(report: CostReport) -> list[tuple[tuple[str, str], list[OpCost]]]:
+    """Return ops grouped by name and phase, the costliest group first."""
+    groups: dict[tuple[str, str], list[OpCost]] = defaultdict(list)
+    for op in report.ops:
+        groups[op.name, op.phase].append(op)
+    return sorted(groups.items(), key=lambda group: -sum(op.time_s for op in group[1]))
+
+
+def _svg(height: int, body: str, label: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
+        f'width="100%" role="img" aria-label="{escape(label)}" '
+        f'font-family="sans-serif" font-size="11">{body}</svg>'
+    )
+
+
+def _rect(x: float, y: float, width: float, height: float, colour: str, title: str) -> str:
+    return (
+        f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(width, 0.2):.2f}" height="{height:.2f}" '
+        f'fill="{colour}"><title>{escape(title)}</title></rect>'
+    )
+
+
+def _bar(label: str, parts: dict[str, float], unit: str) -> str:
+    """Return one bar divided by part, with a legend."""
+    total = sum(parts.values()) or 1.0
+    body, legend, x = "", "", 0.0
+    for name in _COLOUR:
+        value = parts.get(name, 0.0)
+        if value <= 0:
+            continue
+        width = _WIDTH * value / total
+        text = f"{name}: {si(value, unit)} ({value / total:.1%})"
+        body += _rect(x, 16, width, _BAR, _COLOUR[name], text)
+        legend += f'<span style="color:{_COLOUR[name]}">&#9632;</span> {escape(text)} &ensp;'
+        x += width
+    title = f'<text x="0" y="11">{escape(label)}</text>'
+    return f'{_svg(18 + _BAR, title + body, label)}<div style="font-size:85%">{legend}</div>'
+
+
+def _timeline(report: CostReport) -> str:
+    """Return the ops on a time axis; hovering a box names its op, plan and superstep."""
+    boxes: list[tuple[float, float, str, str]] = []  # start, length, part, title
+    clock = 0.0
+    for op in report.ops:
+        where = f"{op.name} {op.module} [{op.phase}] {op.plan}"
+        n_superstep = len(op.supersteps)
+        spans: list[tuple[float, str, str]] = [
+            (s.cycles / report.clock_hz, s.part, s.label) for s in op.supersteps
+        ]
+        if not n_superstep or len(report.ops) * 4 > N_BOX:
+            spans = [(value, part, part) for part, value in op.parts_s.items()]
+        for length, part, label in spans:
+            boxes.append((clock, length, part, f"{where}: {label}, {si(length, 's')}"))
+            clock += length
+    shortest = report.time_s / N_BOX
+    scale = _WIDTH / (clock or 1.0)
+    body = '<text x="0" y="11">timeline (hover for the op)</text>'
+    body += _rect(0, 16, _WIDTH, _TRACK, "#f1f3f5", "spans too short to draw")
+    for start, length, part, title in boxes:
+        if length >= shortest:
+            body += _rect(start * scale, 16, length * scale, _TRACK, _COLOUR[part], title)
+    return _svg(18 + _TRACK, body, "timeline")
+
+
+def _memory_curve(report: CostReport) -> str:
+    """Return memory over the program's ops, with the machine's limit as a line."""
+    if not report.ops:
+        return ""
+    top = max(report.memory_byte, report.peak_tile_memory_byte)
+    base = 18 + _CURVE
+    step = _WIDTH / len(report.ops)
+    points, previous = [f"0,{base}"], ""
+    for i, op in enumerate(report.ops):
+        y = f"{base - _CURVE * op.memory_byte / top:.1f}"
+        if y != previous:
+            points += [f"{i * step:.1f},{previous or y}", f"{i * step:.1f},{y}"]
+            previous = y
+    points += [f"{_WIDTH},{previous}", f"{_WIDTH},{base}"]
+    limit = base - _CURVE * report.memory_byte / top
+    owners = "; ".join(f"{name}: {byte:,.0f} byte" for name, byte in report.tenants)
+    body = (
+        '<text x="0" y="11">memory by op, with its limit (hover for the largest owners)</text>'
+        f'<polygon points="{" ".join(points)}" fill="#61a5c2"><title>{escape(owners)}</title>'
+        f"</polygon>"
+        f'<line x1="0" x2="{_WIDTH}" y1="{limit:.1f}" y2="{limit:.1f}" stroke="#d62828"/>'
+    )
+    return _svg(base + 2, body, "memory")

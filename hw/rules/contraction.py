@@ -1,0 +1,153 @@
+"""Dense products: matrices, batches, convolutions, attention, recurrent layers."""
+
+from __future__ import annotations
+
+import math
+
+from hw.program import Op, TensorInfo
+from hw.rules import sparse
+from hw.rules.pointwise import pointwise
+from hw.rules.registry import rule
+from hw.work import Contraction, Pointwise, Softmax, Work
+
+
+def product(
+    batch: int, m: int, k: int, n: int, a: TensorInfo, b: TensorInfo, out: TensorInfo
+) -> list[Work]:
+    """Return the contraction; a complex one as the real product [m, 2k] x [2k, 2n]."""
+    if a.is_complex and b.is_complex:
+        k, n = 2 * k, 2 * n
+    elif a.is_complex or b.is_complex:
+        n *= 2
+    if batch * m * k * n == 0:
+        return []
+    return [Contraction(batch, m, k, n, a.format, b.format, out.format)]
+
+
+@rule("aten.mm", "aten._int_mm", "aten._scaled_mm", "aten._sparse_mm")
+def _mm(op: Op) -> list[Work]:
+    a, b = op.inputs[:2]
+    if a.layout != "strided" or b.layout != "strided":
+        return sparse.layout_product(a, b, op.out)
+    return product(1, a.shape[0], a.shape[1], b.shape[1], a, b, op.out)
+
+
+@rule("aten.addmm", "aten._addmm_activation", "aten.addmv")
+def _addmm(op: Op) -> list[Work]:
+    a, b = op.tensor("mat1" if "mat1" in op.args else "mat"), op.inputs[2]
+    add = [] if op.args.get("beta") == 0 else [pointwise(op, "arithmetic", 1, n_input=2)]
+    if a.layout != "strided" or b.layout != "strided":
+        return [*sparse.layout_product(a, b, op.out), *add]
+    n = b.shape[1] if len(b.shape) > 1 else 1
+    return [*product(1, a.shape[0], a.shape[1], n, a, b, op.out), *add]
+
+
+@rule("aten.bmm", "aten.baddbmm")
+def _bmm(op: Op) -> list[Work]:
+    a, b = op.inputs[-2:]
+    add = [pointwise(op, "arithmetic", 1, n_input=2)] if op.name == "aten.baddbmm" else []
+    return [*product(a.shape[0], a.shape[1], a.shape[2], b.shape[2], a, b, op.out), *add]
+
+
+@rule("aten.mv", "aten.dot", "aten.vdot")
+def _vector(op: Op) -> list[Work]:
+    a, b = op.inputs[:2]
+    if a.layout != "strided":
+        return sparse.layout_product(a, b, op.out)
+    return product(1, a.shape[0] if len(a.shape) == 2 else 1, b.shape[0], 1, a, b, op.out)
+
+
+@rule("aten.addr", "aten.ger", "aten.outer")
+def _outer(op: Op) -> list[Work]:
+    return [pointwise(op, "arithmetic", 2)]
+
+
+def _convolution_shape(op: Op, result: TensorInfo) -> tuple[int, int, int, int]:
+    """Return groups, channels (m), fan-in (k) and positions over all images (n).
+
+    The weight is [out, in / groups, *kernel], of a transposed convolution [in, out / groups,
+    *kernel], whose positions are those of its input; the multiply-adds are m k n either way.
+    """
+    x, weight = op.tensor("input"), op.tensor("weight")
+    groups = op.args["groups"]
+    position = math.prod((x if op.args["transposed"] else result).shape[2:])
+    return groups, weight.shape[0] // groups, math.prod(weight.shape[1:]), x.shape[0] * position
+
+
+@rule("aten.convolution")
+def _convolution_forward(op: Op) -> list[Work]:
+    x, weight, out = op.tensor("input"), op.tensor("weight"), op.out
+    groups, m, k, n = _convolution_shape(op, out)
+    if groups * m * k * n == 0:
+        return []
+    items: list[Work] = [
+        Contraction(groups, m, k, n, weight.format, x.format, out.format, n_group=groups)
+    ]
+    if op.args["bias"] is not None:
+        items.append(pointwise(op, "arithmetic", 1, n_input=2))
+    return items
+
+
+@rule("aten.convolution_backward")
+def _convolution_backward(op: Op) -> list[Work]:
+    """Return the gradients that `output_mask` asks for: input, weight, bias.
+
+    Each has the multiply-adds of the forward product: the input's with the roles of m and k
+    exchanged, the weight's reduced over the positions.
+    """
+    grad, x, weight = op.tensor("grad_output"), op.tensor("input"), op.tensor("weight")
+    groups, m, fan_in, n = _convolution_shape(op, grad)
+    wants_input, wants_weight, wants_bias = op.args["output_mask"]
+    items: list[Work] = []
+    if groups * m * fan_in * n == 0:
+        return items
+    out = op.out.format
+    if wants_input:
+        items.append(Contraction(groups, fan_in, m, n, weight.format, grad.format, out, groups))
+    if wants_weight:
+        items.append(Contraction(groups, m, n, fan_in, grad.format, x.format, out, groups))
+    if wants_bias:
+        items.append(Pointwise(grad.n_element, "arithmetic", grad.format, grad.format))
+    return items
+
+
+_ATTENTION = (
+    "aten._scaled_dot_product_flash_attention_for_cpu",
+    "aten._scaled_dot_product_flash_attention",
+    "aten._scaled_dot_product_efficient_attention",
+    "aten._scaled_dot_product_cudnn_attention",
+    "aten._scaled_dot_product_attention_math",
+)
+
+
+def _attention_shape(op: Op) -> tuple[TensorInfo, TensorInfo, int, int, int, int, int]:
+    q, k, v = op.tensor("query"), op.tensor("key"), op.tensor("value")
+    batch = math.prod(q.shape[:-2])
+    return q, v, batch, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+
+
+@rule(*_ATTENTION)
+def _attention(op: Op) -> list[Work]:
+    """Scores, softmax, weighted sum; a causal mask is charged in full, as flop_counter does."""
+    q, v, batch, n_query, n_key, d, d_value = _attention_shape(op)
+    return [
+        Contraction(batch, n_query, d, n_key, q.format, q.format, q.format),
+        Softmax(batch * n_query, n_key, q.format),
+        Contraction(batch, n_query, n_key, d_value, q.format, v.format, q.format),
+    ]
+
+
+@rule(*(f"{name}_backward" for name in _ATTENTION[:-1]))
+def _attention_backward(op: Op) -> list[Work]:
+    """Scores once more, then the gradients of weights, values, queries and keys."""
+    q, v, batch, n_query, n_key, d, d_value = _attention_shape(op)
+    f = q.format
+    return [
+        Contraction(batch, n_query, d, n_key, f, f, f),
+        Softmax(batch * n_query, n_key, f),
+        Contraction(batch, n_query, d_value, n_key, f, v.format, f),
+        Pointwise(batch * n_query * n_key, "arithmetic", f, f, 2, 3),
+        Contraction(batch, n_key, n_query, d_value, f, v.format, f),
+        Contraction(batch, n_query, n_key, d, f, f, f),
+        Contraction(batch, n_key, n_query, d, f, f, f),
+    ]

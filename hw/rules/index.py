@@ -1,0 +1,98 @@
+"""Rows picked or added by a run-time index; segment sums; embeddings."""
+
+from __future__ import annotations
+
+import math
+
+from hw.program import Op, TensorInfo
+from hw.rules.registry import rule
+from hw.work import Gather, Scatter, Work
+
+
+def _row_element(tensor: TensorInfo, dim: int) -> int:
+    """Return the entries that lie behind one index along `dim`, of a tensor's trailing axes."""
+    return max(1, math.prod(tensor.shape[dim % max(len(tensor.shape), 1) + 1 :]))
+
+
+@rule("aten.index_select", "aten.embedding", "aten.repeat_interleave")
+def _pick_rows(op: Op) -> list[Work]:
+    if op.name == "aten.repeat_interleave" and not isinstance(op.args.get("self"), TensorInfo):
+        return []  # index arithmetic on counts
+    source = op.inputs[0]
+    dim = op.args.get("dim") or 0
+    if not source.shape or op.out.n_element == 0:
+        return []
+    width = _row_element(source, dim)
+    return [Gather(op.out.n_element // width, width, source.n_element // width, source.format)]
+
+
+@rule("aten.gather", "aten.take_along_dim", "aten.take")
+def _pick_entries(op: Op) -> list[Work]:
+    source = op.inputs[0]
+    if op.out.n_element == 0:
+        return []
+    return [Gather(op.out.n_element, 1, source.n_element, source.format)]
+
+
+def _index_width(source: TensorInfo, indices: tuple[TensorInfo | None, ...]) -> int:
+    """Return the entries behind one tuple of indices: the trailing axes without an index."""
+    trailing = source.shape[len(indices) :]
+    return max(1, math.prod(trailing))
+
+
+@rule("aten.index", "aten._unsafe_index")
+def _index(op: Op) -> list[Work]:
+    source = op.tensor("self")
+    if op.out.n_element == 0:
+        return []
+    width = math.gcd(_index_width(source, op.args["indices"]), op.out.n_element)
+    return [Gather(op.out.n_element // width, width, source.n_element // width, source.format)]
+
+
+@rule("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")
+def _index_put(op: Op) -> list[Work]:
+    target, values = op.tensor("self"), op.tensor("values")
+    width = math.gcd(_index_width(target, op.args["indices"]), max(values.n_element, 1))
+    n_row = max(1, values.n_element // width)
+    return [Scatter(n_row, width, target.n_element // width, target.format)]
+
+
+@rule("aten.index_add", "aten.index_copy", "aten.index_reduce")
+def _add_rows(op: Op) -> list[Work]:
+    target, source = op.tensor("self"), op.tensor("source")
+    if source.n_element == 0:
+        return []
+    width = _row_element(target, op.args["dim"])
+    return [Scatter(source.n_element // width, width, target.n_element // width, target.format)]
+
+
+@rule("aten.scatter_add", "aten.scatter_reduce", "aten.scatter", "aten.put")
+def _add_entries(op: Op) -> list[Work]:
+    target, index = op.tensor("self"), op.tensor("index")
+    if index.n_element == 0:
+        return []
+    return [Scatter(index.n_element, 1, target.n_element, target.format)]
+
+
+@rule("aten.index_fill", "aten.bincount", "aten.histc")
+def _count(op: Op) -> list[Work]:
+    return [Scatter(op.inputs[0].n_element, 1, op.out.n_element, op.out.format)]
+
+
+@rule("aten.embedding_dense_backward")
+def _embedding_backward(op: Op) -> list[Work]:
+    grad = op.tensor("grad_output")
+    width = grad.shape[-1]
+    n_target = op.out.n_element // width
+    return [Scatter(grad.n_element // width, width, n_target, grad.format)]
+
+
+@rule("core.segment_sum")
+def _segment_sum(op: Op) -> list[Work]:
+    source = op.tensor("x")
+    width = _row_element(source, 0)
+    if source.n_element == 0:
+        return []
+    return [
+        Scatter(source.n_element // width, width, max(1, op.out.n_element // width), source.format)
+    ]
