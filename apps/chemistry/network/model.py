@@ -1,0 +1,112 @@
+"""The binding network: embed atoms, pass messages, read out, predict each task."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import core
+from apps.chemistry.network.layers import EdgeMessageLayer, Readout
+from core.errors import ConfigError
+
+
+class BindingNetwork(nn.Module):
+    """Affinities of molecules from their graphs.
+
+    Parameters
+    ----------
+    n_atom_feature, n_edge_feature : int
+        Widths that the featuriser reports.
+    n_task : int
+    d_hidden : int
+        Width of an atom's state; a multiple of `spec.block` where the layers are block-sparse.
+    n_layer : int
+        Rounds of messages.
+    spec : core.LayerSpec
+        How the large layers are built; the embedding of atoms and bonds and the last layer are
+        narrow and stay dense, the last one in float32.
+    generator : torch.Generator
+        Source of the first weights and of the patterns.
+
+    Notes
+    -----
+    Batch normalisation, residual steps and a readout of sums and means over all layers are what
+    lets a graph network learn from a thousand molecules; without them the error of the same
+    network was .2 pK higher in the project's trials.
+    The network works in scaled units (mean 0, variance 1 on the training part); `target_mean` and
+    `target_sd` travel with it, and `predict` gives the unit of the data.
+    """
+
+    target_mean: Tensor
+    target_sd: Tensor
+
+    def __init__(
+        self,
+        n_atom_feature: int,
+        n_edge_feature: int,
+        *,
+        n_task: int = 1,
+        d_hidden: int = 128,
+        n_layer: int = 4,
+        spec: core.LayerSpec,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        if spec.density < 1 and d_hidden % spec.block:
+            raise ConfigError(
+                f"BindingNetwork: d_hidden must be a multiple of the block side {spec.block}, "
+                f"got {d_hidden}; try {-(-d_hidden // spec.block) * spec.block}"
+            )
+        dense = core.LayerSpec(
+            weight_format=spec.weight_format, activation_format=spec.activation_format
+        )
+        self.embed = core.build_linear(n_atom_feature, d_hidden, dense, generator=generator)
+        self.layers = nn.ModuleList(
+            EdgeMessageLayer(d_hidden, n_edge_feature, spec=spec, generator=generator)
+            for _ in range(n_layer)
+        )
+        d_state = (n_layer + 1) * d_hidden
+        self.readout = Readout(d_state)
+        self.head = core.build_linear(2 * d_state, d_hidden, spec, generator=generator)
+        self.out = core.build_linear(d_hidden, n_task, core.LayerSpec(), generator=generator)
+        self.register_buffer("target_mean", torch.zeros(n_task))
+        self.register_buffer("target_sd", torch.ones(n_task))
+
+    def forward(self, batch: Any) -> Tensor:
+        """Return scaled predictions, float32 [molecule, task], of a MolBatch or a PyG Batch."""
+        h = self.embed(batch.x)
+        states = [h]
+        for layer in self.layers:
+            h = layer(h, batch.edge_index, batch.edge_attr)
+            states.append(h)
+        row = self.readout(torch.cat(states, dim=1), batch.batch, batch.ptr)
+        return self.out(torch.relu(self.head(row)))
+
+    def set_scale(self, target: np.ndarray) -> None:
+        """Take mean and sd of each task from the training values [molecule, task], NaN skipped.
+
+        Raises
+        ------
+        ConfigError
+            If a task has no value at all.
+        """
+        n_value = (~np.isnan(target)).sum(axis=0)
+        if (n_value == 0).any():
+            task = int(np.nonzero(n_value == 0)[0][0])
+            raise ConfigError(
+                f"BindingNetwork.set_scale: task {task} has no value in the training part; "
+                "leave its column out"
+            )
+        sd = np.nanstd(target, axis=0)
+        self.target_mean.copy_(torch.from_numpy(np.nanmean(target, axis=0)))
+        self.target_sd.copy_(torch.from_numpy(np.where(sd > 0, sd, 1.0)))
+
+    def loss(self, batch: Any) -> Tensor:
+        """Return the mean squared error in scaled units over the measured values of the batch."""
+        error = self(batch) - (batch.y - self.target_mean) / self.target_sd
+        return (batch.y_weight * error * error).sum() / batch.y_weight.sum().clamp(min=1.0)
+
+    def predict(self, batch: Any) -> Tensor:
+        """Return predictions in the unit of the data, float32 [molecule, task]."""
+        return self(batch) * self.target_sd + self.target_mean
