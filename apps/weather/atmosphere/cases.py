@@ -22,12 +22,11 @@ def isothermal_rest(
     Keep `noise` below 1e-6 s-1: 1e-5 is already a wind of 160 m/s in the largest scales.
     """
     transform, n = equations.transform, equations.levels.n_level
-    state = State(*(transform.zeros(n) for _ in range(4)), transform.zeros(1))
+    z = transform.zeros
+    state = State(z(n), z(n), z(n), z(n), z(1))
     state.temperature[0, 0, 0] = temperature
     if noise > 0.0:
-        drawn = torch.randn(
-            *state.vorticity.shape[:3], 1, generator=generator, dtype=torch.float64
-        )
+        drawn = torch.randn(*state.vorticity.shape[:3], 1, generator=generator, dtype=torch.float64)
         drawn[1, 0] = 0.0
         damped = drawn / (1.0 + transform.total_wavenumber).reshape(1, 1, -1, 1)
         state.vorticity.copy_(noise * transform.tensor(damped) * transform.mask)
@@ -53,7 +52,8 @@ def _barotropic(
     pressure = c.MEAN_PRESSURE * log_pressure.exp() / weight
     fields = [field.expand(*field.shape[:2], n) for field in (u, v)]
     grid = GridState(
-        *fields,
+        fields[0],
+        fields[1],
         torch.full_like(fields[0], temperature),
         torch.zeros_like(fields[0]),
         pressure.squeeze(-1),
@@ -73,9 +73,7 @@ def steady_zonal_flow(
     _, latitude = _grids(equations)
     u = speed * latitude.cos()
     drop = c.RADIUS * c.ROTATION * speed + 0.5 * speed**2
-    return _barotropic(
-        equations, u, torch.zeros_like(u), -drop * latitude.sin() ** 2, temperature
-    )
+    return _barotropic(equations, u, torch.zeros_like(u), -drop * latitude.sin() ** 2, temperature)
 
 
 def rossby_haurwitz(

@@ -84,7 +84,9 @@ class PrimitiveEquations:
         n = self.levels.n_level
         u, v, t, q, log_pressure = self.transform.synthesise(stacked).split([n, n, n, n, 1], dim=-1)
         scale = self.transform.inverse_cos_latitude
-        return GridState(u * scale, v * scale, t, q, c.MEAN_PRESSURE * log_pressure.squeeze(-1).exp())
+        return GridState(
+            u * scale, v * scale, t, q, c.MEAN_PRESSURE * log_pressure.squeeze(-1).exp()
+        )
 
     def from_grid(self, grid: GridState) -> State:
         """Coefficients of grid fields; winds enter through their curl and divergence."""
@@ -179,7 +181,7 @@ class PrimitiveEquations:
         )
 
     def linear(self, state: State) -> State:
-        """The gravity-wave terms about the isothermal rest state, per second."""
+        """Give the gravity-wave terms about the isothermal rest state, per second."""
         head = state.temperature @ self.hydrostatic
         head = head + c.GAS_CONSTANT * REFERENCE_TEMPERATURE * state.log_pressure
         return State(
@@ -191,7 +193,7 @@ class PrimitiveEquations:
         )
 
     def tendency(self, state: State) -> State:
-        """The whole adiabatic tendency, per second."""
+        """Give the whole adiabatic tendency, per second."""
         return State(
             *(a + b for a, b in zip(self.explicit(state), self.linear(state), strict=True))
         )

@@ -139,7 +139,7 @@ class HarmonicTransform:
         return coefficient * self.laplacian_factor
 
     def inverse_laplacian(self, coefficient: Tensor) -> Tensor:
-        """The field of zero mean whose Laplacian is given."""
+        """Give the field of zero mean whose Laplacian is given."""
         return coefficient * self.inverse_laplacian_factor
 
     def zonal_derivative(self, coefficient: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class State(NamedTuple):
     """
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
-        """The state of `function` applied to each field."""
+        """Apply `function` to each field."""
         return State(*map(function, self))
 
     def check_finite(self, who: str) -> None:

@@ -71,11 +71,13 @@ class SemiImplicitLeapfrog:
             levels.hydrostatic @ cooling + REFERENCE_TEMPERATURE * levels.thickness[None, :]
         )
         eigenvalue, eigenvector = np.linalg.eig(operator)
-        self.wave_speed = np.sqrt(np.sort(eigenvalue.real)[::-1])
+        order = np.argsort(eigenvalue.real)[::-1]
+        eigenvalue, eigenvector = eigenvalue.real[order], eigenvector.real[:, order]
+        self.wave_speed = np.sqrt(eigenvalue)
         """Phase speeds of the external and internal gravity waves, m/s, fastest first."""
-        self._to_mode = transform.tensor(np.linalg.inv(eigenvector).real.T)
-        self._from_mode = transform.tensor(eigenvector.real.T)
-        stiffness = (n * (n + 1.0) / c.RADIUS**2)[:, None] * eigenvalue.real[None, :]
+        self._to_mode = transform.tensor(np.linalg.inv(eigenvector).T)
+        self._from_mode = transform.tensor(eigenvector.T)
+        stiffness = (n * (n + 1.0) / c.RADIUS**2)[:, None] * eigenvalue[None, :]
         truncated = truncation * (truncation + 1.0)
         damping = ((n * (n + 1.0)) / truncated) ** 4 / diffusion_time
         # forward first step: half the interval, see `start`
