@@ -21,6 +21,7 @@ from hw.trace import trace
 from hw.work import Contraction, SparseContraction, Work
 
 ENERGY_PARTS = ("compute", "local_memory", "exchange", "off_chip", "static")
+_PRODUCTS = (Contraction, SparseContraction)
 #: Owners named when a program does not fit.
 N_TENANT = 5
 
@@ -100,7 +101,7 @@ class CostReport:
 
     @property
     def n_mac(self) -> int:
-        """Multiply-adds of all ops."""
+        """Multiply-adds of all matrix products, those on dead blocks not counted."""
         return sum(op.n_mac for op in self.ops)
 
     def require_fit(self) -> None:
@@ -227,7 +228,7 @@ def _op_cost(task: Task, costs: list[ItemCost], memory_byte: float) -> OpCost:
         time_s=sum(c.time_s for c in costs),
         parts_s=_sum_parts(c.parts_s for c in costs),
         energy_j=_sum_parts(c.energy_j for c in costs),
-        n_mac=sum(c.n_mac for c in costs),
+        n_mac=sum(item.n_mac for item in task.items if isinstance(item, _PRODUCTS)),
         exchange_byte=sum(c.exchange_byte for c in costs),
         off_chip_byte=sum(c.off_chip_byte for c in costs),
         memory_byte=memory_byte,
@@ -247,11 +248,10 @@ def _sum_parts(tables: Iterable[dict[str, float]]) -> dict[str, float]:
 
 def _ideal_s(item: Work, machine: Machine) -> float:
     """Return the time of an item's multiply-adds at the machine's peak rate in their format."""
-    if isinstance(item, Contraction):
-        return item.n_mac / machine.mac_per_s(item.a_format)
-    if isinstance(item, SparseContraction):
-        return item.n_mac / machine.mac_per_s(item.dense_format)
-    return 0.0
+    if not isinstance(item, _PRODUCTS):
+        return 0.0
+    format = item.a_format if isinstance(item, Contraction) else item.dense_format
+    return item.n_mac / machine.mac_per_s(format)
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -278,8 +278,13 @@ def _memory(
     """
     n_tile, _, code_byte = _per_tile(machine)
     live = program.live_byte()
-    temporary = np.array([max(c.temporary_byte for c in of_task) for of_task in costs])
+    temporary = np.array([_temporary_byte(of_task, machine) for of_task in costs])
     return live[[task.i_op for task in tasks]] / n_tile + temporary + code_byte
+
+
+def _temporary_byte(costs: list[ItemCost], machine: Machine) -> float:
+    """Return what the items of one op add on a tile; elsewhere caches hold it, not the memory."""
+    return max(c.temporary_byte for c in costs) if isinstance(machine, TileMachine) else 0.0
 
 
 def _tenants(
@@ -299,8 +304,7 @@ def _tenants(
         (s.name if s.role in RESIDENT else f"result of {s.name}", s.byte / n_tile)
         for s in program.live_at(task.i_op)
     ]
-    temporary = max(c.temporary_byte for c in costs[i_peak])
-    owners.append((f"temporaries of {task.op.name}", temporary))
+    owners.append((f"temporaries of {task.op.name}", _temporary_byte(costs[i_peak], machine)))
     owners.append(("code and exchange tables", code_byte))
     owners = [(name, byte) for name, byte in owners if byte > 0]
     return tuple(sorted(owners, key=lambda owner: -owner[1])[:N_TENANT])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from html import escape
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ def memory_sentence(report: CostReport) -> str:
     i_peak = max(range(len(report.ops)), key=lambda i: report.ops[i].memory_byte)
     op = report.ops[i_peak]
     owners = ", ".join(f"{name} {byte:,.0f}" for name, byte in report.tenants)
-    where = "on a tile" if report.clock_hz and report.ops[i_peak].supersteps else "in all"
+    n_chip = ceil(op.memory_byte / report.memory_byte)
     return (
         f"memory exceeded on {report.machine}: op {i_peak} {op.name}"
-        f"{f' ({op.module})' if op.module else ''} needs {op.memory_byte:,.0f} byte {where}, "
+        f"{f' ({op.module})' if op.module else ''} needs {op.memory_byte:,.0f} byte"
+        f"{' per tile' if _is_tiled(report) else ''}, "
         f"the machine has {report.memory_byte:,.0f}; largest owners: {owners}. "
-        f"Use a smaller batch, a narrower format, or more chips"
+        f"Use a smaller batch, a narrower format, or at least {n_chip} chips"
     )
 
 
@@ -70,7 +72,7 @@ def table(report: CostReport) -> str:
         time_s = sum(op.time_s for op in ops)
         energy_j = sum(sum(op.energy_j.values()) for op in ops)
         lines.append(
-            f"  {name:<34}{phase:<11}{len(ops):>6}{si(time_s, 's'):>11}"
+            f"  {name if len(name) < 34 else name[:32] + '…':<34}{phase:<11}{len(ops):>6}{si(time_s, 's'):>11}"
             f"{time_s / max(report.time_s, 1e-30):>7.1%}{si(energy_j, 'J'):>11}  "
             f"{max(ops, key=lambda op: op.time_s).binds}"
         )

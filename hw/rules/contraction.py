@@ -151,3 +151,32 @@ def _attention_backward(op: Op) -> list[Work]:
         Contraction(batch, n_query, n_key, d, f, f, f),
         Contraction(batch, n_key, n_query, d, f, f, f),
     ]
+
+
+#: Gates of one step of a recurrent layer, by oneDNN's mode number (0 and 1 plain, 2 LSTM, 3 GRU).
+_GATES = {0: 1, 1: 1, 2: 4, 3: 3}
+
+
+@rule("aten.mkldnn_rnn_layer", "aten.mkldnn_rnn_layer_backward")
+def _recurrent(op: Op) -> list[Work]:
+    """One product for all inputs, then step by step a product with the state and the gates.
+
+    Backwards each product has two gradients of its own size.
+    """
+    x = op.tensor("input")
+    n_step, n, d_input = x.shape
+    d_hidden = op.args["hidden_size"]
+    gates = _GATES[op.args["mode"]] * d_hidden
+    f = x.format
+    backward = op.name.endswith("backward")
+    step: list[Work] = [
+        Contraction(1, gates, d_hidden, n, f, f, f),
+        Pointwise(n * gates, "transcendental", f, f, 2, 2 if backward else 1),
+    ]
+    items: list[Work] = [Contraction(1, gates, d_input, n_step * n, f, f, f), *step * n_step]
+    if backward:
+        items += [
+            Contraction(1, gates, n_step * n, d_input, f, f, f),
+            Contraction(1, gates, n_step * n, d_hidden, f, f, f),
+        ]
+    return items

@@ -11,7 +11,8 @@ from hw.work import Move, Work
 @rule(
     """aten.t aten.view aten._unsafe_view aten.detach aten.alias aten.expand aten.permute
     aten.transpose aten.unsqueeze aten.squeeze aten.select aten.slice aten.split
-    aten.split_with_sizes aten.unbind aten.as_strided aten.diagonal aten.unfold aten.lift_fresh
+    aten.split_with_sizes
+    aten.unsafe_split aten.unsafe_split_with_sizes aten.unbind aten.as_strided aten.diagonal aten.unfold aten.lift_fresh
     aten.view_as_real aten.view_as_complex aten.real aten.imag aten._conj aten._neg_view
     aten._reshape_alias aten.movedim aten.narrow aten.chunk aten.reshape aten.empty
     aten.empty_like aten.new_empty aten.empty_strided aten.new_empty_strided

@@ -33,8 +33,8 @@ _DIVIDE = {
 }
 _TRANSCENDENTAL = {
     1: "exp exp2 expm1 log log2 log10 log1p tanh sigmoid sin cos tan erf erfc erfinv sinh cosh "
-    "asin acos atan atan2 asinh acosh atanh hypot lgamma digamma xlogy logaddexp log_sigmoid_forward "
-    "softplus elu special_erfcx",
+    "asin acos atan atan2 asinh acosh atanh hypot lgamma digamma xlogy logaddexp softplus elu "
+    "log_sigmoid_forward special_erfcx",
     2: "silu gelu mish softplus_backward elu_backward log_sigmoid_backward special_xlog1py "
     "logcumsumexp",
     3: "silu_backward gelu_backward mish_backward",
@@ -85,6 +85,12 @@ def _power(op: Op) -> list[Work]:
     if exponent in (0.5, -0.5):
         return [pointwise(op, "divide", 1)]
     return [pointwise(op, "transcendental", 2)]
+
+
+@rule("aten.bucketize", "aten.searchsorted")
+def _bisect(op: Op) -> list[Work]:
+    boundaries = op.tensor("boundaries" if "boundaries" in op.args else "sorted_sequence")
+    return [pointwise(op, "arithmetic", 2 * math.ceil(math.log2(max(boundaries.shape[-1], 2))))]
 
 
 @rule("aten.complex", "aten.polar", "aten.angle")

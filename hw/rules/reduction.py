@@ -87,7 +87,10 @@ def _host_read(op: Op) -> list[Work]:
     return [HostRead(max(1, op.inputs[0].byte if op.name != "aten.equal" else 1))]
 
 
-@rule("aten.nonzero", "aten.masked_select", "aten._unique2", "aten.unique_dim")
+@rule(
+    """aten.nonzero aten.masked_select aten._unique2 aten.unique_dim aten._to_sparse
+    aten._to_sparse_csr aten._to_sparse_csc aten._to_sparse_bsr aten._to_sparse_bsc"""
+)
 def _data_dependent(op: Op) -> list[Work]:
     """One pass, and the host must learn the size of the result."""
     source = op.inputs[0]
