@@ -1,0 +1,138 @@
+"""From run folders to the page: read the records, group them, fill the template."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from apps.lab.files import write_atomic
+from apps.lab.record import RECORD_FILE, Figure, Record, read_record
+from apps.lab.report.answers import answers, cards
+from apps.lab.report.costs import ENERGY_PARTS, PHASES
+from apps.lab.report.parts import Line, RunOf
+from apps.lab.report.study import Study
+from apps.lab.report.svg import inline_svg
+from apps.lab.report.words import metric_label, metric_unit, number, plain
+from core.errors import DataError, MachineError
+
+HERE = Path(__file__).parent
+
+
+def write_report(runs: Sequence[Path], out: Path, title: str) -> Path:
+    """Write one self-contained page about the runs to `out`, whole or not at all.
+
+    Parameters
+    ----------
+    runs : sequence of path
+        Run folders (or record files). Runs of one application on one data set share a section;
+        runs that differ in their seed alone share a line, as mean and standard deviation.
+    out : path
+        The HTML file. Its links to the records are relative, so page and runs move together.
+
+    Raises
+    ------
+    DataError
+        If there is no run, or a record cannot be read.
+    """
+    if not runs:
+        raise DataError("report: name at least one run folder")
+    studies = _studies([_read(Path(run), Path(out)) for run in runs])
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html").render(
+        title=title,
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        studies=studies,
+        answers=answers,
+        cards=cards,
+        drawings=_drawings(studies),
+        energy_parts=[(part, plain(part)) for part in ENERGY_PARTS],
+        phases=PHASES,
+        metric_label=metric_label,
+        metric_unit=metric_unit,
+        number=number,
+        settings=_settings,
+    )
+    return write_atomic(out, text)
+
+
+def _read(run: Path, out: Path) -> RunOf:
+    record = read_record(run)
+    folder = run if run.is_dir() else run.parent
+    relative = os.path.relpath((folder / RECORD_FILE).resolve(), out.resolve().parent)
+    return RunOf(record, folder, urllib.parse.quote(Path(relative).as_posix()))
+
+
+def _studies(runs: list[RunOf]) -> list[Study]:
+    groups: dict[tuple[str, str], list[RunOf]] = {}
+    for r in runs:
+        groups.setdefault((r.record.application, r.record.data.name), []).append(r)
+    titles = {e.machine: _machine_title(e.machine) for r in runs for e in r.record.cost}
+    return [
+        Study(f"{application} · {plain(data)}", _lines(group), titles)
+        for (application, data), group in groups.items()
+    ]
+
+
+def _lines(runs: list[RunOf]) -> list[Line]:
+    """Put runs that differ in their seed alone together; name lines so that no two are alike."""
+    groups: dict[tuple[str, str], list[RunOf]] = {}
+    for r in runs:
+        groups.setdefault((r.record.variant, r.record.config_sha256), []).append(r)
+    variants = [variant for variant, _ in groups]
+    lines = []
+    for index, ((variant, _), group) in enumerate(groups.items()):
+        label = variant or group[0].folder.resolve().name
+        if variants.count(variant) > 1:
+            label = f"{label} ({group[0].folder.resolve().name})"
+        lines.append(Line(label, index, group))
+    return lines
+
+
+def _machine_title(name: str) -> str:
+    """Give the machine's title, or its name where this suite has no file of it."""
+    import hw
+
+    try:
+        return hw.load_machine(name).title.partition(" (")[0]
+    except (MachineError, OSError):
+        return name
+
+
+def _drawings(studies: list[Study]) -> dict[str, list[tuple[Figure, Markup | None, str]]]:
+    """Give, by run (its link), each figure with its drawing, or with why there is none."""
+    drawn: dict[str, list[tuple[Figure, Markup | None, str]]] = {}
+    runs = [r for study in studies for line in study.lines for r in line.runs]
+    for i_run, r in enumerate(runs):
+        for i_figure, figure in enumerate(r.record.figures):
+            drawing, reason = None, ""
+            try:
+                drawing = inline_svg(_inside(r, figure), prefix=f"r{i_run}f{i_figure}-")
+            except DataError as error:
+                reason = str(error)
+            drawn.setdefault(r.href, []).append((figure, drawing, reason))
+    return drawn
+
+
+def _inside(run: RunOf, figure: Figure) -> Path:
+    path = run.folder / figure.file
+    if not path.resolve().is_relative_to(run.folder.resolve()):
+        raise DataError(f"the figure {figure.file} lies outside the run folder {run.folder}")
+    return path
+
+
+def _settings(record: Record) -> str:
+    """Spell the resolved configuration for reading."""
+    return json.dumps(record.config, indent=2, ensure_ascii=False)
