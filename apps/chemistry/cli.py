@@ -1,0 +1,152 @@
+"""The command `tessera chemistry`; heavy imports wait inside the commands."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.lab.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    VerboseOption,
+    handle_errors,
+)
+
+app = typer.Typer(
+    name="chemistry",
+    help="Molecular binding prediction with a graph network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="pocket (embedded), bace, or a CSV file.", show_default=False),
+]
+SmilesOption = Annotated[
+    str | None, typer.Option("--smiles", help="Column of the SMILES.", show_default=False)
+]
+TargetOption = Annotated[
+    list[str] | None, typer.Option("--target", help="Column to predict. May be given again.")
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split-column", help="Column with train, valid and test.", show_default=False),
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option("--variant", help="dense-fp32, dense-bf16, sparse-16x16-75, ... [dense-fp32]"),
+]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option("--seeds", help="Run this many seeds, each in its folder of --out.", min=1),
+]
+
+
+@app.command()
+@handle_errors
+def train(
+    out: OutOption = Path("runs/chemistry"),
+    data: DataOption = None,
+    smiles: SmilesOption = None,
+    target: TargetOption = None,
+    split_column: SplitOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = 0,
+    seeds: SeedsOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train on a table of molecules, print accuracy beside the baselines, and cost."""
+    from apps.chemistry import train as room
+    from apps.chemistry.config import TrainConfig
+    from apps.chemistry.summary import records_json, summary
+    from apps.lab.config import load_config
+
+    given = {
+        "data.source": data,
+        "data.smiles": smiles,
+        "data.target": list(target) if target else None,
+        "data.split_column": split_column,
+        "variant": variant,
+    }
+    settings = load_config(TrainConfig, file=config, overrides=[*_overrides(given), *(set_ or [])])
+    if seeds is None:
+        records = [room.run(settings, out=out, seed=seed, device=device, resume=resume)]
+    else:
+        records = [
+            room.run(settings, out=out / f"seed-{i}", seed=i, device=device, resume=resume)
+            for i in range(seed, seed + seeds)
+        ]
+    typer.echo(records_json(records) if json_ else summary(records))
+
+
+@app.command()
+@handle_errors
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or its model file.")],
+    source: Annotated[Path, typer.Argument(help="CSV file with a column of SMILES.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")],
+    smiles: SmilesOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")
+    ] = False,
+    device: DeviceOption = "auto",
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Predict every row of a file: same rows, same order, with a status."""
+    from apps.chemistry.answers import predict_file
+    from apps.chemistry.predictor import Predictor
+    from apps.lab.launch import resolve_device
+
+    predictor = Predictor.load(run, device=resolve_device(device))
+    column = smiles or predictor.config.data.smiles
+    counts = predict_file(predictor, source, out, smiles=column, strict=strict)
+    if not quiet:
+        typer.echo(f"{out}: {counts['ok']:,} rows predicted, {counts['invalid']:,} invalid")
+
+
+@app.command()
+@handle_errors
+def cost(
+    run: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
+    machine: Annotated[
+        list[str] | None, typer.Option("--machine", help="Name or file. May be given again.")
+    ] = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Cost one training step and one inference step of a run's model on every machine."""
+    import json
+
+    from apps.chemistry.summary import cost_table
+    from apps.chemistry.train import cost_run
+
+    entries = cost_run(run, machines=machine or ())
+    typer.echo(json.dumps(entries, indent=1) if json_ else cost_table(entries))
+
+
+def _overrides(given: Mapping[str, object]) -> list[str]:
+    """Return the options that were given as settings, spelled as `--set` takes them."""
+    import json
+
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, list) else value}"
+        for key, value in given.items()
+        if value is not None
+    ]

@@ -1,0 +1,111 @@
+"""How good a run is: metrics of every split beside the baselines, test predictions, figures."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from apps.chemistry.baselines import nearest_training_row, predict_baselines
+from apps.chemistry.datasets import SPLITS, Table
+from apps.chemistry.figures import draw_figures
+from apps.chemistry.metrics import score
+from apps.chemistry.predictor import Predictor
+from apps.lab.files import write_atomic
+from apps.lab.record import Figure
+
+Scores = dict[str, dict[str, float]]
+PREDICTIONS_FILE = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The judged part of a record."""
+
+    accuracy: Scores
+    members: dict[str, Scores]
+    baselines: dict[str, Scores]
+    figures: list[Figure]
+
+
+def evaluate(
+    predictor: Predictor,
+    table: Table,
+    *,
+    seed: int,
+    history: Sequence[Mapping[str, float]],
+    folder: Path,
+) -> Evaluation:
+    """Judge the frozen networks on every split, and write predictions and figures to `folder`."""
+    each = predictor.predict_members(table.graphs)
+    prediction = each.mean(axis=0)
+    accuracy = score_splits(prediction, table)
+    members = {"graph": accuracy}
+    if len(each) > 1:
+        members |= {f"graph-{i}": score_splits(one, table) for i, one in enumerate(each)}
+    references = predict_baselines(table, seed=seed)
+    baselines = {name: score_splits(values, table) for name, values in references.items()}
+    test = np.nonzero(table.split == "test")[0]
+    similarity = nearest_training_row(table)[1][test]
+    figures = draw_figures(
+        table, prediction, references, test, similarity, history=history, folder=folder
+    )
+    text = predictions_csv(table, prediction, test, similarity)
+    write_atomic(folder / PREDICTIONS_FILE, text)
+    return Evaluation(accuracy, members, baselines, figures)
+
+
+def score_splits(prediction: np.ndarray, table: Table) -> Scores:
+    """Return the metrics of each split that has rows; `prediction` is [molecule, task]."""
+    return {
+        split: score_rows(prediction[rows], table.take(rows))
+        for split in SPLITS
+        if (rows := np.nonzero(table.split == split)[0]).size
+    }
+
+
+def score_rows(prediction: np.ndarray, table: Table) -> dict[str, float]:
+    """Return the metrics of one split, in the unit of the data.
+
+    Parameters
+    ----------
+    prediction : float [molecule, task]
+    table : Table
+        The same rows; missing values are left out task by task.
+
+    Returns
+    -------
+    dict
+        Those of `metrics.score` (means over the tasks); `rmse_NAME` for each task where there are
+        several, and for each kind of row in `held_out` where the table tells them apart.
+    """
+    target = table.target
+    out = score(target, prediction, cliff=table.extra.get("cliff_mol"))
+    if len(table.target_names) > 1:
+        for task, name in enumerate(table.target_names):
+            one = score(target[:, task], prediction[:, task])
+            out |= {f"rmse_{name}": one["rmse"]} if one else {}
+    kinds = table.extra.get("held_out", np.array([], dtype=str))
+    for kind in sorted(set(kinds.tolist()) - {""}):
+        rows = kinds == kind
+        out[f"rmse_{kind}"] = score(target[rows], prediction[rows])["rmse"]
+    return out
+
+
+def predictions_csv(
+    table: Table, prediction: np.ndarray, rows: np.ndarray, similarity: np.ndarray
+) -> str:
+    """Return the text of the predictions of `rows`: row number, SMILES, values, similarity."""
+    names = table.target_names
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    values = [f"{kind}_{name}" for kind in ("measured", "predicted") for name in names]
+    writer.writerow(["row", "smiles", *values, "nearest_train_tanimoto"])
+    for i, nearest in zip(rows, similarity, strict=True):
+        measured = ["" if math.isnan(v) else f"{v:.4f}" for v in table.target[i].tolist()]
+        predicted = [f"{v:.4f}" for v in prediction[i].tolist()]
+        writer.writerow([table.row[i], table.smiles[i], *measured, *predicted, f"{nearest:.4f}"])
+    return text.getvalue()

@@ -1,0 +1,87 @@
+"""Training one network on a table: order of molecules, learning rate, choice of the epoch."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from apps.chemistry.config import FitConfig
+from apps.chemistry.datasets import Table
+from apps.chemistry.network import BindingNetwork, MolBatch, pack
+from apps.lab.fit import FitResult, fit
+
+LAST_RATE = 1e-3  # the learning rate ends at this share of its peak
+
+
+def fit_network(
+    model: BindingNetwork,
+    table: Table,
+    config: FitConfig,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    label: str = "train",
+) -> FitResult:
+    """Train `model` on the train part of `table`, in place; the epoch is picked on valid."""
+    train, valid = table.select("train"), table.select("valid")
+    device = model.target_mean.device
+    n_step = max(1, len(train) // config.batch_size)
+    valid_batches = [
+        pack(valid.graphs[i : i + 256], valid.target[i : i + 256]).to(device)
+        for i in range(0, len(valid), 256)
+    ]
+
+    def batches(epoch: int) -> Iterator[MolBatch]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        for rows in np.array_split(order, n_step):
+            yield pack([train.graphs[i] for i in rows], train.target[rows]).to(device)
+
+    def validate(_: torch.nn.Module) -> dict[str, float]:
+        square = weight = 0.0
+        for batch in valid_batches:
+            error = model.predict(batch) - batch.y
+            square += float((batch.y_weight * error * error).sum())
+            weight += float(batch.y_weight.sum())
+        return {"valid_rmse": math.sqrt(square / weight) if weight else math.nan}
+
+    return fit(
+        model=model,
+        optimizer=make_optimizer(model, config),
+        batches=batches,
+        loss=lambda _, batch: model.loss(batch),
+        n_epoch=config.n_epoch,
+        item_count=lambda batch: batch.num_graphs,
+        schedule=lambda progress: one_cycle(progress, config.warmup),
+        steps_per_epoch=n_step,
+        ema_decay=config.ema_decay or None,
+        validate=validate if len(valid) else None,
+        monitor="valid_rmse" if len(valid) and config.pick == "valid" else None,
+        checkpoint=checkpoint,
+        resume=resume,
+        label=label,
+    )
+
+
+def make_optimizer(model: BindingNetwork, config: FitConfig) -> torch.optim.Optimizer:
+    """Return AdamW; decay acts on matrices and blocks, not on biases and normalisations."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def one_cycle(progress: float, warmup: float) -> float:
+    """Return the multiplier of the learning rate: half a cosine up, half a cosine down.
+
+    Source: Smith and Topin, Super-convergence, arXiv:1708.07120.
+    """
+    if progress < warmup:
+        return 0.5 - 0.5 * math.cos(math.pi * progress / warmup)
+    fall = 0.5 + 0.5 * math.cos(math.pi * (progress - warmup) / (1.0 - warmup))
+    return max(fall, LAST_RATE)

@@ -1,0 +1,140 @@
+"""A trained answer: networks, the unit they speak, and the file that keeps them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+import core
+from apps.chemistry.config import TrainConfig
+from apps.chemistry.molecules import N_ATOM_FEATURE, N_EDGE_FEATURE, MolGraph
+from apps.chemistry.network import BindingNetwork, pack
+from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from core.errors import DataError
+
+MODEL_FILE = "model.safetensors"
+SCHEMA = "tessera.chemistry.model/1"
+# Molecules in a batch of inference: large enough to keep the products busy, small enough to
+# stay in the cache of one core (128 molecules are some 4,000 atoms, 2 MB at width 128).
+BATCH = 128
+
+
+def build_network(config: TrainConfig, *, n_task: int, seed: int) -> BindingNetwork:
+    """Return the untrained network of a run; the same seed gives the same weights and patterns."""
+    return BindingNetwork(
+        N_ATOM_FEATURE,
+        N_EDGE_FEATURE,
+        n_task=n_task,
+        d_hidden=config.model.d_hidden,
+        n_layer=config.model.n_layer,
+        spec=config.variant.layer_spec(),
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def freeze(model: BindingNetwork) -> BindingNetwork:
+    """Return a copy for inference, its weights at rest in the variant's own format."""
+    frozen = core.freeze(model).eval()
+    assert isinstance(frozen, BindingNetwork)
+    return frozen
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The average of a run's networks, as they are deployed (`core.freeze`).
+
+    Parameters
+    ----------
+    config : TrainConfig
+    target_names : list of str
+        One per task.
+    unit : str
+    seeds : list of int
+        One per member.
+    members : list of BindingNetwork
+        Trained, not frozen.
+    """
+
+    config: TrainConfig
+    target_names: list[str]
+    unit: str
+    seeds: list[int]
+    members: list[BindingNetwork]
+
+    @cached_property
+    def frozen(self) -> list[BindingNetwork]:
+        """Copies of the members for inference: weights at rest in the variant's own format."""
+        return [freeze(member) for member in self.members]
+
+    def predict_members(self, graphs: Sequence[MolGraph]) -> np.ndarray:
+        """Return float32 [member, molecule, task] in the unit of the data."""
+        device = self.members[0].target_mean.device
+        rows = []
+        with torch.no_grad():
+            for start in range(0, len(graphs), BATCH):
+                batch = pack(graphs[start : start + BATCH]).to(device)
+                rows.append(torch.stack([m.predict(batch) for m in self.frozen]).cpu().numpy())
+        if not rows:
+            return np.zeros((len(self.members), 0, len(self.target_names)), np.float32)
+        return np.concatenate(rows, axis=1)
+
+    def predict(self, graphs: Sequence[MolGraph]) -> np.ndarray:
+        """Return the mean over the members, float32 [molecule, task], in the unit of the data."""
+        return self.predict_members(graphs).mean(axis=0)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything that prediction needs to one safetensors file, whole or not at all."""
+        tensors = {
+            f"{i}.{name}": tensor
+            for i, member in enumerate(self.members)
+            for name, tensor in member.state_dict().items()
+        }
+        meta = {
+            "schema": SCHEMA,
+            "config": self.config.model_dump(mode="json"),
+            "target_names": self.target_names,
+            "unit": self.unit,
+            "seeds": self.seeds,
+            "n_feature": [N_ATOM_FEATURE, N_EDGE_FEATURE],
+        }
+        return save_checkpoint(path, tensors, meta)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "Predictor":
+        """Read what `save` wrote; a run folder stands for the model file in it.
+
+        Raises
+        ------
+        DataError
+            If there is no such file, it is damaged, or it was written by a version with other
+            features.
+        """
+        path = Path(path)
+        path = path / MODEL_FILE if path.is_dir() else path
+        tensors, meta = load_checkpoint(path)
+        if meta.get("schema") != SCHEMA:
+            raise DataError(f"{path} is no chemistry model: schema {meta.get('schema')!r}")
+        if meta["n_feature"] != [N_ATOM_FEATURE, N_EDGE_FEATURE]:
+            raise DataError(
+                f"{path} was trained on {meta['n_feature']} features per atom and bond, this "
+                f"version makes {[N_ATOM_FEATURE, N_EDGE_FEATURE]}; train it again"
+            )
+        try:
+            config = TrainConfig.model_validate(meta["config"])
+            members = []
+            for i, seed in enumerate(meta["seeds"]):
+                member = build_network(config, n_task=len(meta["target_names"]), seed=seed)
+                prefix = f"{i}."
+                member.load_state_dict(
+                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                )
+                members.append(member.to(device).eval())
+        except (ValidationError, RuntimeError) as error:
+            raise DataError(
+                f"{path} does not fit this version ({error}); train it again"
+            ) from error
+        return cls(config, meta["target_names"], meta["unit"], meta["seeds"], members)

@@ -1,0 +1,188 @@
+"""One run: table, baselines, training, evaluation, cost, record."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from apps.chemistry.config import TrainConfig
+from apps.chemistry.cost import cost_entries
+from apps.chemistry.datasets import SPLITS, Table, load_table
+from apps.chemistry.evaluate import Evaluation, evaluate
+from apps.chemistry.fitting import fit_network, make_optimizer
+from apps.chemistry.network import MolBatch, pack
+from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
+from apps.lab.fit import FitResult
+from apps.lab.launch import Run, set_seed, start_run
+from apps.lab.progress import say
+from apps.lab.record import Record, new_record, read_record, write_record
+from core.errors import DataError
+
+APPLICATION = "chemistry"
+# Seeds of the members of an ensemble lie this far apart, so that runs with neighbouring seeds
+# share no member.
+MEMBER_STRIDE = 1_000_003
+
+
+def run(
+    config: TrainConfig, *, out: Path, seed: int, device: str = "auto", resume: bool = False
+) -> Record:
+    """Train and judge one network (or ensemble) and leave the run in the folder `out`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    out : Path
+        New or empty, or the run to resume. Receives `record.json`, `model.safetensors`,
+        `predictions.csv` (test rows), the figures and the resolved configuration.
+    seed : int
+        Seeds weights, patterns, the order of molecules and the random splits.
+    device : str
+        "auto", "cpu" or "cuda".
+    resume : bool
+        Go on where an interrupted run of the same configuration and seed stopped.
+
+    Returns
+    -------
+    Record
+        As written; accuracy is that of the frozen networks, in the unit of the data.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be read or have too few training rows.
+    ConfigError
+        If the settings do not fit together.
+    """
+    with start_run(
+        out,
+        config,
+        seed=seed,
+        device=device,
+        resume=resume,
+        command="chemistry train",
+        application=APPLICATION,
+    ) as place:
+        table = read_table(config, seed)
+        predictor, fits = train_members(config, table, place, seed=seed, resume=resume)
+        predictor.save(place.dir / MODEL_FILE)
+        result = evaluate(predictor, table, seed=seed, history=fits[0].history, folder=place.dir)
+        record = _record(config, table, place, predictor, fits, result, seed)
+        write_record(place.dir, record)
+    return record
+
+
+def read_table(config: TrainConfig, seed: int) -> Table:
+    """Load the table of a run and say which rows were left out."""
+    data = config.data
+    table = load_table(
+        data.source,
+        smiles=data.smiles,
+        target=data.target,
+        split_column=data.split_column,
+        split=data.split,
+        seed=seed,
+    )
+    for report in table.rejected:
+        say(f"{table.name}: {report}")
+    n_train = int((table.split == "train").sum())
+    if n_train < 2:
+        raise DataError(
+            f"{table.name}: training needs at least 2 rows, the train part has {n_train}"
+        )
+    return table
+
+
+def train_members(
+    config: TrainConfig, table: Table, place: Run, *, seed: int, resume: bool
+) -> tuple[Predictor, list[FitResult]]:
+    """Train the members one after the other; each has its own checkpoint in the run folder."""
+    seeds = [seed + i * MEMBER_STRIDE for i in range(config.model.n_member)]
+    members, fits = [], []
+    for i, member_seed in enumerate(seeds):
+        set_seed(member_seed)
+        model = build_network(config, n_task=table.target.shape[1], seed=member_seed)
+        model.set_scale(table.select("train").target)
+        model = model.to(place.device)
+        label = "train" if len(seeds) == 1 else f"train {i + 1}/{len(seeds)}"
+        checkpoint = place.dir / f"checkpoint-{i}.safetensors"
+        fits.append(
+            fit_network(
+                model,
+                table,
+                config.train,
+                member_seed,
+                checkpoint=checkpoint,
+                resume=resume,
+                label=label,
+            )
+        )
+        members.append(model)
+    predictor = Predictor(config, list(table.target_names), table.unit, seeds, members)
+    return predictor, fits
+
+
+def _record(
+    config: TrainConfig,
+    table: Table,
+    place: Run,
+    predictor: Predictor,
+    fits: list[FitResult],
+    result: Evaluation,
+    seed: int,
+) -> Record:
+    start = time.perf_counter()
+    predictor.predict(table.graphs)
+    infer_s = time.perf_counter() - start
+    return new_record(
+        application=APPLICATION,
+        command="chemistry train",
+        config=config,
+        seed=seed,
+        device=place.device,
+        data={
+            "name": table.name,
+            "source": table.source,
+            "sha256": table.sha256,
+            "unit": table.unit,
+            **{f"n_{part}": int((table.split == part).sum()) for part in SPLITS},
+        },
+        accuracy=result.accuracy,
+        members=result.members,
+        baselines=result.baselines,
+        throughput={
+            "item": "molecule",
+            "train_item_per_s": float(np.mean([f.item_per_s for f in fits])),
+            "infer_item_per_s": len(table) / infer_s,
+        },
+        cost=_cost(predictor, table, machines=()),
+        figures=result.figures,
+        history=fits[0].history,
+    )
+
+
+def cost_run(folder: Path, *, machines: Sequence[str] = ()) -> list[dict]:
+    """Return the cost entries of a finished run's network, on a batch of its training data."""
+    predictor = Predictor.load(folder)
+    table = read_table(predictor.config, read_record(folder).seed)
+    return _cost(predictor, table, machines=machines)
+
+
+def _cost(predictor: Predictor, table: Table, *, machines: Sequence[str]) -> list[dict]:
+    """Cost one member, as members run one after the other."""
+    config = predictor.config
+    return cost_entries(
+        predictor.members[0],
+        first_batch(table, config).to(predictor.members[0].target_mean.device),
+        variant=config.variant.name,
+        make_optimizer=lambda model: make_optimizer(model, config.train),
+        machines=machines,
+    )
+
+
+def first_batch(table: Table, config: TrainConfig) -> MolBatch:
+    """Return the first training molecules, as many as a training step takes."""
+    rows = table.select("train")
+    n = config.train.batch_size
+    return pack(rows.graphs[:n], rows.target[:n])
