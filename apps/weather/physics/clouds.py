@@ -29,7 +29,7 @@ class Clouds:
     """
 
     critical_humidity: float = 0.75
-    water_share: float = 0.008
+    water_share: float = 0.0145
     top_pressure: float = 1.0e4
 
     def water_path(self, columns: Columns) -> Tensor:
