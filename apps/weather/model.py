@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,16 +25,14 @@ DEFAULT_STEP_S = {5: 3600.0, 10: 3600.0, 21: 2160.0, 31: 1800.0, 42: 1200.0, 63:
 
 
 class ColumnPhysics(Protocol):
-    """What the model asks of a physics package."""
+    """What the model asks of a physics package; `Physics` and `HeldSuarez` answer."""
 
-    def radiate(self, columns: Columns) -> RadiationResult | None:
-        """Radiative heating and fluxes, called every `radiation_interval_s`."""
+    def radiate(self, columns: Columns) -> Any:
+        """Radiation of the columns, or None; called every `radiation_interval_s`."""
         ...
 
-    def tendencies(
-        self, columns: Columns, dt: float, radiation: RadiationResult | None
-    ) -> Tendencies:
-        """Rates of change, called every step."""
+    def tendencies(self, columns: Columns, dt: float, radiation: Any) -> Tendencies:
+        """Rates of change given the last radiation; called every step."""
         ...
 
 
@@ -150,22 +148,18 @@ class Model:
         return ModelState(start(state), time_s)
 
     def perturbed(
-        self, state: ModelState, relative: float, generator: torch.Generator
+        self, state: ModelState, amplitude_k: float, generator: torch.Generator
     ) -> ModelState:
-        """Multiply temperature by 1 + `relative` x noise on the grid."""
-        noise = torch.randn(self.grid.n_lon, self.grid.n_lat, 1, generator=generator)
-        factor = 1.0 + relative * noise.to(self.transform.device, self.transform.dtype)
-
-        def disturb(level: State) -> State:
-            grid = self.transform.synthesise(level.temperature)
-            return level._replace(temperature=self.transform.analyse(grid * factor))
-
-        levels = state.levels
-        return state._replace(
-            levels=levels._replace(
-                previous=disturb(levels.previous), current=disturb(levels.current)
-            )
+        """Add white noise of `amplitude_k` on the grid to the temperature of both time levels."""
+        noise = torch.randn(
+            self.grid.n_lon, self.grid.n_lat, self.levels.n_level, generator=generator
         )
+        added = amplitude_k * self.transform.analyse(self.transform.tensor(noise))
+        previous, current = (
+            level._replace(temperature=level.temperature + added) for level in state.levels[:2]
+        )
+        levels = TimeLevels(previous, current, state.levels.n_step)
+        return state._replace(levels=levels)
 
     # ---------------------------------------------------------------- coupling
 

@@ -1,0 +1,218 @@
+"""Model states as CF-1.11 datasets, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apps.lab.files import atomic_path
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.atmosphere.state import GridState
+from apps.weather.model import Model, ModelState
+from core.errors import DataError
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+TIME_UNITS = "days since 2001-03-20 00:00:00"
+# name: (standard name, unit, axes, what the values are)
+VARIABLES = {
+    "temperature": ("air_temperature", "K", "level"),
+    "specific_humidity": ("specific_humidity", "1", "level"),
+    "eastward_wind": ("eastward_wind", "m s-1", "level"),
+    "northward_wind": ("northward_wind", "m s-1", "level"),
+    "surface_pressure": ("surface_air_pressure", "Pa", ""),
+    "precipitation": ("precipitation_flux", "kg m-2 s-1", ""),
+    "outgoing_longwave": ("toa_outgoing_longwave_flux", "W m-2", ""),
+    "absorbed_shortwave": ("toa_net_downward_shortwave_flux", "W m-2", ""),
+}
+_REQUIRED = tuple(VARIABLES)[:5]
+# Grids agree when their coordinates do to the rounding of a float32 file.
+_SAME = 1e-4
+
+
+class Snapshot(NamedTuple):
+    """Fields of one time, [lat, lon] or [level, lat, lon], by the names of `VARIABLES`."""
+
+    time_s: float
+    fields: dict[str, np.ndarray]
+
+
+def snapshot(model: Model, state: ModelState) -> Snapshot:
+    """Take the fields of a state that a file holds; fluxes are those of the last call."""
+    grid = model.equations.to_grid(state.levels.current)
+    fields: dict[str, Tensor] = dict(
+        zip(_REQUIRED, (grid.temperature, grid.humidity, grid.u, grid.v), strict=False)
+    )
+    fields["surface_pressure"] = grid.surface_pressure
+    shape = (model.grid.n_lon, model.grid.n_lat)
+    if state.precipitation is not None:
+        fields["precipitation"] = state.precipitation
+    if state.radiation is not None:
+        fields["outgoing_longwave"] = state.radiation.toa_lw.view(shape)
+        fields["absorbed_shortwave"] = state.radiation.toa_sw.view(shape)
+    return Snapshot(
+        state.time_s,
+        {name: x.permute(*reversed(range(x.dim()))).cpu().numpy() for name, x in fields.items()},
+    )
+
+
+def dataset(model: Model, snapshots: Sequence[Snapshot], *, title: str = "") -> Dataset:
+    """Give a dataset with dimensions time, level, lat, lon, with units and standard names."""
+    import xarray as xr
+
+    levels = model.levels
+    names = [name for name in VARIABLES if all(name in s.fields for s in snapshots)]
+    variables = {}
+    for name in names:
+        standard_name, unit, level = VARIABLES[name]
+        axes = ("time", "level", "lat", "lon") if level else ("time", "lat", "lon")
+        stacked = np.stack([s.fields[name] for s in snapshots]).astype(np.float32)
+        variables[name] = (axes, stacked, {"standard_name": standard_name, "units": unit})
+    bounds = np.stack([np.array(levels.half[:-1]), np.array(levels.half[1:])], axis=1)
+    out = xr.Dataset(
+        variables,
+        coords={
+            "time": (
+                "time",
+                np.array([s.time_s for s in snapshots]) / DAY_S,
+                {"standard_name": "time", "units": TIME_UNITS, "calendar": "standard"},
+            ),
+            "level": (
+                "level",
+                levels.full,
+                {
+                    "standard_name": "atmosphere_sigma_coordinate",
+                    "long_name": "sigma at layer midpoints",
+                    "units": "1",
+                    "positive": "down",
+                    "axis": "Z",
+                    "formula_terms": "sigma: level ps: surface_pressure ptop: top_pressure",
+                    "bounds": "level_bounds",
+                },
+            ),
+            "lat": (
+                "lat",
+                np.degrees(model.grid.latitude.numpy()),
+                {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
+            ),
+            "lon": (
+                "lon",
+                np.degrees(model.grid.longitude.numpy()),
+                {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
+            ),
+        },
+        attrs={
+            "Conventions": "CF-1.11",
+            "title": title or f"Aquaplanet on {model.grid}",
+            "source": f"Tessera spectral primitive equations, {model.resolution}",
+            "vertical_scheme": levels.scheme,
+        },
+    )
+    out["level_bounds"] = (("level", "bound"), bounds)
+    out["top_pressure"] = ((), 0.0, {"units": "Pa", "long_name": "pressure at the model top"})
+    return out
+
+
+def write_dataset(path: str | Path, data: Dataset) -> Path:
+    """Write netCDF-4, whole or not at all; no fill values where there are none."""
+    encoding = {str(name): {"_FillValue": None} for name in data.variables}
+    with atomic_path(path) as part:
+        data.to_netcdf(part, engine="netcdf4", encoding=encoding)
+    return Path(path)
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Read a netCDF file into memory, its time left as numbers with their unit."""
+    import xarray as xr
+
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_times=False) as data:
+            return data.load()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read {path} as netCDF ({error}); is it cut short, or of another format?"
+        ) from error
+
+
+def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") -> ModelState:
+    """Begin from one time of a dataset on the model's own grid.
+
+    The winds and temperatures are projected on the model's harmonics and stepping starts with a
+    forward step: for a continuation bit for bit use a restart file.
+
+    Raises
+    ------
+    DataError
+        If a variable or its unit is missing, the unit is another, the vertical coordinate is not
+        sigma, or grid or levels differ (both are named).
+    """
+    who = who or "dataset"
+    for name in _REQUIRED:
+        _, unit, _ = VARIABLES[name]
+        if name not in data:
+            raise DataError(f"{who}: variable {name!r} is missing; it has {_names(data.data_vars)}")
+        came = data[name].attrs.get("units")
+        if came is None:
+            raise DataError(
+                f"{who}: variable {name!r} has no units attribute; "
+                f"this model reads {unit!r}: write it into the file"
+            )
+        if came != unit:
+            raise DataError(f"{who}: {name!r} is in {came!r}, expected {unit!r}; convert it")
+    _check_grid(model, data, who)
+    fields = {
+        name: torch.as_tensor(data[name].isel(time=index).transpose(..., "lat", "lon").values)
+        for name in _REQUIRED
+    }
+    for name, field in fields.items():
+        if not bool(torch.isfinite(field).all()):
+            raise DataError(f"{who}: {name!r} holds values that are not finite")
+    dtype, device = model.transform.dtype, model.transform.device
+    t, q, u, v, p = (
+        x.permute(*reversed(range(x.dim()))).to(device, dtype).contiguous() for x in fields.values()
+    )
+    time_s = float(data["time"].values[index]) * DAY_S
+    return model.begin(model.equations.from_grid(GridState(u, v, t, q, p)), time_s)
+
+
+def _names(mapping: Iterable[Hashable]) -> str:
+    return ", ".join(sorted(map(str, mapping)))
+
+
+def _check_grid(model: Model, data: Dataset, who: str) -> None:
+    ours = {
+        "lat": np.degrees(model.grid.latitude.numpy()),
+        "lon": np.degrees(model.grid.longitude.numpy()),
+    }
+    for name in (*ours, "level", "time"):
+        if name not in data.coords:
+            raise DataError(f"{who}: coordinate {name!r} is missing; it has {_names(data.coords)}")
+    came = f"{data.sizes['lon']} x {data.sizes['lat']}"
+    for name, expected in ours.items():
+        values = np.asarray(data[name].values, dtype=np.float64)
+        if values.shape != expected.shape or np.abs(values - expected).max() > _SAME:
+            raise DataError(
+                f"{who}: its grid is {came} (lon x lat, {name} from {values[0]:.3f} to "
+                f"{values[-1]:.3f}), the model's is {model.grid}, {name} from "
+                f"{expected[0]:.3f} to {expected[-1]:.3f}; choose the model's resolution to match"
+            )
+    vertical = data["level"].attrs.get("standard_name")
+    if vertical != "atmosphere_sigma_coordinate":
+        raise DataError(
+            f"{who}: level is {vertical!r}, expected 'atmosphere_sigma_coordinate'; "
+            "interpolate the file to sigma levels"
+        )
+    sigma = np.asarray(data["level"].values, dtype=np.float64)
+    if sigma.shape != model.levels.full.shape or np.abs(sigma - model.levels.full).max() > _SAME:
+        raise DataError(
+            f"{who}: its sigma levels are {np.round(sigma, 4).tolist()}, the model's are "
+            f"{np.round(model.levels.full, 4).tolist()}; choose the model's levels to match"
+        )

@@ -1,0 +1,100 @@
+"""A model state as a file from which a run goes on to the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.weather.atmosphere.state import State
+from apps.weather.atmosphere.stepping import TimeLevels
+from apps.weather.model import Model, ModelState
+from apps.weather.physics.columns import RadiationResult
+from core.errors import DataError
+
+SCHEMA = "tessera.weather-state/1"
+
+
+def save_state(path: str | Path, model: Model, state: ModelState, note: str = "") -> Path:
+    """Write both time levels, the clock and the radiation still in use, whole or not at all.
+
+    Only the triangle n >= m of each field is stored; `note` says where the state comes from.
+    """
+    m, n = _triangle(model.grid.truncation)
+    tensors: dict[str, Tensor] = {}
+    for label, level in (("previous", state.levels.previous), ("current", state.levels.current)):
+        for name, field in level._asdict().items():
+            tensors[f"{label}.{name}"] = field[:, m, n]
+    if state.radiation is not None and state.levels.n_step % model.n_step_radiation != 0:
+        for name, field in state.radiation._asdict().items():
+            tensors[f"radiation.{name}"] = field
+    meta = {
+        "schema": SCHEMA,
+        "resolution": model.resolution,
+        "half": list(model.levels.half),
+        "scheme": model.levels.scheme,
+        "dt": model.dt,
+        "time_s": state.time_s,
+        "n_step": state.levels.n_step,
+        "note": note,
+    }
+    return save_checkpoint(path, tensors, meta)
+
+
+def load_state(path: str | Path, model: Model) -> ModelState:
+    """Read a state for `model`; with the same step, dtype and physics it goes on bit for bit.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, no weather state, or of another grid, other levels, or
+        another step.
+    """
+    tensors, meta = load_checkpoint(path)
+    if meta.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} is no weather state (schema {meta.get('schema')!r}, expected {SCHEMA!r}); "
+            "give a restart file of `tessera weather simulate`"
+        )
+    ours: dict[str, Any] = {
+        "resolution": model.resolution,
+        "half": list(model.levels.half),
+        "scheme": model.levels.scheme,
+        "dt": model.dt,
+    }
+    for name, value in ours.items():
+        if meta[name] != value:
+            raise DataError(
+                f"{path} has {name} {meta[name]!r}, the model has {value!r}; "
+                "use a state of the same grid, levels and step"
+            )
+    m, n = _triangle(model.grid.truncation)
+    transform = model.transform
+
+    def level(label: str) -> State:
+        fields = []
+        for name in State._fields:
+            packed = tensors[f"{label}.{name}"]
+            field = transform.zeros(packed.shape[-1])
+            field[:, m, n] = packed.to(transform.device, transform.dtype)
+            fields.append(field)
+        return State(*fields)
+
+    radiation = None
+    if "radiation.toa_lw" in tensors:
+        radiation = RadiationResult(
+            *(
+                tensors[f"radiation.{name}"].to(transform.device, transform.dtype)
+                for name in RadiationResult._fields
+            )
+        )
+    levels = TimeLevels(level("previous"), level("current"), meta["n_step"])
+    return ModelState(levels, meta["time_s"], radiation)
+
+
+def _triangle(truncation: int) -> tuple[Tensor, Tensor]:
+    m, n = torch.triu_indices(truncation + 1, truncation + 1)
+    return m, n

@@ -1,0 +1,166 @@
+"""Free runs: from a state, through time, to netCDF files and a restart."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from apps.lab.config import Config, config_sha256
+from apps.lab.launch import start_run
+from apps.lab.progress import track
+from apps.lab.record import Record, new_record, write_record
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.atmosphere.held_suarez import HeldSuarez
+from apps.weather.boundary import Boundary
+from apps.weather.forecast.netcdf import (
+    dataset,
+    model_state,
+    open_dataset,
+    snapshot,
+    write_dataset,
+)
+from apps.weather.forecast.restart import load_state, save_state
+from apps.weather.forecast.sample import load_sample
+from apps.weather.model import Model, ModelState
+from apps.weather.physics import ExactRadiation, Physics
+from apps.weather.physics.surface import SstShape
+from core.errors import ConfigError
+
+PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
+RESTART_FILE = "restart.safetensors"
+
+
+class ModelConfig(Config):
+    """Which model: resolution, physics and what surrounds the air."""
+
+    resolution: str = "T21L8"
+    physics: Literal["moist", "held-suarez"] = "moist"
+    dt_s: float | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "fp64"] = "fp32"
+    n_longwave: int = Field(default=128, ge=2)
+    n_shortwave: int = Field(default=32, ge=8)
+    radiation_interval_h: float = Field(default=3.0, gt=0)
+    sst: SstShape = "qobs"
+    warming_k: float = 0.0
+    co2_ppmv: float = Field(default=348.0, gt=0)
+    seasonal: bool = False
+
+    def build(self, device: torch.device | str = "cpu") -> Model:
+        """Make the model, with the exact radiation where it is moist."""
+        moist = self.physics == "moist"
+        radiation = ExactRadiation(self.n_longwave, self.n_shortwave) if moist else None
+        return Model(
+            self.resolution,
+            physics=Physics(radiation) if moist else HeldSuarez(),
+            dt=self.dt_s,
+            radiation_interval_s=3600.0 * self.radiation_interval_h,
+            boundary=Boundary(self.sst, self.warming_k, self.co2_ppmv, self.seasonal),
+            dtype=PRECISIONS[self.precision],
+            device=device,
+        )
+
+
+class SimulateConfig(Config):
+    """A free run; `start` is ``sample``, ``rest``, a restart file or a netCDF file."""
+
+    model: ModelConfig = ModelConfig()
+    start: str = "sample"
+    n_day: int = Field(default=10, ge=1)
+    output_every_h: float = Field(default=24.0, gt=0)
+    file_day: int = Field(default=30, ge=1)
+
+
+def first_state(model: Model, start: str, seed: int) -> ModelState:
+    """Find the state that a run starts from."""
+    if start == "rest":
+        return model.initial(seed=seed)
+    if start == "sample":
+        return load_sample(model)
+    path = Path(start)
+    if path.suffix == ".safetensors":
+        return load_state(path, model)
+    if path.suffix == ".nc":
+        return model_state(model, open_dataset(path), who=str(path))
+    raise ConfigError(
+        f"start must be 'sample', 'rest', a .safetensors restart or a .nc file, got {start!r}"
+    )
+
+
+def simulate(model: Model, state: ModelState, n_day: int) -> ModelState:
+    """Run whole days and give the last state: the way to spin a model up."""
+    for _ in track(range(n_day), "simulated days"):
+        state = model.run(state, DAY_S)
+    return state
+
+
+def run(
+    config: SimulateConfig,
+    *,
+    out: Path,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+) -> Record:
+    """Simulate into the folder `out`: one netCDF file per `file_day` days, a restart, a record.
+
+    A run that was stopped goes on from the end of its last file, with `resume`, to the same bits.
+    """
+    run_folder = start_run(
+        out,
+        config,
+        seed=seed,
+        device=device,
+        resume=resume,
+        command="simulate",
+        application="weather",
+    )
+    with run_folder, torch.no_grad():
+        model = config.model.build(run_folder.device)
+        every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
+        restart = run_folder.dir / RESTART_FILE
+        state = first_state(model, config.start, seed)
+        done = 0
+        if run_folder.resumed and restart.exists():
+            begin_s = state.time_s
+            state = load_state(restart, model)
+            done = round((state.time_s - begin_s) / DAY_S)
+        begun, before = time.perf_counter(), done
+        while done < config.n_day:
+            n_day = min(config.file_day, config.n_day - done)
+            taken = []
+            n_step = model.n_step(n_day * DAY_S)
+            for i in track(range(1, n_step + 1), f"days {done} to {done + n_day}"):
+                state = model.step(state)
+                if i % every == 0:
+                    state.levels.current.check_finite(f"simulate, day {state.time_s / DAY_S:g}")
+                    taken.append(snapshot(model, state))
+            done += n_day
+            if taken:
+                file = run_folder.dir / f"atmosphere_day{done:05d}.nc"
+                write_dataset(file, dataset(model, taken))
+            save_state(restart, model, state)
+        speed = (done - before) / max(time.perf_counter() - begun, 1e-9)
+        record = new_record(
+            application="weather",
+            command="simulate",
+            config=config,
+            seed=seed,
+            device=run_folder.device,
+            data={
+                "name": config.start,
+                "source": "embedded" if config.start in ("sample", "rest") else "file",
+                "sha256": config_sha256(config),
+                "n_train": 0,
+                "n_valid": 0,
+                "n_test": config.n_day,
+                "unit": "simulated day",
+            },
+            accuracy={"test": model.diagnose(state)},
+            throughput={"item": "simulated day", "infer_item_per_s": speed},
+        )
+        write_record(run_folder.dir, record)
+    return record

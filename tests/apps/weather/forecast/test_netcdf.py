@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from apps.weather.atmosphere.cases import rossby_haurwitz
+from apps.weather.forecast.netcdf import (
+    dataset,
+    model_state,
+    open_dataset,
+    snapshot,
+    write_dataset,
+)
+from apps.weather.model import Model
+from core.errors import DataError
+
+# float32 on file: 2^-24 of fields of 300 K and 1e5 Pa, some roundings of the transform
+FILE_ROUNDING = 1e-5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model("T10L3", dtype=torch.float64)
+
+
+@pytest.fixture
+def data(model):
+    state = model.begin(rossby_haurwitz(model.equations), time_s=43200.0)
+    later = model.step(state)
+    return dataset(model, [snapshot(model, state), snapshot(model, later)])
+
+
+def test_dataset_follows_cf(model, data):
+    for name in ("temperature", "specific_humidity", "eastward_wind", "surface_pressure"):
+        assert data[name].attrs["units"]
+        assert data[name].attrs["standard_name"]
+    assert data.attrs["Conventions"] == "CF-1.11"
+    assert data["temperature"].dims == ("time", "level", "lat", "lon")
+    assert dict(data.sizes) == {"time": 2, "level": 3, "lat": 16, "lon": 32, "bound": 2}
+    np.testing.assert_allclose(data["time"].values, [0.5, 0.5 + model.dt / 86400.0])
+    terms = data["level"].attrs["formula_terms"].split()
+    assert terms[::2] == ["sigma:", "ps:", "ptop:"]
+    assert all(name in data.variables for name in terms[1::2])
+    np.testing.assert_allclose(data["level_bounds"].values[:, 1], [1 / 3, 2 / 3, 1])
+
+
+def test_winds_stand_at_their_place(model, data):
+    """u of the wave at a marked point, from its closed form through another route."""
+    state = rossby_haurwitz(model.equations)
+    u, _ = model.transform.wind(state.vorticity, state.divergence)
+    value = data["eastward_wind"].isel(time=0, level=2, lat=11, lon=5)
+    assert float(value) == pytest.approx(float(u[5, 11, 2]), rel=1e-6)
+    assert float(value.lat) == pytest.approx(np.degrees(float(model.grid.latitude[11])))
+
+
+def test_round_trip_through_a_file(model, data, tmp_path):
+    state = model.begin(rossby_haurwitz(model.equations), time_s=43200.0)
+    file = write_dataset(tmp_path / "a.nc", data)
+    back = model_state(model, open_dataset(file), index=0)
+    assert back.time_s == 43200.0
+    for name, one, other in zip(
+        state.levels.current._fields, back.levels.current, state.levels.current, strict=True
+    ):
+        like = state.levels.current.vorticity if name == "divergence" else other
+        scale = max(float(like.abs().max()), 1e-12)
+        assert float((one - other).abs().max()) < FILE_ROUNDING * scale, name
+
+
+def test_time_decodes_to_dates(data, tmp_path):
+    import xarray as xr
+
+    file = write_dataset(tmp_path / "a.nc", data)
+    with xr.open_dataset(file) as decoded:
+        assert str(decoded["time"].values[0]).startswith("2001-03-20T12:00")
+
+
+def test_another_grid_is_refused_naming_both(data):
+    with pytest.raises(DataError, match=r"its grid is 32 x 16 .* the model's is T21 \(64 x 32\)"):
+        model_state(Model("T21L3"), data)
+
+
+def test_other_levels_are_refused_naming_both(data):
+    with pytest.raises(DataError, match=r"its sigma levels are \[0\.1667.* model's are \[0\.125"):
+        model_state(Model("T10L4"), data)
+
+
+def test_another_vertical_coordinate_is_refused(model, data):
+    data["level"].attrs["standard_name"] = "air_pressure"
+    with pytest.raises(DataError, match="level is 'air_pressure', expected 'atmosphere_sigma"):
+        model_state(model, data)
+
+
+def test_missing_and_other_units_are_refused(model, data):
+    data["temperature"].attrs["units"] = "degC"
+    with pytest.raises(DataError, match="'temperature' is in 'degC', expected 'K'"):
+        model_state(model, data)
+    del data["temperature"].attrs["units"]
+    with pytest.raises(DataError, match="'temperature' has no units attribute"):
+        model_state(model, data)
+
+
+def test_missing_variable_and_nan_are_refused(model, data):
+    with pytest.raises(DataError, match="variable 'eastward_wind' is missing"):
+        model_state(model, data.drop_vars("eastward_wind"))
+    data["surface_pressure"][1, 3, 3] = np.nan
+    with pytest.raises(DataError, match="'surface_pressure' holds values that are not finite"):
+        model_state(model, data)
+
+
+def test_files_that_are_no_netcdf_are_refused(tmp_path):
+    with pytest.raises(DataError, match="there is no file"):
+        open_dataset(tmp_path / "none.nc")
+    (tmp_path / "a.nc").write_text("not netcdf")
+    with pytest.raises(DataError, match=r"cannot read .*a\.nc as netCDF"):
+        open_dataset(tmp_path / "a.nc")
