@@ -1,0 +1,122 @@
+"""``tessera hw``: machines, the cost of one operation, predictions beside measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.lab.options import JsonOption, VerboseOption, handle_errors
+
+app = typer.Typer(no_args_is_help=True, help="The machines and what work costs on them.")
+
+MachineOption = Annotated[
+    list[str] | None,
+    typer.Option("--machine", "-m", help="Name or TOML file; may be given again. Default: all."),
+]
+
+
+@app.command()
+@handle_errors
+def machines(json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """List the machines, or with -v every number with its source."""
+    from json import dumps
+
+    from hw import load_machine, machine_names
+
+    known = [load_machine(name) for name in machine_names()]
+    if json:
+        rows = [
+            {
+                "name": machine.name,
+                "title": machine.title,
+                "kind": machine.kind,
+                "clock_hz": machine.clock_hz,
+                "n_unit": machine.n_unit,
+                "memory_byte": machine.device_memory_byte,
+                "peak_flop_per_s": {f: 2 * machine.mac_per_s(f) for f in machine.mac_per_cycle},
+                "static_w": machine.static_w,
+            }
+            for machine in known
+        ]
+        typer.echo(dumps(rows, indent=2))
+        return
+    for machine in known:
+        peak = ", ".join(
+            f"{f} {2 * machine.mac_per_s(f) / 1e12:.4g}" for f in machine.mac_per_cycle
+        )
+        typer.echo(
+            f"{machine.name:<12}{machine.title}: {machine.n_unit} units at "
+            f"{machine.clock_hz / 1e9:.4g} GHz, {machine.device_memory_byte / 1e9:.3g} GB, "
+            f"peak TFLOP/s {peak}"
+        )
+        if verbose:
+            for field, source in machine.sources.items():
+                name, _, format = field.partition(".")
+                value = getattr(machine, name)[format] if format else getattr(machine, name)
+                typer.echo(f"    {field:<34}{value:<14.6g}{source.mark:<10}{source.text}")
+
+
+@app.command()
+@handle_errors
+def cost(
+    op: Annotated[
+        str, typer.Option("--op", help='As "matmul m=1024 k=1024 n=64 dtype=fp16" or "spmm ...".')
+    ],
+    machine: MachineOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Give time, energy and plan of one operation."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from hw import load_machine, machine_names
+    from hw.report import si
+    from hw.single import parse_op
+    from hw.targets import cost_item
+
+    item = parse_op(op)
+    rows = []
+    for name in machine or machine_names():
+        loaded = load_machine(name)
+        answer = cost_item(item, loaded)
+        static_j = loaded.static_w * answer.time_s
+        row = {"machine": loaded.name, **asdict(answer)}
+        row["energy_j"] = {**answer.energy_j, "static": static_j}
+        rows.append(row)
+        if json:
+            continue
+        largest = sorted(answer.parts_s.items(), key=lambda part: -part[1])
+        parts = ", ".join(f"{part} {si(value, 's')}" for part, value in largest)
+        rate = 2 * answer.n_mac / answer.time_s / 1e12
+        typer.echo(
+            f"{loaded.name:<12}{si(answer.time_s, 's'):>10}  {rate:8.4g} TFLOP/s  "
+            f"{si(sum(answer.energy_j.values()) + static_j, 'J'):>10}  {answer.plan}\n"
+            f"{'':12}{parts}; binds: {answer.binds}"
+        )
+        if verbose:
+            for step in answer.supersteps:
+                typer.echo(f"{'':12}{step.kind:<9}{step.cycles:12.0f} cycles  {step.label}")
+    if json:
+        typer.echo(dumps(rows, indent=2))
+
+
+@app.command()
+@handle_errors
+def validate(
+    table: Annotated[Path, typer.Option("--table", help="CSV of published measurements.")],
+    json: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Predict published measurements and give the error by group."""
+    from json import dumps
+
+    from apps.lab.files import write_atomic
+    from hw.validate import validate as run
+
+    result = run(table)
+    if json is not None:
+        write_atomic(json, dumps(result.to_json(), indent=2))
+    typer.echo(str(result))

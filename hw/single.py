@@ -1,0 +1,94 @@
+"""One operation written in words, as in ``"spmm m=4096 k=4096 n=1024 block=16 density=0.0625"``."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from core.errors import ConfigError
+from hw.formats import FORMAT_BYTE
+from hw.work import Contraction, Pointwise, Softmax, SparseContraction, Work
+
+_MATRIX = {"m": int, "k": int, "n": int, "dtype": str}
+_BLOCKS = {**_MATRIX, "block": int, "density": float, "mode": str}
+#: Arguments of each operation. `dtype`, `batch`, `block`, `density` and `mode` have defaults.
+OPS: dict[str, dict[str, type]] = {
+    "matmul": {**_MATRIX, "batch": int},
+    "spmm": _BLOCKS,
+    "spmm_t": _BLOCKS,
+    "sddmm": _BLOCKS,
+    "softmax": {"m": int, "n": int, "dtype": str},
+    "layer_norm": {"m": int, "n": int, "dtype": str},
+    "gelu": {"m": int, "n": int, "dtype": str},
+}
+_DEFAULT: dict[str, Any] = {
+    "dtype": "fp32",
+    "batch": 1,
+    "block": 16,
+    "density": 1.0,
+    "mode": "static",
+}
+
+
+def parse_op(text: str) -> Work:
+    """Return the work of one operation written as its name and ``key=value`` pairs.
+
+    Products are C[m, n] = A[m, k] B[k, n]; in sparse ones A holds blocks of `block` x `block`
+    entries, a share `density` of them live at random, `mode` static or dynamic. The others act
+    on `m` rows of `n` entries.
+
+    Raises
+    ------
+    ConfigError
+        Names the word that is wrong and what may stand there.
+    """
+    name, *pairs = text.split() or [""]
+    if name not in OPS:
+        raise ConfigError(f"op {name!r} is unknown; {_suggest(name, OPS)}")
+    values = {key: default for key, default in _DEFAULT.items() if key in OPS[name]}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key not in OPS[name]:
+            raise ConfigError(f"{name} has no argument {key!r}; {_suggest(key, OPS[name])}")
+        kind = OPS[name][key]
+        try:
+            values[key] = kind(value)
+        except ValueError:
+            raise ConfigError(f"{name}: {key} must be {kind.__name__}, got {value!r}") from None
+    missing = [key for key in OPS[name] if key not in values]
+    if missing:
+        raise ConfigError(f"{name}: {', '.join(missing)} missing; write as in {missing[0]}=1024")
+    for key, value in values.items():
+        if isinstance(value, int | float) and value <= 0:
+            raise ConfigError(f"{name}: {key} must be positive, got {value}")
+    dtype = values["dtype"]
+    if dtype not in FORMAT_BYTE:
+        raise ConfigError(f"{name}: dtype {dtype!r} is unknown; {_suggest(dtype, FORMAT_BYTE)}")
+    return _work(name, values)
+
+
+def _work(name: str, values: dict[str, Any]) -> Work:
+    m, n, f = values["m"], values["n"], values["dtype"]
+    match name:
+        case "matmul":
+            return Contraction(values["batch"], m, values["k"], n, f, f, f)
+        case "softmax":
+            return Softmax(m, n, f)
+        case "layer_norm":
+            return Softmax(m, n, f, "layer_norm")
+        case "gelu":
+            return Pointwise(m * n, "transcendental", f, f, 1, 2)
+    k, block, density, mode = (values[key] for key in ("k", "block", "density", "mode"))
+    if density > 1:
+        raise ConfigError(f"{name}: density must lie in (0, 1], got {density}")
+    if mode not in ("static", "dynamic"):
+        raise ConfigError(f"{name}: mode must be static or dynamic, got {mode!r}")
+    n_place = -(-m // block) * -(-k // block)
+    n_block = max(1, round(density * n_place))
+    return SparseContraction(name, m, k, n, (block, block), n_block, f, f, f, mode)  # type: ignore[arg-type]
+
+
+def _suggest(word: str, known: Any) -> str:
+    near = get_close_matches(word, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}known are {', '.join(known)}"
