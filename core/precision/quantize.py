@@ -155,7 +155,9 @@ def _dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _check_scale(who: str, x: Tensor, scale: Tensor) -> None:
-    if torch.broadcast_shapes(x.shape, scale.shape) != x.shape:
+    # Written out: this runs on each call, and torch.broadcast_shapes costs several microseconds.
+    pairs = zip(reversed(scale.shape), reversed(x.shape), strict=False)
+    if scale.dim() > x.dim() or any(s not in (1, n) for s, n in pairs):
         raise ShapeError(
             f"{who}: scale {list(scale.shape)} does not broadcast to {list(x.shape)}; "
             "give one scale, or one per entry of an axis with the other axes of length 1"
