@@ -15,8 +15,8 @@ from apps.weather.physics.thermodynamics import layer_mass, saturation_humidity
 class Clouds:
     """Cover grows from `critical_humidity` to saturation; its water is a share of saturation.
 
-    The two free numbers are tuned so that absorbed solar and outgoing longwave radiation balance
-    in the spun-up T21L8 aquaplanet (see the room's notes in `data/samples/README.md`).
+    The three numbers are tuned so that absorbed solar and outgoing longwave radiation balance
+    in the spun-up T21L8 aquaplanet (figures in `data/samples/README.md`).
 
     Parameters
     ----------
@@ -24,18 +24,18 @@ class Clouds:
         Relative humidity at which cover begins (Sundqvist-like diagnosis).
     water_share : float
         Condensate in full cover, as a share of saturation humidity.
-    top_pressure : float
-        Pa; above this level cover fades (quadratically in pressure) to none.
+    full_pressure : float
+        Pa; above this level the water falls off with the square of pressure (thin ice clouds).
     """
 
-    critical_humidity: float = 0.75
-    water_share: float = 0.0145
-    top_pressure: float = 1.0e4
+    critical_humidity: float = 0.72
+    water_share: float = 0.015
+    full_pressure: float = 5.0e4
 
     def water_path(self, columns: Columns) -> Tensor:
         """Cloud water of each layer, kg/m2 [column, level], averaged over the grid box."""
         saturation = saturation_humidity(columns.temperature, columns.pressure)
         relative = columns.humidity / saturation
         cover = ((relative - self.critical_humidity) / (1.0 - self.critical_humidity)).clamp(0, 1)
-        fade = torch.clamp(columns.pressure / self.top_pressure, max=1.0) ** 2
+        fade = torch.clamp(columns.pressure / self.full_pressure, max=1.0) ** 2
         return cover**2 * fade * self.water_share * saturation * layer_mass(columns.pressure_half)
