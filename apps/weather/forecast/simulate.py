@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from apps.lab.config import Config, config_sha256
-from apps.lab.launch import start_run
+from apps.lab.launch import resolve_device, start_run
 from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
 from apps.weather.atmosphere.constants import DAY_S
@@ -109,6 +109,10 @@ def run(
 
     A run that was stopped goes on from the end of its last file, with `resume`, to the same bits.
     """
+    # Before the folder is made: a setting that cannot work leaves nothing behind.
+    model = config.model.build(resolve_device(device))
+    every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
+    state = first_state(model, config.start, seed)
     run_folder = start_run(
         out,
         config,
@@ -119,10 +123,7 @@ def run(
         application="weather",
     )
     with run_folder, torch.no_grad():
-        model = config.model.build(run_folder.device)
-        every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
         restart = run_folder.dir / RESTART_FILE
-        state = first_state(model, config.start, seed)
         done = 0
         if run_folder.resumed and restart.exists():
             begin_s = state.time_s

@@ -1,0 +1,82 @@
+"""The command `tessera weather`; heavy imports wait inside the commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apps.lab.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    VerboseOption,
+    handle_errors,
+)
+
+app = typer.Typer(
+    name="weather",
+    help="A small global weather model whose radiation is learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EmulatorOption = Annotated[
+    Path, typer.Option("--emulator", help="Folder of a `tessera weather train` run.")
+]
+
+
+@app.command()
+@handle_errors
+def simulate(
+    out: OutOption = Path("runs/weather-simulate"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the model freely; write CF netCDF files and a restart."""
+    from apps.lab.config import load_config
+    from apps.weather.forecast.simulate import SimulateConfig, run
+
+    settings = load_config(SimulateConfig, file=config, overrides=set_ or ())
+    record = run(settings, out=out, seed=seed, device=device, resume=resume)
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        for name, value in record.accuracy["test"].items():
+            typer.echo(f"{name:28s}{value:12.3f}")
+
+
+@app.command()
+@handle_errors
+def forecast(
+    emulator: EmulatorOption,
+    out: OutOption = Path("runs/weather-forecast"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Forecast with the learned scheme from several dates, against the exact scheme."""
+    from apps.lab.config import load_config
+    from apps.weather.forecast.forecast import ForecastConfig, run
+
+    settings = load_config(ForecastConfig, file=config, overrides=set_ or ())
+    record, text = run(settings, emulator=emulator, out=out, seed=seed, device=device)
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        typer.echo(text)

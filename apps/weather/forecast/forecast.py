@@ -1,0 +1,186 @@
+"""The command's forecast: a trained scheme against the exact one, from several dates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from apps.lab.config import Config, config_sha256
+from apps.lab.figures import new_figure, save_svg
+from apps.lab.launch import start_run
+from apps.lab.record import Record, new_record, write_record
+from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.forecast.verify import (
+    NOISE_FLOOR,
+    PERSISTENCE,
+    Verification,
+    radiation_cpu_s,
+    verify,
+)
+from apps.weather.model import Model, ModelState
+from apps.weather.physics import Columns, ExactRadiation, Physics, Radiation
+from core.errors import ConfigError
+
+LEARNED, COARSE = "learned", "coarse_radiation"
+FIGURE = {
+    "file": "forecast.svg",
+    "title": "Upper-level temperature error by lead",
+    "caption": (
+        "Root mean square error of temperature near sigma 0.2 against the exact scheme, mean over "
+        "dates. The noise floor is the exact scheme from a start disturbed by 0.001 K."
+    ),
+    "wrong_if": (
+        "the learned line lies below the noise floor, persistence is not the worst line, or an "
+        "error does not grow with lead"
+    ),
+}
+
+
+class ForecastConfig(Config):
+    """Which forecasts are made, and the spectral points of the coarse exact scheme."""
+
+    model: ModelConfig = ModelConfig()
+    start: str = "sample"
+    n_date: int = Field(default=4, ge=1)
+    spacing_day: int = Field(default=5, ge=1)
+    lead_day: int = Field(default=5, ge=1)
+    coarse_longwave: int = Field(default=16, ge=2)
+    coarse_shortwave: int = Field(default=8, ge=8)
+
+
+def with_radiation(config: ModelConfig, radiation: Radiation, device: str = "cpu") -> Model:
+    """Make the configured moist model with another radiation scheme."""
+    model = config.build(device)
+    if config.physics != "moist":
+        raise ConfigError(
+            f"forecast: model.physics must be 'moist' to have radiation, got {config.physics!r}"
+        )
+    model.physics = Physics(radiation)
+    return model
+
+
+def verify_radiation(
+    config: ForecastConfig, learned: Radiation, *, seed: int = 0, device: str = "cpu"
+) -> tuple[Verification, dict[str, float]]:
+    """Score `learned` and the coarse exact scheme; also CPU seconds of one radiation call each.
+
+    Returns
+    -------
+    Verification
+    dict of str to float
+        CPU seconds of one call on all columns of the grid: ``exact``, ``learned``,
+        ``coarse_radiation``, measured side by side.
+    """
+    truth = config.model.build(device)
+    coarse = ExactRadiation(config.coarse_longwave, config.coarse_shortwave)
+    schemes = {
+        LEARNED: with_radiation(config.model, learned, device),
+        COARSE: with_radiation(config.model, coarse, device),
+    }
+    state = first_state(truth, config.start, seed)
+    found = verify(
+        truth,
+        schemes,
+        state,
+        n_date=config.n_date,
+        spacing_day=config.spacing_day,
+        lead_day=config.lead_day,
+        seed=seed,
+    )
+    columns = columns_of(truth, state)
+    exact = ExactRadiation(config.model.n_longwave, config.model.n_shortwave)
+    cpu_s = {
+        name: radiation_cpu_s(scheme, columns)
+        for name, scheme in (("exact", exact), (LEARNED, learned), (COARSE, coarse))
+    }
+    return found, cpu_s
+
+
+def columns_of(model: Model, state: ModelState) -> Columns:
+    """Give the columns of a state as physics would see them now."""
+    grid = model.equations.to_grid(state.levels.previous)
+    columns = model.columns(grid, state.time_s)
+    return columns._replace(humidity=columns.humidity.clamp(min=0.0))
+
+
+def save_figure(found: Verification, folder: Path) -> dict[str, str]:
+    """Draw error by lead into the run folder and give the figure's entry of a record."""
+    figure, (axes,) = new_figure()
+    for name, values in found.t_upper_rmse_k.items():
+        axes.semilogy(found.lead_day, values, marker="o", label=name.replace("_", " "))
+    axes.set_xlabel("lead, days")
+    axes.set_ylabel("temperature RMSE, K")
+    axes.set_xticks(found.lead_day)
+    axes.legend()
+    save_svg(figure, folder / FIGURE["file"])
+    return FIGURE
+
+
+def report(found: Verification, cpu_s: dict[str, float]) -> str:
+    """Spell scores and CPU times as a table."""
+    calls = "  ".join(f"{name} {1e3 * value:.1f} ms" for name, value in cpu_s.items())
+    steps = "  ".join(f"{name} {value:.2f} s" for name, value in found.cpu_s_per_day.items())
+    return "\n".join(
+        [
+            str(found),
+            f"CPU time of one radiation call: {calls} "
+            f"(exact / learned = {cpu_s['exact'] / cpu_s[LEARNED]:.0f})",
+            f"CPU time of one simulated day: {steps}",
+        ]
+    )
+
+
+def run(
+    config: ForecastConfig,
+    *,
+    emulator: Path,
+    out: Path,
+    seed: int = 0,
+    device: str = "auto",
+) -> tuple[Record, str]:
+    """Forecast with the scheme trained in the folder `emulator`; write record and figure.
+
+    Returns
+    -------
+    Record
+        ``accuracy`` holds the learned scheme, ``baselines`` the other lines.
+    str
+        The table for a reader.
+    """
+    from apps.weather.learned import load_radiation
+
+    learned = load_radiation(emulator)
+    with start_run(
+        out, config, seed=seed, device=device, command="forecast", application="weather"
+    ) as folder:
+        found, cpu_s = verify_radiation(config, learned, seed=seed, device=str(folder.device))
+        record = new_record(
+            application="weather",
+            command="forecast",
+            config=config,
+            seed=seed,
+            device=folder.device,
+            data={
+                "name": config.start,
+                "source": "embedded" if config.start in ("sample", "rest") else "file",
+                "sha256": config_sha256(config),
+                "n_train": 0,
+                "n_valid": 0,
+                "n_test": config.n_date,
+                "unit": "forecast",
+            },
+            accuracy={
+                "test": {
+                    **found.scores(LEARNED),
+                    "noise_doubling_day": found.doubling_day,
+                    "radiation_cpu_ratio": cpu_s["exact"] / cpu_s[LEARNED],
+                }
+            },
+            baselines={
+                name: {"test": found.scores(name)} for name in (PERSISTENCE, NOISE_FLOOR, COARSE)
+            },
+            figures=[save_figure(found, folder.dir)],
+        )
+        write_record(folder.dir, record)
+    return record, report(found, cpu_s)

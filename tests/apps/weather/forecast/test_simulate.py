@@ -1,0 +1,94 @@
+import pytest
+import torch
+import xarray as xr
+
+from apps.lab.checkpoint import load_checkpoint
+from apps.lab.record import read_record
+from apps.weather.atmosphere.held_suarez import HeldSuarez
+from apps.weather.forecast.simulate import (
+    RESTART_FILE,
+    ModelConfig,
+    SimulateConfig,
+    first_state,
+    run,
+)
+from core.errors import ConfigError, DataError
+
+TINY = ModelConfig(resolution="T5L4", n_longwave=8, n_shortwave=8)
+
+
+def config(**kwargs):
+    return SimulateConfig(model=TINY, start="rest", output_every_h=12.0, file_day=1, **kwargs)
+
+
+def test_a_run_writes_files_a_restart_and_a_record(tmp_path):
+    record = run(config(n_day=2), out=tmp_path / "run", device="cpu")
+    assert read_record(tmp_path / "run") == record
+    seen = record.accuracy["test"]
+    assert seen["mean_surface_pressure_pa"] == pytest.approx(1e5, rel=1e-6)
+    assert 100.0 < seen["olr_w_m2"] < 400.0
+    files = sorted(tmp_path.glob("run/*.nc"))
+    assert [file.name for file in files] == ["atmosphere_day00001.nc", "atmosphere_day00002.nc"]
+    with xr.open_dataset(files[1], decode_times=False) as data:
+        assert data["time"].values.tolist() == [1.5, 2.0]
+        assert data["outgoing_longwave"].attrs["units"] == "W m-2"
+        assert float(data["precipitation"].min()) >= 0.0
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    run(config(n_day=3), out=tmp_path / "whole", device="cpu")
+
+    class Stopped(Exception):
+        pass
+
+    from apps.weather.forecast import simulate as room
+
+    written = []
+    real = room.save_state
+
+    def stop_after_second(path, model, state):
+        real(path, model, state)
+        written.append(path)
+        if len(written) == 2:
+            raise Stopped
+
+    monkeypatch.setattr(room, "save_state", stop_after_second)
+    with pytest.raises(Stopped):
+        run(config(n_day=3), out=tmp_path / "parts", device="cpu")
+    monkeypatch.undo()
+    run(config(n_day=3), out=tmp_path / "parts", device="cpu", resume=True)
+    one, _ = load_checkpoint(tmp_path / "whole" / RESTART_FILE)
+    other, _ = load_checkpoint(tmp_path / "parts" / RESTART_FILE)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    last = "atmosphere_day00003.nc"
+    with (
+        xr.open_dataset(tmp_path / "whole" / last) as a,
+        xr.open_dataset(tmp_path / "parts" / last) as b,
+    ):
+        assert a.equals(b)
+
+
+def test_a_run_starts_from_its_own_netcdf(tmp_path):
+    run(config(n_day=1), out=tmp_path / "first", device="cpu")
+    file = tmp_path / "first" / "atmosphere_day00001.nc"
+    state = first_state(TINY.build(), str(file), seed=0)
+    assert state.time_s == 86400.0
+    assert state.levels.n_step == 0
+
+
+def test_settings_that_cannot_work_leave_no_folder(tmp_path):
+    odd = SimulateConfig(model=TINY, start="rest", output_every_h=0.7)
+    with pytest.raises(ConfigError, match="output_every_h of 2,520 s is not a whole number"):
+        run(odd, out=tmp_path / "run", device="cpu")
+    with pytest.raises(DataError, match="there is no file"):
+        run(SimulateConfig(model=TINY, start="gone.nc"), out=tmp_path / "run", device="cpu")
+    with pytest.raises(ConfigError, match=r"start must be 'sample', 'rest'.* got 'warm'"):
+        run(SimulateConfig(model=TINY, start="warm"), out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_suarez_by_configuration():
+    model = ModelConfig(resolution="T5L4", physics="held-suarez", precision="fp64").build()
+    assert isinstance(model.physics, HeldSuarez)
+    assert model.transform.dtype == torch.float64
