@@ -147,6 +147,12 @@ class TileMachine(Machine):
     transcendental_cycle: Mapping[str, float] = _by_format(0.1, 200)
     """Issue slots of a tile for one exp, log, tanh ..."""
     divide_cycle: Mapping[str, float] = _by_format(0.1, 200)
+    product_start_cycle: float = _number(0, 20_000)
+    """Control code, set-up and loop around one planned product."""
+    sparse_vertex_factor: float = _number(1, 3)
+    """Cycles of the slowest tile's sparse vertex over the estimate for even workers."""
+    scatter_cycle_per_byte: float = _number(0, 64)
+    """To put one byte of a sparse product's result, which arrives in pieces, into its place."""
     stream_byte_per_s: float = _number(1e9, 2e12)
     """To and from the memory outside the chip."""
 

@@ -1,23 +1,30 @@
 """Dense products on a tile machine: split m, n, k and the batch over the tiles.
 
-One operand (m x k) is loaded as weights into the matrix unit, block by block; the columns of
-the other one (k x n) stream through, six workers in turn. Either operand may take either role.
-Terms follow the published planner of the vendor (poplibs, lib/poplin/ConvModel.cpp), plus a sync
-per exchange, which that planner leaves out.
+One operand (m x k) is held: its blocks are loaded as weights into the matrix unit, one after the
+other. The columns of the other operand (k x n) stream through, six workers in turn. The larger
+operand is held; if they are of a kind, both ways are tried. Terms follow the published planner of
+the vendor (poplibs, lib/poplin/ConvModel.cpp), plus what that planner leaves out: a sync per
+exchange, the workers' entry for each block, and the start of the whole.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from hw.formats import FORMAT_BYTE
 from hw.item import ItemCost
 from hw.machine import TileMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
 from hw.work import Contraction
 
-#: Side of the weight block that the matrix unit holds (poplibs: 16 inputs by 16 outputs).
-BLOCK = 16
+#: Inputs of the weight block that the matrix unit holds (poplibs: 16 inputs by 16 outputs of
+#: 2 byte, by 8 outputs of 4 byte), and its size.
+BLOCK, BLOCK_BYTE = 16, 512
+#: The smaller operand is held as well as the larger one if it has at least this many columns.
+#: Measured on Bow: 8192 x 8192 x 256 takes the time of the larger operand held, and
+#: 1024 x 1024 x 32768 that of the smaller one.
+HELD_LEAST = 1024
 #: Serial splits that are tried when temporaries have to shrink.
 SERIAL = (1, 2, 4, 8, 16, 32, 64)
 #: Distinct values tried for each split; geometric, so that any best split has a near neighbour.
@@ -25,12 +32,12 @@ N_SPLIT = 36
 
 
 def plan_contraction(item: Contraction, machine: TileMachine) -> ItemCost:
-    """Return the cost of the quickest spread of a dense product that fits.
-
-    Both roles of the operands are searched: the larger one mostly stays where it is.
-    """
+    """Return the cost of the quickest spread of a dense product that fits."""
     best: tuple[float, Candidates, int, bool, bool, str] | None = None
     for swapped in (False, True):
+        held, other = (item.n, item.m) if swapped else (item.m, item.n)
+        if held < min(other, HELD_LEAST):
+            continue
         candidates, splits = dense_candidates(item, machine, swapped=swapped)
         winner, fits, memory_binds = candidates.choose()
         rank = candidates.cycles()[winner] + (0.0 if fits else np.inf)
@@ -76,6 +83,7 @@ def dense_candidates(
     a_tile = batch_l * m_l * k_l * a_byte
     b_tile = batch_l * n_l * k_l * b_byte
     out_tile = batch_l * m_l * n_l * partial_byte
+    c.compute("start", machine.product_start_cycle, part="launch")
     c.exchange(
         "weights to the tiles",
         a_tile * (1 - 1 / p_n),
@@ -88,6 +96,12 @@ def dense_candidates(
         batch * n * k * b_byte * (p_m - 1),
         shared=p_m % 2 == 0,
         n_phase=serial,
+    )
+    c.compute(
+        "arrange the inputs",
+        serial * (vertex_cycles(machine) + b_tile / machine.load_byte_per_cycle),
+        local_byte=2 * b_tile * n_tile,
+        part="move",
     )
     cycles = serial * batch_l * matrix_cycles(machine, format, m_l, k_l, n_l)
     traffic = machine.load_interleaved_byte_per_cycle + machine.store_byte_per_cycle
@@ -117,6 +131,13 @@ def dense_candidates(
         local_byte=np.where(reduces, n_out * partial_byte * (p_k + 1), 0.0),
         pj=n_out * (p_k - 1) * machine.vector_pj[format],
     )
+    result_tile = out_tile / p_k
+    c.compute(
+        "arrange the result",
+        serial * (vertex_cycles(machine) + result_tile / machine.load_byte_per_cycle),
+        local_byte=2 * n_out * partial_byte,
+        part="move",
+    )
     c.temporary_byte = (
         np.where(p_n > 1, a_tile, 0.0) + np.where(p_m > 1, b_tile, 0.0) + out_tile * (1 + reduces)
     )
@@ -129,17 +150,17 @@ def vertex_cycles(machine: TileMachine) -> float:
 
 
 def matrix_cycles(machine: TileMachine, format: str, m_l: Array, k_l: Array, n_l: Array) -> Array:
-    """Return cycles of one tile for an m_l x k_l block of weights and n_l streamed columns.
+    """Return cycles of one tile for m_l x k_l held weights and n_l streamed columns.
 
-    Each 16 x 16 block is loaded once, then the columns pass in six interleaved streams, as long
-    as the longest of them.
+    Each block is loaded once, then the columns pass in six interleaved streams, as long as the
+    longest of them, and each worker enters and leaves once.
     """
-    n_block = np.ceil(m_l / BLOCK) * np.ceil(k_l / BLOCK)
-    byte = 2 if machine.mac_per_cycle[format] > machine.mac_per_cycle.get("fp32", 0) else 4
-    load = BLOCK * BLOCK * byte / machine.load_interleaved_byte_per_cycle
-    per_column = BLOCK * BLOCK / machine.mac_per_cycle[format]
-    streams: Array = machine.n_worker * np.ceil(n_l / machine.n_worker)
-    return n_block * (load + streams * per_column)
+    n_out = BLOCK_BYTE / BLOCK / FORMAT_BYTE[format]
+    n_block = np.ceil(m_l / n_out) * np.ceil(k_l / BLOCK)
+    load = BLOCK_BYTE / machine.load_interleaved_byte_per_cycle
+    per_column = BLOCK * n_out / machine.mac_per_cycle[format]
+    stream = machine.worker_entry_cycle + per_column * np.ceil(n_l / machine.n_worker)
+    return n_block * (load + machine.n_worker * stream)
 
 
 def _splits(

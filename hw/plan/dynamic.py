@@ -109,6 +109,7 @@ def _candidates(
     c = Candidates(machine, p_x.size)
     c.n_tile = p_x * p_y * p_z
 
+    c.compute("start", machine.product_start_cycle, part="launch")
     gathered = np.ceil(cols / p_y) * n_l * dense_byte
     c.exchange("dense rows to the tiles", gathered, gathered * c.n_tile, shared=p_x % 2 == 0)
     c.exchange("buckets to the tiles", bucket * (1 - 1 / p_z), bucket * p_x * p_y * (p_z - 1))
@@ -119,15 +120,17 @@ def _candidates(
         partial / machine.store_byte_per_cycle,
         local_byte=partial * c.n_tile,
     )
-    one = block_cycles(machine, format, (br, bc), n_l)
+    rows_l = np.minimum(np.ceil(rows / br / p_x), capacity)
+    cycles = block_cycles(machine, format, (br, bc), capacity, rows_l, n_l)
+    one = block_cycles(machine, format, (br, bc), np.ones(c.n), np.ones(c.n), n_l)
     c.compute(
         "products",
-        vertex_cycles(machine) + GROUP_CYCLE + capacity * one,
+        machine.sparse_vertex_factor * (GROUP_CYCLE + cycles),
         local_byte=item.n_mac / machine.mac_per_cycle[format] * traffic,
         pj=item.n_mac * machine.mac_pj[format],
     )
     c.exchange("propagation", steps * bucket, steps * bucket * c.n_tile, n_phase=steps)
-    c.compute("propagated blocks", steps * (vertex_cycles(machine) + GROUP_CYCLE + one))
+    c.compute("propagated blocks", steps * (GROUP_CYCLE + one))
     reduced = np.ceil(rows / p_x / p_y) * n_l * partial_byte
     c.exchange(
         "partial sums",

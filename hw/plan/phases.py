@@ -118,18 +118,22 @@ class Candidates:
             total = total + phase.cycles
         return total
 
-    def choose(self) -> tuple[int, bool, bool]:
-        """Return the quickest candidate within the memory bound, if it fits, if memory binds.
+    def memory_bound(self) -> float:
+        """Return the bytes that the temporaries of one operation may take on a tile."""
+        return self.machine.temporary_fraction * self.machine.tile_memory_byte
 
-        When none fits, the one with the smallest temporaries is returned and does not fit.
+    def choose(self, rank: Array | None = None) -> tuple[int, bool, bool]:
+        """Return the best candidate within the memory bound, if it fits, if memory binds.
+
+        Best is the quickest, or the one with the smallest `rank`. When none fits, the one with
+        the smallest temporaries is returned and does not fit.
         """
-        bound = self.machine.temporary_fraction * self.machine.tile_memory_byte
-        cycles = self.cycles()
-        inside = self.temporary_byte <= bound
+        rank = self.cycles() if rank is None else rank
+        inside = self.temporary_byte <= self.memory_bound()
         if not inside.any():
             return int(np.argmin(self.temporary_byte)), False, True
-        winner = int(np.argmin(np.where(inside, cycles, np.inf)))
-        return winner, True, bool(cycles.min() < cycles[winner])
+        winner = int(np.argmin(np.where(inside, rank, np.inf)))
+        return winner, True, bool(rank.min() < rank[winner])
 
     def item_cost(
         self,

@@ -107,7 +107,7 @@ def plan_scatter(item: Scatter, machine: TileMachine) -> ItemCost:
 
 
 def plan_fourier(item: Fourier, machine: TileMachine) -> ItemCost:
-    """The quicker of a fast transform on the vector units and a product with the DFT matrix."""
+    """Take the quicker of a fast transform and a product with the transform's matrix."""
     format = compute_format(machine, item.in_format)
     byte = stored_byte(machine, item.in_format)
     n_tile = min(item.batch, machine.n_tile)
