@@ -1,7 +1,8 @@
 """Any PyTorch callable -> `Program`, by watching every operation that reaches the dispatcher.
 
 One run of the step is watched: forward, backward and optimizer. The run leaves no trace of its
-own: parameters, buffers, gradients, optimizer state and random generators are put back after it.
+own: parameters, buffers, optimizer state and random generators are put back after it, and so are
+gradients, but for those that the step itself clears before it uses their parameter.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class _Tracer(TorchDispatchMode):
         self.ops: list[Op] = []
         self._storages: dict[int, Storage] = {}
         self._alive: dict[int, StorageWeakRef] = {}  # pins each key, not its memory
+        self._same: dict[int, int] = {}
         self._data: dict[tuple[Any, ...], NDArray[np.int64]] = {}
         self._modules: list[torch.nn.Module] = []
         self._path_of: dict[int, str] = {}
@@ -172,6 +174,8 @@ class _Tracer(TorchDispatchMode):
         want_data = func.namespace == "core"
         described = {key: self._describe(value, want_data) for key, value in bound.items()}
         result = func(*args, **kwargs)
+        if isinstance(result, FakeTensor) and (func.is_view or name.endswith("_")):
+            self._same_storage(result, described)
         self._record(name, described, result)
         return result
 
@@ -185,8 +189,6 @@ class _Tracer(TorchDispatchMode):
             for value in tensors
             if isinstance(value, Tensor)
         )
-        if name.endswith("_") and outputs and isinstance(self_info := args.get("self"), TensorInfo):
-            outputs = (self_info, *outputs[1:])  # under fake tensors the result is another object
         module, phase = self._place()
         op = Op(name, args, outputs, phase, module)
         i_op = len(self.ops)
@@ -206,7 +208,8 @@ class _Tracer(TorchDispatchMode):
         if self._modules:
             module = self._modules[-1]
             path = self._path_of.get(id(module), type(module).__name__)
-        self._module_of_node[torch.autograd._get_sequence_nr() - 1] = path
+        # the first op after a node's birth is the node's own
+        self._module_of_node.setdefault(torch.autograd._get_sequence_nr() - 1, path)
         return path, "forward"
 
     # --- tensors -----------------------------------------------------------------------------
@@ -250,13 +253,21 @@ class _Tracer(TorchDispatchMode):
         """Return the key of a tensor's storage, noted as `role` when it is new."""
         strided = _strided_part(tensor)
         storage = strided.untyped_storage()
-        key = storage._cdata
+        key = self._same.get(storage._cdata, storage._cdata)
         if key not in self._storages:
             self._alive[key] = StorageWeakRef(storage)
             byte = storage.nbytes() if role != "activation" else _stored_byte(tensor)
             i_op = len(self.ops)
             self._storages[key] = Storage(byte, role, name, i_op, i_op)
         return key
+
+    def _same_storage(self, result: Tensor, args: dict[str, Any]) -> None:
+        """Note that a fake view of a real tensor, or a fake write to one, shares its storage."""
+        source = args.get("self")
+        storage = result.untyped_storage()
+        if isinstance(source, TensorInfo) and storage._cdata not in self._storages:
+            self._alive[storage._cdata] = StorageWeakRef(storage)
+            self._same[storage._cdata] = source.storage
 
     def _resident(self, tensor: Tensor, role: Role, name: str) -> int:
         key = self._storage(tensor, role, name)
