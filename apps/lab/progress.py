@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,6 +22,16 @@ def say(text: str, verbosity: int = 1) -> None:
     """Print a line to standard error when the chosen verbosity is at least `verbosity`."""
     if _verbosity >= verbosity:
         print(text, file=sys.stderr, flush=True)
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align a small table for a terminal; nothing is cut, whatever the terminal's width."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
+    return "\n".join(lines)
 
 
 def track(

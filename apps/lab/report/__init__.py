@@ -1,5 +1,5 @@
 """One self-contained page from the records of runs."""
 
-from apps.lab.report.page import write_report
+from apps.lab.report.page import summary_rows, write_report
 
-__all__ = ["write_report"]
+__all__ = ["summary_rows", "write_report"]

@@ -17,7 +17,15 @@ from apps.lab.report.costs import ENERGY_PARTS, PHASES
 from apps.lab.report.parts import Line, RunOf
 from apps.lab.report.study import Study
 from apps.lab.report.svg import inline_svg
-from apps.lab.report.words import metric_label, metric_unit, number, plain
+from apps.lab.report.words import (
+    MISSING,
+    metric_label,
+    metric_unit,
+    number,
+    plain,
+    times,
+    with_unit,
+)
 from core.errors import DataError, MachineError
 
 HERE = Path(__file__).parent
@@ -66,6 +74,34 @@ def write_report(runs: Sequence[Path], out: Path, title: str) -> Path:
         settings=_settings,
     )
     return write_atomic(out, text)
+
+
+def summary_rows(runs: Sequence[Path]) -> list[tuple[str, ...]]:
+    """Give the report in short: one row a variant, for a terminal.
+
+    Application, variant, leading metric, best baseline, and speed and energy efficiency of a
+    training step (of inference where that is all there is) over the machines.
+    """
+    rows = []
+    for study in _studies([_read(Path(run), Path(run) / "here") for run in runs]):
+        split, metric = study.headline or ("", "")
+        unit, rival = metric_unit(metric), study.best_baseline(split, metric)
+        for line in study.lines:
+            value = study.accuracy_of(line, split, metric)
+            row = [study.application, line.label]
+            row.append(f"{metric_label(metric)} {with_unit(number(value), unit)}")
+            row.append(f"{plain(rival[0])} {number(rival[1])}" if rival else MISSING)
+            for what in ("time_s", "energy_j"):
+                ratios = [
+                    ratio
+                    for machine in study.costs.machines
+                    for phase in study.costs.phases[-1:]
+                    if (ratio := study.costs.ratio(phase, machine, line.label, what)) is not None
+                ]
+                ends = dict.fromkeys(map(times, (min(ratios), max(ratios)))) if ratios else {}
+                row.append(" to ".join(ends) or MISSING)
+            rows.append(tuple(row))
+    return rows
 
 
 def _read(run: Path, out: Path) -> RunOf:

@@ -38,3 +38,12 @@ def test_say_follows_the_verbosity(capsys):
     progress.set_verbosity(0)
     progress.say("nothing")
     assert capsys.readouterr() == ("", "usual\nmore\n")
+
+
+def test_columns_align_and_cut_nothing():
+    long = "x" * 200
+    assert progress.columns(("a", "bb"), [("ccc", "d"), (long, "")]).split("\n") == [
+        "a" + " " * 201 + "bb",
+        "ccc" + " " * 199 + "d",
+        long,
+    ]
