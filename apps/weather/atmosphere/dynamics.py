@@ -122,10 +122,10 @@ class PrimitiveEquations:
             )
         )
         scale = transform.inverse_cos_latitude
-        fields = grid[..., : 6 * n].reshape(n_lon, n_lat, 6, n)
-        wind = fields[:, :, :2] * scale.unsqueeze(-1)
-        u, v = wind.unbind(2)
-        temperature, humidity, vorticity, divergence = fields[:, :, 2:].unbind(2)
+        # field outermost: one copy, after which every product below runs over contiguous memory
+        fields = grid[..., : 6 * n].view(n_lon, n_lat, 6, n).permute(2, 0, 1, 3).contiguous()
+        fields[:2] *= scale
+        u, v, temperature, humidity, vorticity, divergence = fields
         slope = grid[..., 6 * n :] * scale
         slope_east, slope_north = slope[..., :1], slope[..., 1:]
 
@@ -136,21 +136,20 @@ class PrimitiveEquations:
         virtual_excess = excess + moisture
 
         # vertical advection of u, v, T, q together
-        carried = torch.cat([wind, fields[:, :, 2:4]], dim=2)
-        sigma_velocity = (convergence @ self._sigma_velocity).unsqueeze(2)
-        vertical = (sigma_velocity * carried.diff(dim=-1)) @ self._spread
+        sigma_velocity = convergence @ self._sigma_velocity
+        vertical = (sigma_velocity * fields[:4].diff(dim=-1)) @ self._spread
 
         absolute = vorticity + self.coriolis
         push = c.GAS_CONSTANT * virtual_excess
-        flux_u = absolute * v - push * slope_east - vertical[:, :, 0]
-        flux_v = -absolute * u - push * slope_north - vertical[:, :, 1]
+        flux_u = absolute * v - push * slope_east - vertical[0]
+        flux_v = -absolute * u - push * slope_north - vertical[1]
         # kappa Tv omega/p, less the linear part -kappa T0 C D
         heating = c.KAPPA * (
             (virtual_excess + REFERENCE_TEMPERATURE) * (advection - advection @ self.conversion)
             - virtual_excess * (divergence @ self.conversion)
         )
-        rate_t = excess * divergence - vertical[:, :, 2] + heating
-        rate_q = humidity * divergence - vertical[:, :, 3]
+        rate_t = excess * divergence - vertical[2] + heating
+        rate_q = humidity * divergence - vertical[3]
         if forcing is not None:
             flux_u = flux_u + forcing.u
             flux_v = flux_v + forcing.v

@@ -1,0 +1,33 @@
+import json
+
+from typer.testing import CliRunner
+
+from apps.weather.cli import app
+
+TINY = ["model.resolution=T5L4", "model.n_longwave=8", "model.n_shortwave=8", "start=rest"]
+
+
+def call(command, *settings, out, extra=()):
+    arguments = [command, "--out", str(out), "--device", "cpu", *extra]
+    for setting in settings:
+        arguments += ["--set", setting]
+    return CliRunner().invoke(app, arguments)
+
+
+def test_simulate_prints_what_it_recorded(tmp_path):
+    done = call("simulate", *TINY, "n_day=1", out=tmp_path / "run", extra=["--json"])
+    assert done.exit_code == 0
+    record = json.loads(done.stdout)
+    assert record["command"] == "simulate"
+    assert record["config"]["model"]["resolution"] == "T5L4"
+    assert record["accuracy"]["test"]["olr_w_m2"] > 100.0
+
+
+def test_a_misspelt_key_and_a_wrong_grid_end_with_one_sentence(tmp_path):
+    done = call("simulate", "n_days=1", out=tmp_path / "run")
+    assert done.exit_code == 2
+    assert "unknown key 'n_days' in --set; did you mean 'n_day'?" in done.stderr
+    done = call("simulate", "model.resolution=T22L8", out=tmp_path / "run")
+    assert done.exit_code == 2
+    assert "truncation must be one of" in done.stderr
+    assert "Traceback" not in done.stderr
