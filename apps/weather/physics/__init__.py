@@ -5,6 +5,7 @@ from apps.weather.physics.columns import Columns, RadiationResult, Tendencies
 from apps.weather.physics.convection import Convection
 from apps.weather.physics.physics import Physics
 from apps.weather.physics.radiation import ExactRadiation, Radiation, cos_zenith
+from apps.weather.physics.soundings import soundings
 from apps.weather.physics.surface import SURFACE_ALBEDO, Surface, aquaplanet_sst
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Tendencies",
     "aquaplanet_sst",
     "cos_zenith",
+    "soundings",
 ]

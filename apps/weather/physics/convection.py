@@ -11,7 +11,6 @@ from torch import Tensor
 
 from apps.weather.atmosphere.constants import (
     GAS_CONSTANT,
-    GAS_CONSTANT_VAPOUR,
     HEAT_CAPACITY,
     KAPPA,
     LATENT_HEAT,
@@ -129,21 +128,23 @@ def rising_parcel(
 
 
 def _lift_saturated(t: Tensor, q: Tensor, p: Tensor, p_to: Tensor) -> Tensor:
-    """Temperature after lifting, where it condenses: solve entropy-like balance by two Newtons.
+    """Temperature after lifting to saturation, by Newton's method.
 
-    The parcel keeps cp ln T - R ln p + L q / T (second order in humidity is left out), with q at
-    saturation in the end; vapour that condenses falls out.
+    Solves cp ln(T'/T) - R ln(p'/p) + L (q' - q) / T = 0 with 1/T at its mean over the two ends and
+    q' at saturation there: the pseudo-adiabat without the vapour's and the water's heat capacity.
     """
-    entropy = HEAT_CAPACITY * t.log() - GAS_CONSTANT * p.log() + LATENT_HEAT * q / t
-    target = entropy + GAS_CONSTANT * p_to.log()
+    work = GAS_CONSTANT * (p_to / p).log()
     new = t * (p_to / p) ** (0.5 * KAPPA)
     for _ in range(3):
         saturation = saturation_humidity(new, p_to)
-        value = HEAT_CAPACITY * new.log() + LATENT_HEAT * saturation / new - target
+        inverse = 0.5 * (1.0 / t + 1.0 / new)
+        gained = LATENT_HEAT * (saturation - q)
+        value = HEAT_CAPACITY * (new / t).log() - work + gained * inverse
         slope = (
-            HEAT_CAPACITY
-            + LATENT_HEAT * saturation / new * (LATENT_HEAT / (GAS_CONSTANT_VAPOUR * new) - 1.0)
-        ) / new
+            HEAT_CAPACITY / new
+            + LATENT_HEAT * saturation_slope(new, saturation) * inverse
+            - 0.5 * gained / new**2
+        )
         new = new - value / slope
     return new
 
