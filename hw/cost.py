@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.errors import MemoryExceededError
 from hw import report
@@ -271,15 +270,16 @@ def _fixed_byte(program: Program, machine: Machine) -> float:
 
 def _memory(
     program: Program, tasks: list[Task], costs: list[list[ItemCost]], machine: Machine
-) -> NDArray[np.float64]:
-    """Return float64 [task]: bytes on the fullest tile while each task runs.
+) -> list[float]:
+    """Return bytes on the fullest tile while each task runs.
 
     Live storages are spread evenly; the temporaries of the running item come on top.
     """
     n_tile, _, code_byte = _per_tile(machine)
     live = program.live_byte()
     temporary = np.array([_temporary_byte(of_task, machine) for of_task in costs])
-    return live[[task.i_op for task in tasks]] / n_tile + temporary + code_byte
+    byte = live[[task.i_op for task in tasks]] / n_tile + temporary + code_byte
+    return [float(b) for b in byte]
 
 
 def _temporary_byte(costs: list[ItemCost], machine: Machine) -> float:
@@ -291,7 +291,7 @@ def _tenants(
     program: Program,
     tasks: list[Task],
     costs: list[list[ItemCost]],
-    memory: NDArray[np.float64],
+    memory: list[float],
     machine: Machine,
 ) -> tuple[tuple[str, float], ...]:
     """Return the largest owners at the peak, in byte per tile."""

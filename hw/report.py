@@ -154,7 +154,7 @@ def _bar(label: str, parts: dict[str, float], unit: str) -> str:
         width = _WIDTH * value / total
         text = f"{name}: {si(value, unit)} ({value / total:.1%})"
         body += _rect(x, 16, width, _BAR, _COLOUR[name], text)
-        legend += f'<span style="color:{_COLOUR[name]}">&#9632;</span> {escape(text)} &ensp;'
+        legend += f'<span style="color:{_COLOUR[name]}">&#9632;</span> {escape(text)} &#8194;'
         x += width
     title = f'<text x="0" y="11">{escape(label)}</text>'
     return f'{_svg(18 + _BAR, title + body, label)}<div style="font-size:85%">{legend}</div>'

@@ -11,17 +11,15 @@ from hw.work import Move, Work
 @rule(
     """aten.t aten.view aten._unsafe_view aten.detach aten.alias aten.expand aten.permute
     aten.transpose aten.unsqueeze aten.squeeze aten.select aten.slice aten.split
-    aten.split_with_sizes
-    aten.unsafe_split aten.unsafe_split_with_sizes aten.unbind aten.as_strided aten.diagonal aten.unfold aten.lift_fresh
-    aten.view_as_real aten.view_as_complex aten.real aten.imag aten._conj aten._neg_view
-    aten._reshape_alias aten.movedim aten.narrow aten.chunk aten.reshape aten.empty
-    aten.empty_like aten.new_empty aten.empty_strided aten.new_empty_strided
-    aten.empty_permuted aten.set aten.resize
-    aten.scalar_tensor aten.record_stream aten.requires_grad
-    aten.values aten.crow_indices aten.col_indices aten.ccol_indices aten.row_indices
-    aten._sparse_compressed_tensor_unsafe aten.sparse_compressed_tensor aten._values
-    aten._indices aten._assert_async aten._assert_scalar
-    aten._validate_sparse_compressed_tensor_args"""
+    aten.split_with_sizes aten.unsafe_split aten.unsafe_split_with_sizes aten.unbind
+    aten.as_strided aten.diagonal aten.unfold aten.lift_fresh aten.view_as_real
+    aten.view_as_complex aten.real aten.imag aten._conj aten._neg_view aten._reshape_alias
+    aten.movedim aten.narrow aten.chunk aten.reshape aten.empty aten.empty_like aten.new_empty
+    aten.empty_strided aten.new_empty_strided aten.empty_permuted aten.set aten.resize
+    aten.scalar_tensor aten.record_stream aten.requires_grad aten.values aten.crow_indices
+    aten.col_indices aten.ccol_indices aten.row_indices aten._sparse_compressed_tensor_unsafe
+    aten.sparse_compressed_tensor aten._values aten._indices aten._assert_async
+    aten._assert_scalar aten._validate_sparse_compressed_tensor_args"""
 )
 def _view(op: Op) -> list[Work]:
     return []
@@ -59,7 +57,7 @@ def _rearrange(op: Op) -> list[Work]:
 
 @rule(
     """aten.select_backward aten.slice_backward aten.diagonal_backward aten.unfold_backward
-    aten.slice_scatter aten.select_scatter aten.constant_pad_nd_backward"""
+    aten.slice_scatter aten.select_scatter"""
 )
 def _embed(op: Op) -> list[Work]:
     """Fill with zeros, then write the part."""

@@ -100,7 +100,7 @@ def _complex(op: Op) -> list[Work]:
     return [pointwise(op, "transcendental", 2)]
 
 
-@rule("core.quantize", "core.round_to_format", "core.dequantize")
+@rule("core.quantize", "core.dequantize")
 def _quantize(op: Op) -> list[Work]:
     """Scale, round, clamp; back again a product. The scale's own reduction is traced apart."""
     return [pointwise(op, "arithmetic", 1 if op.name == "core.dequantize" else 3)]

@@ -53,12 +53,12 @@ def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:
         elif items := function(op):
             tasks.append(Task(i_op, op, tuple(items)))
     if unknown:
-        names = ", ".join(
-            f"{name} ({n} call{'s' if n > 1 else ''})" for name, n in unknown.most_common()
-        )
+        counts = unknown.most_common()
+        names = ", ".join(f"{name} ({n} call{'s' if n > 1 else ''})" for name, n in counts)
+        accepted = ", ".join(repr(name) for name, _ in counts)
         raise UnknownOpError(
             f"hw.cost: no rule for {unknown.total()} of {len(program)} ops: {names}; "
-            f"add one in hw/rules/ or pass free={{{', '.join(repr(name) for name in unknown)}}}"
+            f"add one in hw/rules/ or pass free={{{accepted}}}"
         )
     return _join_optimizer(tasks)
 

@@ -1,0 +1,45 @@
+"""``tessera hw``."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from apps.suite.hw_cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, arguments)
+
+
+def test_machines():
+    text = run("machines").output
+    assert "ipu_bow     Graphcore Bow (Mk2, wafer on wafer): 1472 units at 1.85 GHz" in text
+    rows = json.loads(run("machines", "--json").output)
+    assert {"a100", "tpu_v3"} <= {row["name"] for row in rows}
+    assert "gcnotebooks SpMM.ipynb" in run("machines", "-v").output
+
+
+def test_cost_of_one_op_on_all_machines_and_on_one():
+    op = "matmul m=256 k=256 n=64 dtype=fp16"
+    assert "tpu_v3" in run("cost", "--op", op).output
+    (row,) = json.loads(run("cost", "--op", op, "-m", "ipu_bow", "--json").output)
+    assert row["machine"] == "ipu_bow"
+    assert row["n_mac"] == 256 * 256 * 64
+    assert row["time_s"] == pytest.approx(sum(row["parts_s"].values()))
+    assert row["energy_j"]["static"] > 0
+    assert "cycles" in run("cost", "--op", op, "-m", "ipu_bow", "-v").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--op", "matmul m=3"), "error: matmul: k, n missing"),
+        (("--op", "matmul m=3 k=3 n=3", "-m", "cray"), "error: no machine 'cray'"),
+    ],
+)
+def test_slips_end_with_a_sentence_and_code_2(arguments, sentence):
+    result = run("cost", *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
