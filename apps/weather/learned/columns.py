@@ -1,0 +1,233 @@
+"""Columns to learn from: sampled while the model runs, labelled by a converged exact scheme."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.lab.config import Config, config_sha256
+from apps.lab.progress import track
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.model import Model, ModelState
+from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
+from core.errors import ConfigError
+
+SPLITS = ("train", "valid", "test")
+
+
+class ColumnsConfig(Config):
+    """Which columns a network learns from.
+
+    Attributes
+    ----------
+    resolution : str
+        Of the model that is run.
+    n_day : int
+        Simulated days, in time order: `train_share` of them to train, half of the rest to
+        validate, the last to test, with `gap_day` days left out between.
+    spin_up_day : int
+        Days run before sampling when there is no spun-up state to start from.
+    n_column_per_call : int
+        Columns drawn at each radiation call, uniform over the sphere.
+    run_longwave, run_shortwave : int
+        Spectral points of the scheme that drives the run.
+    label_longwave, label_shortwave : int
+        Spectral points of the scheme that labels the columns: better than the run needs, as
+        Chantry et al. 2021 trained on more than the operational scheme.
+    other_co2_share : float
+        Share of the training columns with carbon dioxide drawn log-uniformly from 1/2 to 4 times.
+    """
+
+    resolution: str = "T21L8"
+    n_day: int = 45
+    train_share: float = 0.7
+    gap_day: float = 1.0
+    spin_up_day: int = 200
+    n_column_per_call: int = 256
+    run_longwave: int = 41
+    run_shortwave: int = 16
+    label_longwave: int = 128
+    label_shortwave: int = 32
+    other_co2_share: float = 0.25
+
+
+class LabelledColumns(NamedTuple):
+    """Columns, what the labelling scheme says of them, and when they were drawn.
+
+    Attributes
+    ----------
+    columns : Columns
+    label : RadiationResult
+    time_s : Tensor, float64 [column]
+        Since the start of sampling.
+    """
+
+    columns: Columns
+    label: RadiationResult
+    time_s: Tensor
+
+    def take(self, index: Tensor) -> LabelledColumns:
+        """Those columns alone."""
+        label = RadiationResult(*(field[index] for field in self.label))
+        return LabelledColumns(self.columns.take(index), label, self.time_s[index])
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+
+def label_columns(columns: Columns, config: ColumnsConfig) -> RadiationResult:
+    """Give what the labelling scheme says of the columns."""
+    return ExactRadiation(config.label_longwave, config.label_shortwave)(columns)
+
+
+class _Sampler(Physics):
+    """Physics that keeps some of the columns that each radiation call sees."""
+
+    def __init__(self, config: ColumnsConfig, area: Tensor, generator: torch.Generator) -> None:
+        super().__init__(ExactRadiation(config.run_longwave, config.run_shortwave))
+        self.config, self.area, self.generator = config, area, generator
+        self.kept: list[Columns] = []
+
+    def radiate(self, columns: Columns) -> RadiationResult:
+        n = self.config.n_column_per_call
+        index = torch.multinomial(self.area, n, replacement=False, generator=self.generator)
+        self.kept.append(columns.take(index))
+        return super().radiate(columns)
+
+
+def sample_columns(
+    config: ColumnsConfig, *, seed: int, start: tuple[Model, ModelState] | None = None
+) -> LabelledColumns:
+    """Run the model and draw labelled columns from it.
+
+    Parameters
+    ----------
+    start : (Model, ModelState), optional
+        A spun-up state and the model it belongs to; without it the run spins up from rest.
+
+    Raises
+    ------
+    ConfigError
+        If the days do not leave room for the three splits.
+    """
+    if config.n_day * (1.0 - config.train_share) < 2.0 * config.gap_day + 2.0:
+        raise ConfigError(
+            f"sample_columns: n_day = {config.n_day} leaves no days to validate and test after a "
+            f"train_share of {config.train_share} and gaps of {config.gap_day} days; run longer"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    if start is None:
+        model = Model(
+            config.resolution,
+            physics=Physics(ExactRadiation(config.run_longwave, config.run_shortwave)),
+        )
+        state = model.initial(seed=seed)
+        for _ in track(range(config.spin_up_day), "spin up, days"):
+            state = model.run(state, DAY_S)
+    else:
+        model, state = start
+    area = model.grid.area_weight.expand(model.grid.n_lon, -1).reshape(-1)
+    sampler = _Sampler(config, area, generator)
+    model.physics = sampler
+    begin = state.time_s
+    times: list[float] = []
+    for _ in track(range(config.n_day), "columns, days"):
+        state = model.run(state, DAY_S)
+        times += [state.time_s - begin] * (len(sampler.kept) - len(times))
+    columns = Columns(*(torch.cat(fields) for fields in zip(*sampler.kept, strict=True)))
+    time_s = torch.tensor(times, dtype=torch.float64).repeat_interleave(config.n_column_per_call)
+    found = LabelledColumns(columns, label_columns(columns, config), time_s)
+    return _widened(found, config, generator)
+
+
+def _widened(
+    found: LabelledColumns, config: ColumnsConfig, generator: torch.Generator
+) -> LabelledColumns:
+    """Training columns with other carbon dioxide, and with the sun up where it was down."""
+    train = split_index(found.time_s, config)["train"]
+    columns = found.columns
+    co2, sun = columns.co2_ppmv.clone(), columns.cos_zenith.clone()
+    pick = train[torch.rand(len(train), generator=generator) < config.other_co2_share]
+    factor = torch.exp2(3.0 * torch.rand(len(pick), generator=generator) - 1.0)
+    co2[pick] *= factor.to(co2)
+    night, day = train[sun[train] <= 0], train[sun[train] > 0]
+    if len(day):
+        other = torch.randint(len(day), (len(night),), generator=generator)
+        sun[night] = sun[day[other]]
+    columns = columns._replace(co2_ppmv=co2, cos_zenith=sun)
+    label = RadiationResult(*(field.clone() for field in found.label))
+    for whole, part in zip(label, label_columns(columns.take(train), config), strict=True):
+        whole[train] = part
+    return LabelledColumns(columns, label, found.time_s)
+
+
+def split_index(time_s: Tensor, config: ColumnsConfig) -> dict[str, Tensor]:
+    """Give the indices of each split: blocks of time in order, gaps left out, never random."""
+    day = time_s / DAY_S
+    end_train = config.train_share * config.n_day
+    end_valid = 0.5 * (end_train + config.n_day)
+    gap = config.gap_day
+    masks = (
+        day <= end_train,
+        (day > end_train + gap) & (day <= end_valid),
+        day > end_valid + gap,
+    )
+    return {name: torch.nonzero(mask).squeeze(1) for name, mask in zip(SPLITS, masks, strict=True)}
+
+
+def cached_columns(
+    config: ColumnsConfig,
+    *,
+    seed: int,
+    folder: Path,
+    start: tuple[Model, ModelState] | None = None,
+) -> tuple[LabelledColumns, str]:
+    """Give `sample_columns`, made once for a configuration and seed and kept in `folder`.
+
+    Runs that share the folder wait for the one that makes the file. Returns the columns and the
+    sha256 that names them.
+    """
+    key = config_sha256(config)
+    path = folder / f"columns-{key[:12]}-{seed}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(path.with_suffix(".lock")):
+        if not path.exists():
+            _save(path, sample_columns(config, seed=seed, start=start))
+        return _load(path), key
+
+
+def _save(path: Path, found: LabelledColumns) -> None:
+    tensors = {f"columns.{k}": v for k, v in found.columns._asdict().items() if k not in "uv"}
+    tensors |= {f"label.{k}": v for k, v in found.label._asdict().items()}
+    save_checkpoint(path, {**tensors, "time_s": found.time_s}, {})
+
+
+def _load(path: Path) -> LabelledColumns:
+    tensors, _ = load_checkpoint(path)
+    calm = torch.zeros_like(tensors["columns.temperature"])
+    fields = {k: tensors.get(f"columns.{k}", calm) for k in Columns._fields}
+    label = {k: tensors[f"label.{k}"] for k in RadiationResult._fields}
+    return LabelledColumns(Columns(**fields), RadiationResult(**label), tensors["time_s"])
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Let one process at a time pass; where the system has no such lock, all do."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

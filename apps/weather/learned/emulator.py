@@ -1,0 +1,209 @@
+"""The learned scheme: a small network of each column that keeps the column's energy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
+from apps.weather.physics.clouds import Clouds
+from apps.weather.physics.columns import Columns, RadiationResult
+from apps.weather.physics.thermodynamics import layer_mass
+from core import LayerSpec, build_linear, freeze
+from core.errors import DataError
+
+EMULATOR_FILE = "emulator.safetensors"
+
+N_SURFACE_FEATURE = 6
+# The beam's path grows as 1 / cos_zenith; this keeps the input finite at sunset.
+_SUNSET = 0.1
+
+
+def features(columns: Columns, clouds: Clouds) -> Tensor:
+    """Give what the network reads, [column, 3 level + 6], before normalisation.
+
+    Temperature, fourth root of humidity, square root of cloud water, then surface pressure,
+    surface temperature, cosine of the zenith angle and an inverse of it, albedo, log CO2.
+    """
+    sun = columns.cos_zenith.clamp(min=0)
+    surface = [
+        columns.pressure_half[:, -1],
+        columns.sst,
+        sun,
+        1.0 / (sun + _SUNSET),
+        columns.albedo,
+        columns.co2_ppmv.log(),
+    ]
+    humidity = columns.humidity.clamp(min=0).sqrt().sqrt()
+    water = clouds.water_path(columns).sqrt()
+    return torch.cat([columns.temperature, humidity, water, torch.stack(surface, 1)], dim=1)
+
+
+def targets(label: RadiationResult, cos_zenith: Tensor) -> Tensor:
+    """Give what the network is to learn, [column, 2 level + 2]; nought for the sun's part by night.
+
+    Longwave heating in K/day and outgoing flux in W/m2, then shortwave heating and absorbed flux
+    of a column as if the sun stood overhead: both divided by `cos_zenith`.
+    """
+    overhead = torch.where(cos_zenith > 0, 1.0 / cos_zenith.clamp(min=1e-6), 0.0)[:, None]
+    return torch.cat(
+        [
+            label.heating_lw * DAY_S,
+            label.toa_lw[:, None],
+            label.heating_sw * DAY_S * overhead,
+            label.toa_sw[:, None] * overhead,
+        ],
+        dim=1,
+    )
+
+
+class Emulator(nn.Module):
+    """A multilayer perceptron between normalised features and normalised targets.
+
+    The first and the last layer keep all their blocks, being small; every layer has the number
+    formats of `spec`, the hidden ones its density.
+
+    Parameters
+    ----------
+    n_level : int
+    width, n_hidden : int
+        Neurons of a hidden layer, and hidden layers.
+    spec : LayerSpec
+    generator : torch.Generator
+        Source of the initial weights.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+    output_mean: Tensor
+    output_scale: Tensor
+
+    def __init__(
+        self,
+        n_level: int,
+        *,
+        width: int = 128,
+        n_hidden: int = 2,
+        spec: LayerSpec | None = None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.n_level, self.width, self.n_hidden = n_level, width, n_hidden
+        self.spec = spec = spec or LayerSpec()
+        ends = LayerSpec(weight_format=spec.weight_format, activation_format=spec.activation_format)
+        n_in, n_out = 3 * n_level + N_SURFACE_FEATURE, 2 * n_level + 2
+        layers: list[nn.Module] = [build_linear(n_in, width, ends, generator=generator)]
+        for _ in range(n_hidden - 1):
+            layers += [nn.Hardswish(), build_linear(width, width, spec, generator=generator)]
+        layers += [nn.Hardswish(), build_linear(width, n_out, ends, generator=generator)]
+        self.net = nn.Sequential(*layers)
+        for name, size in (("input", n_in), ("output", n_out)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+
+    def normalise(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """Set means and scales from training features and targets, [column, ...].
+
+        `weight` [column] counts each column's sun in the statistics of the shortwave.
+        """
+        n = y.shape[1] // 2
+        weight = torch.cat([torch.ones(len(y), n), weight[:, None].expand(-1, n)], 1).to(y)
+        self.input_mean.copy_(x.mean(0))
+        spread = x.std(0)
+        # An input that never varied stays at nought, whatever it is later.
+        self.input_scale.copy_(torch.where(spread > 1e-6 * x.abs().amax(0), 1.0 / spread, 0.0))
+        mean = (y * weight).sum(0) / weight.sum(0)
+        self.output_mean.copy_(mean)
+        self.output_scale.copy_((((y - mean) ** 2 * weight).sum(0) / weight.sum(0)).sqrt())
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Give normalised features."""
+        return (x - self.input_mean) * self.input_scale
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Map normalised features to normalised targets."""
+        return self.net(scaled)
+
+
+class LearnedRadiation:
+    """A trained `Emulator` in the place of the exact scheme.
+
+    The network gives heating and the fluxes at the top; the fluxes at the surface follow from the
+    budget of the column, which is therefore closed to rounding in every number format. The
+    shortwave is multiplied by the cosine of the zenith angle, so it is exactly nought by night.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        Is frozen for inference: weights rest in their own format.
+    clouds : Clouds
+        As in the scheme it was trained on.
+    """
+
+    def __init__(self, emulator: Emulator, clouds: Clouds | None = None) -> None:
+        frozen = freeze(emulator)
+        assert isinstance(frozen, Emulator)
+        self.emulator = frozen
+        self.clouds = clouds or Clouds()
+
+    @torch.no_grad()
+    def __call__(self, columns: Columns) -> RadiationResult:
+        """Heating rates and fluxes."""
+        net = self.emulator
+        out = net(net.scaled(features(columns, self.clouds)))
+        return result_from_targets(out * net.output_scale + net.output_mean, columns)
+
+
+def result_from_targets(target: Tensor, columns: Columns) -> RadiationResult:
+    """Give the result whose `targets` these are; the surface fluxes close the column."""
+    n_level = columns.temperature.shape[1]
+    sun = columns.cos_zenith.clamp(min=0)[:, None]
+    heating_lw = target[:, :n_level] / DAY_S
+    toa_lw = target[:, n_level]
+    lit = target[:, n_level + 1 :] * sun
+    heating_sw, toa_sw = lit[:, :n_level] / DAY_S, lit[:, n_level]
+    capacity = HEAT_CAPACITY * layer_mass(columns.pressure_half)
+    return RadiationResult(
+        heating_lw=heating_lw,
+        heating_sw=heating_sw,
+        toa_lw=toa_lw,
+        toa_sw=toa_sw,
+        surface_lw=-toa_lw - (heating_lw * capacity).sum(1),
+        surface_sw=toa_sw - (heating_sw * capacity).sum(1),
+    )
+
+
+def save_emulator(path: Path, emulator: Emulator, meta: dict[str, Any]) -> Path:
+    """Write a trained network, its size and formats, and `meta` (JSON values) to one file."""
+    spec = emulator.spec
+    size = {"n_level": emulator.n_level, "width": emulator.width, "n_hidden": emulator.n_hidden}
+    return save_checkpoint(
+        path, emulator.state_dict(), {"size": size, "spec": asdict(spec), "meta": meta}
+    )
+
+
+def load_emulator(path: Path) -> tuple[Emulator, dict[str, Any]]:
+    """Read a network that `save_emulator` wrote, and its `meta`.
+
+    `path` may be the folder of a training run.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, or not an emulator's.
+    """
+    path = Path(path)
+    path = path / EMULATOR_FILE if path.is_dir() else path
+    tensors, meta = load_checkpoint(path)
+    if not {"size", "spec", "meta"} <= meta.keys():
+        raise DataError(f"{path} is not an emulator; give the folder of a `weather train` run")
+    emulator = Emulator(
+        **meta["size"], spec=LayerSpec(**meta["spec"]), generator=torch.Generator().manual_seed(0)
+    )
+    emulator.load_state_dict(tensors)
+    return emulator.eval(), meta["meta"]
