@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 N_ROW = 12
 #: A longer timeline is joined down to this many boxes.
 N_BOX = 600
+#: Below this share of the limit the memory curve is drawn to its own peak.
+_SMALL = 0.25
 _WIDTH, _BAR, _TRACK, _CURVE = 720, 16, 26, 80
 _COLOUR = {
     "compute": "#2a6f97",
@@ -71,8 +73,9 @@ def table(report: CostReport) -> str:
     for (name, phase), ops in groups[:N_ROW]:
         time_s = sum(op.time_s for op in ops)
         energy_j = sum(sum(op.energy_j.values()) for op in ops)
+        short = name if len(name) < 34 else name[:32] + "…"
         lines.append(
-            f"  {name if len(name) < 34 else name[:32] + '…':<34}{phase:<11}{len(ops):>6}{si(time_s, 's'):>11}"
+            f"  {short:<34}{phase:<11}{len(ops):>6}{si(time_s, 's'):>11}"
             f"{time_s / max(report.time_s, 1e-30):>7.1%}{si(energy_j, 'J'):>11}  "
             f"{max(ops, key=lambda op: op.time_s).binds}"
         )
@@ -186,10 +189,13 @@ def _timeline(report: CostReport) -> str:
 
 
 def _memory_curve(report: CostReport) -> str:
-    """Return memory over the program's ops, with the machine's limit as a line."""
+    """Return memory over the program's ops, with the machine's limit as a line where it is near."""
     if not report.ops:
         return ""
-    top = max(report.memory_byte, report.peak_tile_memory_byte)
+    is_small = report.peak_tile_memory_byte < _SMALL * report.memory_byte
+    top = 1.1 * report.peak_tile_memory_byte
+    if not is_small:
+        top = max(report.memory_byte, top)
     base = 18 + _CURVE
     step = _WIDTH / len(report.ops)
     points, previous = [f"0,{base}"], ""
@@ -201,10 +207,16 @@ def _memory_curve(report: CostReport) -> str:
     points += [f"{_WIDTH},{previous}", f"{_WIDTH},{base}"]
     limit = base - _CURVE * report.memory_byte / top
     owners = "; ".join(f"{name}: {byte:,.0f} byte" for name, byte in report.tenants)
+    title = (
+        f"memory by op (hover for the largest owners); peak "
+        f"{report.peak_tile_memory_byte:,.0f} byte, "
+        f"{report.peak_tile_memory_byte / report.memory_byte:.1%} of the limit"
+    )
     body = (
-        '<text x="0" y="11">memory by op, with its limit (hover for the largest owners)</text>'
+        f'<text x="0" y="11">{title}</text>'
         f'<polygon points="{" ".join(points)}" fill="#61a5c2"><title>{escape(owners)}</title>'
         f"</polygon>"
-        f'<line x1="0" x2="{_WIDTH}" y1="{limit:.1f}" y2="{limit:.1f}" stroke="#d62828"/>'
     )
+    if not is_small:
+        body += f'<line x1="0" x2="{_WIDTH}" y1="{limit:.1f}" y2="{limit:.1f}" stroke="#d62828"/>'
     return _svg(base + 2, body, "memory")
