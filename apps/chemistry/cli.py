@@ -138,7 +138,10 @@ def cost(
     from apps.chemistry.train import cost_run
 
     entries = cost_run(run, machines=machine or ())
-    typer.echo(json.dumps(entries, indent=1) if json_ else cost_table(entries))
+    if json_:
+        typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+    else:
+        typer.echo(cost_table(entries))
 
 
 def _overrides(given: Mapping[str, object]) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 import hw
 from apps.chemistry.network import BindingNetwork, MolBatch
 from apps.chemistry.predictor import freeze
+from apps.lab.record import CostEntry
 
 
 def cost_entries(
@@ -18,7 +19,7 @@ def cost_entries(
     variant: str,
     make_optimizer: Callable[[BindingNetwork], torch.optim.Optimizer],
     machines: Sequence[str] = (),
-) -> list[dict]:
+) -> list[CostEntry]:
     """Return the cost entries of a record, training step and inference on each machine.
 
     Parameters
@@ -59,6 +60,9 @@ def cost_entries(
         )
     ]
     return [
-        report.entry(variant) | {"peak_tile_memory_byte": math.ceil(report.peak_tile_memory_byte)}
+        CostEntry.model_validate(
+            report.entry(variant)
+            | {"peak_tile_memory_byte": math.ceil(report.peak_tile_memory_byte)}
+        )
         for report in reports
     ]

@@ -1,11 +1,10 @@
 """What the command prints of runs: accuracy beside the baselines, cost by machine."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
-from typing import Any
 
-from apps.lab.record import Record
+from apps.lab.record import CostEntry, Record
 
 _COLUMNS = ("rmse", "mae", "r2", "spearman", "rmse_cliff")
 
@@ -20,9 +19,7 @@ def summary(records: Sequence[Record]) -> str:
         f"{data.n_test} test; variant {first.variant}; seed {seeds}"
     )
     split = next((s for s in ("test", "valid", "train") if s in first.accuracy), "train")
-    return f"{head}\n\n{split} part\n{accuracy_table(records, split)}\n\n" + cost_table(
-        [entry.model_dump() for entry in first.cost]
-    )
+    return f"{head}\n\n{split} part\n{accuracy_table(records, split)}\n\n" + cost_table(first.cost)
 
 
 def accuracy_table(records: Sequence[Record], split: str) -> str:
@@ -39,21 +36,21 @@ def accuracy_table(records: Sequence[Record], split: str) -> str:
     return aligned(rows)
 
 
-def cost_table(entries: Sequence[Mapping[str, Any]]) -> str:
+def cost_table(entries: Sequence[CostEntry]) -> str:
     """Return one line per machine and phase: modelled time, energy, memory, utilisation."""
     rows = [["machine", "phase", "time", "interval", "energy", "tile memory", "use"]]
     for entry in entries:
-        low, high = entry["time_interval_s"]
-        memory = f"{entry['peak_tile_memory_byte'] / 1024:,.0f} KiB"
+        low, high = entry.time_interval_s
+        memory = f"{entry.peak_tile_memory_byte / 1024:,.0f} KiB"
         rows.append(
             [
-                entry["machine"],
-                entry["phase"],
-                f"{entry['time_s'] * 1e6:,.1f} us",
+                entry.machine,
+                entry.phase,
+                f"{entry.time_s * 1e6:,.1f} us",
                 f"{low * 1e6:,.1f}-{high * 1e6:,.1f}",
-                f"{entry['energy_j'] * 1e3:,.3g} mJ",
-                memory + ("" if entry["fits"] else " (too much)"),
-                f"{100 * entry['utilisation']:.2g} %",
+                f"{entry.energy_j * 1e3:,.3g} mJ",
+                memory + ("" if entry.fits else " (too much)"),
+                f"{100 * entry.utilisation:.2g} %",
             ]
         )
     return aligned(rows)

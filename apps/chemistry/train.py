@@ -16,7 +16,7 @@ from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
 from apps.lab.progress import say
-from apps.lab.record import Record, new_record, read_record, write_record
+from apps.lab.record import CostEntry, Record, new_record, read_record, write_record
 from core.errors import DataError
 
 APPLICATION = "chemistry"
@@ -162,14 +162,14 @@ def _record(
     )
 
 
-def cost_run(folder: Path, *, machines: Sequence[str] = ()) -> list[dict]:
+def cost_run(folder: Path, *, machines: Sequence[str] = ()) -> list[CostEntry]:
     """Return the cost entries of a finished run's network, on a batch of its training data."""
     predictor = Predictor.load(folder)
     table = read_table(predictor.config, read_record(folder).seed)
     return _cost(predictor, table, machines=machines)
 
 
-def _cost(predictor: Predictor, table: Table, *, machines: Sequence[str]) -> list[dict]:
+def _cost(predictor: Predictor, table: Table, *, machines: Sequence[str]) -> list[CostEntry]:
     """Cost one member, as members run one after the other."""
     config = predictor.config
     return cost_entries(

@@ -1,6 +1,7 @@
 """A file of SMILES in, the same rows in the same order out, with predictions and a status."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from apps.lab.progress import track
 from core.errors import DataError
 
 CHUNK = 1024  # rows held in memory at a time
-# pK = -log10(K in mol/l): 9 - pK is log10 of nmol/l. Only for units that are such a logarithm.
-_LOG_UNITS = ("pIC50", "pKi", "pKd", "pEC50", "pK")
+# Units that are -log10 of mol/l, so that 9 - pK is log10 of nmol/l (an acid's pKa is none).
+_LOG_UNIT = re.compile(r"\bp(ic50|ec50|k[id]?)\b", re.IGNORECASE)
 
 
 def predict_file(
@@ -126,13 +127,9 @@ def _predict_chunk(
         yield [*cells, *([f"{v:.4g}" for v in next(answers)] if is_ok else [""] * n_column), state]
 
 
-def _is_log_unit(unit: str) -> bool:
-    return any(unit.startswith(name) for name in _LOG_UNITS)
-
-
 def _new_columns(predictor: Predictor) -> list[str]:
     names = [f"predicted_{name}" for name in predictor.target_names]
-    if _is_log_unit(predictor.unit):
+    if _LOG_UNIT.search(predictor.unit):
         names += [f"predicted_{name}_nM" for name in predictor.target_names]
     if len(predictor.members) > 1:
         names += [f"sd_{name}" for name in predictor.target_names]
@@ -143,7 +140,7 @@ def _values(predictor: Predictor, each: np.ndarray) -> np.ndarray:
     """Return the cells of `_new_columns` from predictions [member, molecule, task]."""
     mean = each.mean(axis=0)
     parts = [mean]
-    if _is_log_unit(predictor.unit):
+    if _LOG_UNIT.search(predictor.unit):
         parts.append(10.0 ** (9.0 - mean))
     if len(each) > 1:
         parts.append(each.std(axis=0, ddof=1))

@@ -1,0 +1,126 @@
+import csv
+
+import numpy as np
+import pytest
+
+from apps.chemistry.answers import predict, predict_file
+from apps.chemistry.config import TrainConfig
+from apps.chemistry.molecules import featurise
+from apps.chemistry.predictor import Predictor, build_network
+from apps.lab.config import load_config
+from core.errors import DataError
+
+# Predictions are written with four significant digits.
+FOUR_DIGITS = 6e-4
+HOSTILE = """id,smiles,note
+a,CCO,"two
+lines"
+b,C1CC(,open
+c,,empty
+d,c1ccccc1,"a,b"
+e
+f,C[C@H](N)C(=O)O,x,y
+g,Ω,greek
+h,CCO,again
+"""
+
+
+def make_predictor(n_member=1, unit="pIC50", names=("pk",)):
+    config = load_config(TrainConfig, overrides=["model.d_hidden=16", "model.n_layer=1"])
+    members = [
+        build_network(config, n_task=len(names), seed=seed).eval() for seed in range(n_member)
+    ]
+    for member in members:
+        member.set_scale(np.tile([[5.0], [9.0]], len(names)).astype(np.float32))
+    return Predictor(config, list(names), unit, list(range(n_member)), members)
+
+
+def write(tmp_path, text):
+    file = tmp_path / "in.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def read(file):
+    with file.open(encoding="utf-8", newline="") as text:
+        return list(csv.reader(text))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1024])
+def test_same_rows_same_order_with_a_status(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(predict, "CHUNK", chunk)
+    predictor = make_predictor()
+    out = tmp_path / "out.csv"
+    counts = predict_file(predictor, write(tmp_path, HOSTILE), out)
+    header, *rows = read(out)
+    assert header == ["id", "smiles", "note", "predicted_pk", "predicted_pk_nM", "status"]
+    assert all(len(row) == len(header) for row in rows)
+    assert [row[0] for row in rows] == list("abcdefgh")
+    assert [row[-1][:7] for row in rows] == [
+        "ok", "invalid", "invalid", "ok", "invalid", "invalid", "invalid", "ok"
+    ]  # fmt: skip
+    assert counts == {"ok": 3, "invalid": 5}
+    assert "open" not in rows[1][-1]
+    assert rows[4][-1] == "invalid: the row has 1 cells, the header 3"
+    assert rows[0][2] == "two\nlines"
+    assert all(row[3] == row[4] == "" for row in rows if row[-1] != "ok")
+    expected = predictor.predict([featurise("CCO"), featurise("c1ccccc1")])[:, 0]
+    assert float(rows[0][3]) == pytest.approx(expected[0], rel=FOUR_DIGITS)
+    assert float(rows[3][3]) == pytest.approx(expected[1], rel=FOUR_DIGITS)
+    assert rows[7][3] == rows[0][3]
+    assert float(rows[3][4]) == pytest.approx(10 ** (9 - float(expected[1])), rel=FOUR_DIGITS)
+
+
+def test_members_give_a_mean_and_a_spread(tmp_path):
+    predictor = make_predictor(n_member=3, unit="kcal/mol", names=("a", "b"))
+    out = tmp_path / "out.csv"
+    predict_file(predictor, write(tmp_path, "SMI\nCCO\n"), out, smiles="SMI")
+    header, row = read(out)
+    assert header == ["SMI", "predicted_a", "predicted_b", "sd_a", "sd_b", "status"]
+    each = np.stack([m.predict(_batch("CCO")).detach().numpy()[0] for m in predictor.members])
+    values = [float(v) for v in row[1:5]]
+    np.testing.assert_allclose(values[:2], each.mean(0), rtol=FOUR_DIGITS)
+    np.testing.assert_allclose(values[2:], each.std(0, ddof=1), rtol=FOUR_DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("unit", "is_log"),
+    [("y [pEC50/pKi]", True), ("pK (model pocket)", True), ("pk", True), ("pKa", False),
+     ("kcal/mol", False), ("IC50", False)],
+)  # fmt: skip
+def test_only_logarithmic_units_are_turned_into_nanomole(tmp_path, unit, is_log):
+    out = tmp_path / "out.csv"
+    predict_file(make_predictor(unit=unit), write(tmp_path, "smiles\nCCO\n"), out)
+    assert ("predicted_pk_nM" in read(out)[0]) == is_log
+
+
+def _batch(smiles):
+    from apps.chemistry.network import pack
+
+    return pack([featurise(smiles)])
+
+
+def test_strict_stops_at_the_first_bad_row_and_writes_nothing(tmp_path):
+    out = tmp_path / "out.csv"
+    with pytest.raises(DataError, match=r"row 3 of in.csv: 'C1CC\(' is not a SMILES"):
+        predict_file(make_predictor(), write(tmp_path, HOSTILE), out, strict=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "in.csv"]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "in.csv: the file is empty; expected a header and rows"),
+        ("a,b\n1,2\n", "in.csv: no column 'smiles'; it has 'a', 'b'; name it with --smiles"),
+        ("smiles,smiles\nC,C\n", "in.csv: 2 times the column 'smiles'"),
+    ],
+)
+def test_refuses(tmp_path, text, match):
+    with pytest.raises(DataError, match=match):
+        predict_file(make_predictor(), write(tmp_path, text), tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_names_the_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"nothing.csv: No such file"):
+        predict_file(make_predictor(), tmp_path / "nothing.csv", tmp_path / "out.csv")
