@@ -10,7 +10,7 @@ from apps.chemistry.datasets import pocket
 from apps.chemistry.datasets.read import Sheet, read_numbers, read_sheet
 from apps.chemistry.datasets.split import carve_valid, split_molecules
 from apps.chemistry.datasets.table import SPLITS, RowReport, Table
-from apps.chemistry.molecules import featurise, mol_from_smiles
+from apps.chemistry.molecules import featurise_many, mol_from_smiles
 from apps.lab.datastore import fetch
 from core.errors import DataError
 
@@ -105,7 +105,7 @@ def _pocket_table() -> Table:
     return Table(
         name=pocket.NAME,
         smiles=[ligand.smiles for ligand in drawn.ligands],
-        graphs=[featurise(ligand.smiles) for ligand in drawn.ligands],
+        graphs=featurise_many([mol_from_smiles(ligand.smiles) for ligand in drawn.ligands]),
         target=drawn.pk[:, None].astype(np.float32),
         split=drawn.split,
         row=np.arange(2, len(drawn.ligands) + 2),
@@ -170,7 +170,7 @@ def _table_from_sheet(
             split = carve_valid(split, mean, seed=seed, flag=extra.get("cliff_mol"))
     return Table(
         smiles=[sheet.rows[i][place].strip() for i in kept],
-        graphs=[featurise(mol) for mol in mols],
+        graphs=featurise_many(mols),
         target=y.astype(np.float32),
         split=split,
         row=np.array([sheet.number[i] for i in kept]),

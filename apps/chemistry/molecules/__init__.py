@@ -7,6 +7,7 @@ from apps.chemistry.molecules.graph import (
     N_EDGE_FEATURE,
     MolGraph,
     featurise,
+    featurise_many,
 )
 from apps.chemistry.molecules.read import MAX_ATOM, mol_from_smiles
 
@@ -18,5 +19,6 @@ __all__ = [
     "N_EDGE_FEATURE",
     "MolGraph",
     "featurise",
+    "featurise_many",
     "mol_from_smiles",
 ]

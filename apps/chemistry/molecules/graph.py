@@ -1,10 +1,12 @@
 """A molecule as a graph of heavy atoms: the waist between chemistry and the network.
 
 Features are read in one pass over the atoms; everything else (degree, aromaticity, rings, bonds)
-comes from two array-valued calls, because a Python call per atom and property costs more than
-parsing does.
+comes from array-valued calls and is worked out for many molecules at a time, because a Python
+call per atom and property, or a NumPy call per molecule and feature, would cost more than parsing.
 """
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +58,7 @@ N_EDGE_FEATURE = len(EDGE_FEATURES)
 _ATOM = {name: i for i, name in enumerate(ATOM_FEATURES)}
 _EDGE = {name: i for i, name in enumerate(EDGE_FEATURES)}
 _NITROGEN, _OXYGEN = 7, 8
+_CHUNK = 256  # molecules worked on at a time; fits the cache
 _AROMATIC_ORDER, _DOUBLE_ORDER = 3, 4  # bond order times two
 
 
@@ -80,9 +83,11 @@ _HYBRIDISATION_COLUMN = _lookup(
 )
 _IS_PLANAR = np.array([i in (_Hybridisation.SP, _Hybridisation.SP2) for i in range(16)])
 _LARGE_RING = max(RING_SIZES) + 1
-_RING_COLUMN = {s: _ATOM[f"ring_size_{s}"] for s in RING_SIZES} | {
-    _LARGE_RING: _ATOM["ring_size_large"]
-}
+_RING_COLUMN = _lookup(
+    _LARGE_RING + 1,
+    {size: _ATOM[f"ring_size_{size}"] for size in RING_SIZES},
+    _ATOM["ring_size_large"],
+)
 _ORDER_COLUMN = _lookup(
     16,
     {
@@ -128,22 +133,34 @@ class MolGraph(NamedTuple):
 
 
 def featurise(molecule: str | Chem.Mol) -> MolGraph:
-    """Return the graph of a molecule.
+    """Return the graph of one molecule; see `featurise_many`.
 
     Parameters
     ----------
     molecule : str or rdkit.Chem.Mol
         A SMILES or a sanitised molecule without explicit hydrogen atoms.
 
-    Returns
-    -------
-    MolGraph
-        Atoms in the order of the molecule.
-
     Raises
     ------
     core.errors.DataError
         If the SMILES cannot be read; the sentence gives the reason.
+    """
+    mol = mol_from_smiles(molecule) if isinstance(molecule, str) else molecule
+    return featurise_many([mol])[0]
+
+
+def featurise_many(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
+    """Return the graphs of molecules, in order.
+
+    Parameters
+    ----------
+    mols : sequence of rdkit.Chem.Mol
+        Sanitised molecules without explicit hydrogen atoms.
+
+    Returns
+    -------
+    list of MolGraph
+        Atoms in the order of each molecule.
 
     Notes
     -----
@@ -151,23 +168,46 @@ def featurise(molecule: str | Chem.Mol) -> MolGraph:
     counter-clockwise) is never used: it depends on the order of the atoms, so that two SMILES
     of one molecule would get different features.
     `conjugated` means that both ends are sp or sp2 (RDKit counts an amide nitrogen as sp2).
-    Donor: N or O that carries hydrogen. Acceptor: N or O that is neither positive nor has its
-    lone pair in a ring or beside a double bond (pyrrole, amide and aniline nitrogen).
+    Donor: N or O that carries hydrogen. Acceptor: N or O that is not positive, except a planar
+    nitrogen with three neighbours, hydrogen included (pyrrole, amide, aniline).
     """
-    mol = mol_from_smiles(molecule) if isinstance(molecule, str) else molecule
-    if not mol.HasProp("_StereochemDone"):
-        mol = Chem.Mol(mol)
-        Chem.AssignStereochemistry(mol)
-    records = [
-        (a.GetAtomicNum(), a.GetFormalCharge(), a.GetTotalNumHs(), a.GetHybridization())
-        for a in mol.GetAtoms()
-    ]
+    graphs: list[MolGraph] = []
+    for start in range(0, len(mols), _CHUNK):
+        graphs += _featurise_chunk(mols[start : start + _CHUNK])
+    return graphs
+
+
+def _featurise_chunk(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
+    """Featurise molecules as one large graph, then cut it apart.
+
+    Atoms and edges of all molecules are numbered through; edges are sorted by (source, target).
+    """
+    records: list[tuple] = []
+    entries, orders = [], []  # of each molecule's adjacency matrix, row by row
+    rings: list[tuple[int, ...]] = []
+    n_ring = []
+    for mol in mols:
+        if not mol.HasProp("_StereochemDone"):
+            Chem.AssignStereochemistry(mol)
+        records += [
+            (a.GetAtomicNum(), a.GetFormalCharge(), a.GetTotalNumHs(), a.GetHybridization())
+            for a in map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))
+        ]
+        order = Chem.GetAdjacencyMatrix(mol, useBO=True)  # without zero-order bonds
+        entries.append(np.flatnonzero(Chem.GetAdjacencyMatrix(mol)))
+        orders.append(np.maximum(order, order.T).ravel()[entries[-1]])  # dative: one way only
+        ring = mol.GetRingInfo().AtomRings()
+        rings += ring
+        n_ring.append(len(ring))
+    n_atom = np.array([mol.GetNumAtoms() for mol in mols])
+    n_edge = np.array([entry.size for entry in entries])
+    first_atom, first_edge = (np.concatenate([[0], np.cumsum(n)]) for n in (n_atom, n_edge))
+    local_source, local_target = np.divmod(np.concatenate(entries), np.repeat(n_atom, n_edge))
+    offset = np.repeat(first_atom[:-1], n_edge)
+    source, target = local_source + offset, local_target + offset
+    bond_order = np.rint(2.0 * np.concatenate(orders)).astype(np.int64)
     element, charge, hydrogen, hybridisation = np.array(records, dtype=np.int64).T
-    order = np.rint(2.0 * Chem.GetAdjacencyMatrix(mol, useBO=True)).astype(np.int64)
-    order = np.maximum(order, order.T)  # a dative bond has an order in one direction only
-    neighbour = Chem.GetAdjacencyMatrix(mol)
-    source, target = np.nonzero(neighbour)
-    degree = neighbour.sum(axis=1)
+    degree = np.bincount(source, minlength=element.size)
     planar = _IS_PLANAR[hybridisation]
 
     atom = np.zeros((element.size, N_ATOM_FEATURE), dtype=np.float32)
@@ -177,7 +217,7 @@ def featurise(molecule: str | Chem.Mol) -> MolGraph:
     atom[row, _ATOM["charge_zero"] + np.sign(charge)] = 1.0
     atom[row, _ATOM["hydrogen_0"] + np.minimum(hydrogen, 4)] = 1.0
     atom[row, _HYBRIDISATION_COLUMN[hybridisation]] = 1.0
-    atom[:, _ATOM["aromatic"]] = (order == _AROMATIC_ORDER).any(axis=1)
+    atom[source[bond_order == _AROMATIC_ORDER], _ATOM["aromatic"]] = 1.0
     polar = (element == _NITROGEN) | (element == _OXYGEN)
     lone_pair_used = (element == _NITROGEN) & planar & (degree + hydrogen > 2)
     atom[:, _ATOM["donor"]] = polar & (hydrogen > 0)
@@ -185,27 +225,44 @@ def featurise(molecule: str | Chem.Mol) -> MolGraph:
     atom[:, _ATOM["mass_100_dalton"]] = _MASS[element]
 
     edge = np.zeros((source.size, N_EDGE_FEATURE), dtype=np.float32)
-    edge[np.arange(source.size), _ORDER_COLUMN[order[source, target]]] = 1.0
+    edge[np.arange(source.size), _ORDER_COLUMN[bond_order]] = 1.0
     edge[:, _EDGE["conjugated"]] = planar[source] & planar[target]
-    rings = mol.GetRingInfo().AtomRings()
     if rings:
-        in_ring = np.zeros_like(neighbour, dtype=np.float32)
-        for ring in map(list, rings):
-            atom[ring, _RING_COLUMN[min(len(ring), _LARGE_RING)]] = 1.0
-            in_ring[ring, ring[1:] + ring[:1]] = 1.0
-        atom[:, _ATOM["ring"]] = in_ring.any(axis=1)
-        edge[:, _EDGE["ring"]] = np.maximum(in_ring, in_ring.T)[source, target]
+        size = np.array([len(ring) for ring in rings])
+        shift = np.repeat(np.repeat(first_atom[:-1], n_ring), size)
+        member = np.fromiter(chain.from_iterable(rings), dtype=np.int64) + shift
+        after = np.fromiter(chain.from_iterable(r[1:] + r[:1] for r in rings), dtype=np.int64)
+        atom[member, _RING_COLUMN[np.minimum(np.repeat(size, size), _LARGE_RING)]] = 1.0
+        atom[member, _ATOM["ring"]] = 1.0
+        edge_key, ring_key = (
+            i * element.size + j for i, j in ((source, target), (member, after + shift))
+        )
+        forward = np.searchsorted(edge_key, ring_key)
+        edge[forward, _EDGE["ring"]] = 1.0
+    # a pair (i, j) comes in the order of i among the edges, and of i among the stable sort by
+    # target: the latter lists, edge for edge, the one that runs the other way
+    reverse_edge = np.argsort(target, kind="stable")
+    edge[:, _EDGE["ring"]] = np.maximum(edge[:, _EDGE["ring"]], edge[reverse_edge, _EDGE["ring"]])
 
-    for i in np.nonzero((degree + hydrogen > 2) & ~planar)[0]:
-        label = mol.GetAtomWithIdx(int(i))
+    mol_of_atom = np.repeat(np.arange(n_atom.size), n_atom)
+    for i in np.nonzero((degree >= 3) & (hydrogen <= 1) & ~planar)[0].tolist():
+        of = mol_of_atom[i]
+        label = mols[of].GetAtomWithIdx(int(i - first_atom[of]))
         if label.HasProp("_CIPCode"):
             atom[i, _ATOM["cip_" + label.GetProp("_CIPCode").lower()]] = 1.0
-    can_be_stereo = (order[source, target] == _DOUBLE_ORDER) & (degree[source] > 1)
-    for k in np.nonzero(can_be_stereo & (degree[target] > 1))[0]:
-        bond = mol.GetBondBetweenAtoms(int(source[k]), int(target[k]))
+    inner = (degree[source] > 1) & (degree[target] > 1)
+    for k in np.nonzero(inner & (bond_order == _DOUBLE_ORDER))[0].tolist():
+        mol = mols[mol_of_atom[source[k]]]
+        bond = mol.GetBondBetweenAtoms(int(local_source[k]), int(local_target[k]))
         column = _STEREO_COLUMN.get(bond.GetStereo())
         if column is not None:
             edge[k, column] = 1.0
-    # edges are sorted by source, so the stable sort by target visits each edge's reverse in turn
-    reverse_edge = np.argsort(target, kind="stable")
-    return MolGraph(atom, np.stack([source, target]), edge, reverse_edge)
+
+    local = np.stack([local_source, local_target])
+    reverse_edge -= np.repeat(first_edge[:-1], n_edge)
+    return [
+        MolGraph(atom[a:b], local[:, e:f], edge[e:f], reverse_edge[e:f])
+        for a, b, e, f in zip(
+            first_atom[:-1], first_atom[1:], first_edge[:-1], first_edge[1:], strict=True
+        )
+    ]

@@ -9,6 +9,7 @@ from apps.chemistry.molecules import (
     N_ATOM_FEATURE,
     N_EDGE_FEATURE,
     featurise,
+    featurise_many,
     mol_from_smiles,
 )
 from core.errors import DataError
@@ -149,3 +150,14 @@ def test_bad_smiles_says_why(smiles, reason, capfd):
     with pytest.raises(DataError, match=reason):
         mol_from_smiles(smiles)
     assert capfd.readouterr().err == ""  # RDKit's own log stays quiet
+
+
+def test_many_equal_one_by_one(monkeypatch):
+    from apps.chemistry.molecules import graph as module
+
+    monkeypatch.setattr(module, "_CHUNK", 4)  # chunks that are full, and one that is not
+    mols = [Chem.MolFromSmiles(s) for s in [*STEREO_RICH, "C", "[Na+].[Cl-]", "C1CC1"]]
+    for mol, graph in zip(mols, featurise_many(mols), strict=True):
+        for ours, alone in zip(graph, featurise(mol), strict=True):
+            np.testing.assert_array_equal(ours, alone)
+    assert featurise_many([]) == []
