@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,7 +123,7 @@ class CostReport:
             "variant": variant,
             "time_s": self.time_s,
             "energy_j": self.energy_j,
-            "peak_tile_memory_byte": self.peak_tile_memory_byte,
+            "peak_tile_memory_byte": ceil(self.peak_tile_memory_byte),
             "fits": self.fits,
             "time_interval_s": list(self.time_interval_s),
             "energy_by": dict(self.energy_by),

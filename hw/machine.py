@@ -3,6 +3,8 @@
 A machine file is TOML. Three keys are text (`name`, `title`, `kind`); `substitute` maps a format
 that the machine lacks to the one used in its place; every other key is a number, or a table of
 numbers by format, and each number is written ``{ value = ..., mark = ..., source = "..." }``.
+With ``like = "ipu_gc200"`` a file starts from a machine that ships with the package and states
+only what differs; a table by format is stated anew as a whole.
 The mark says how the figure was read: ``read`` at the primary source, ``secondary`` at someone
 who quotes it, ``derived`` by arithmetic that the source text shows, ``fitted`` on measurements,
 ``recalled`` from memory and not yet confirmed.
@@ -263,11 +265,14 @@ def load_machine(machine: str | Path | Machine) -> Machine:
 @lru_cache(maxsize=64)
 def _read(path: Path, modified_ns: int) -> Machine:
     """Read one file; the time of its last change keeps the cache honest."""
+    return machine_from_table(_parse(path), where=path.name)
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MachineError(f"{path.name}: not a readable TOML file: {error}") from error
-    return machine_from_table(table, where=path.name)
 
 
 def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
@@ -285,6 +290,7 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
     MachineError
         Names the file, the field, and the interval or the spelling that was expected.
     """
+    table = _with_base(table, where)
     for key in _TEXT:
         if not isinstance(table.get(key), str):
             raise MachineError(f"{where}: {key} must be a text, got {table.get(key)!r}")
@@ -337,6 +343,19 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
     _check_formats(machine, where)
     _check_peak(machine, where)
     return machine
+
+
+def _with_base(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the table laid over that of the machine it is `like`."""
+    own = dict(table)
+    base = own.pop("like", None)
+    if base is None:
+        return own
+    if base not in machine_names():
+        raise MachineError(
+            f"{where}: like must name one of {', '.join(machine_names())}, got {base!r}"
+        )
+    return _with_base(_parse(MACHINE_DIR / f"{base}.toml"), f"{base}.toml") | own
 
 
 def _entry(

@@ -33,6 +33,12 @@ def bow() -> dict:
     return copy.deepcopy(table_of("ipu_bow"))
 
 
+def test_fp8_doubles_the_rate_where_it_exists():
+    c600 = load_machine("ipu_c600")
+    assert c600.mac_per_s("fp8_e4m3") == 2 * c600.mac_per_s("fp16")
+    assert load_machine("ipu_bow").native("fp8_e4m3") == "fp16"
+
+
 def test_the_four_first_machines_ship():
     assert {"a100", "ipu_bow", "ipu_gc200", "tpu_v3"} <= set(machine_names())
 
@@ -168,6 +174,23 @@ def test_files_and_names(tmp_path):
     broken.write_text("name = ")
     with pytest.raises(MachineError, match=r"broken\.toml: not a readable TOML file"):
         load_machine(broken)
+
+
+def test_a_machine_like_another_states_what_differs():
+    table = {
+        "like": "ipu_bow",
+        "name": "mine",
+        "title": "Mine",
+        "n_tile": {"value": 2944, "mark": "derived", "source": "twice the tiles"},
+        "peak_flop_per_s": {"fp16": {"value": 700e12, "mark": "derived", "source": "twice"}},
+    }
+    machine = machine_from_table(table, where="mine.toml")
+    bow = load_machine("ipu_bow")
+    assert (machine.name, machine.n_unit, machine.clock_hz) == ("mine", 2944, bow.clock_hz)
+    assert machine.peak_flop_per_s == {"fp16": 700e12}
+    assert machine.sources["clock_hz"] == bow.sources["clock_hz"]
+    refuse({**table, "like": "cray"}, r"mine\.toml: like must name one of a100, .*got 'cray'")
+    refuse({**table, "clok_hz": 3}, r"unknown field 'clok_hz'.*did you mean 'clock_hz'\?")
 
 
 def test_base_class_has_no_units():
