@@ -74,7 +74,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return MISSING
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value
     if not -4 < exponent < 5:
         return f"{value:.{digits - 1}e}".replace("-", "\N{MINUS SIGN}")
     text = f"{value:,.{max(digits - 1 - exponent, 0)}f}"

@@ -76,9 +76,7 @@ def test_it_runs_everything_once_writes_the_report_and_then_keeps_it(toys, capsy
     shown = capsys.readouterr()
     assert shown.err.count(": trained, ") == 8
     assert "sparse-16x16-75-int8" in shown.out
-    assert (
-        "4.00\N{MULTIPLICATION SIGN}" in shown.out
-    )  # a quarter of the density takes a quarter of the toy's time
+    assert "4.00\N{MULTIPLICATION SIGN}" in shown.out
 
     assert run_demo(out, applications=modules) == 0
     assert log_of(folder) == wanted
