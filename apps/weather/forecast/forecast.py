@@ -148,9 +148,9 @@ def run(
     str
         The table for a reader.
     """
-    from apps.weather.learned import load_radiation
+    from apps.weather.learned import LearnedRadiation, load_emulator
 
-    learned = load_radiation(emulator)
+    learned = LearnedRadiation(load_emulator(emulator)[0])
     with start_run(
         out, config, seed=seed, device=device, command="forecast", application="weather"
     ) as folder:

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from apps.lab.record import read_record
+from apps.weather.forecast.forecast import ForecastConfig, run, verify_radiation
+from apps.weather.forecast.simulate import ModelConfig
+from apps.weather.learned import Emulator, save_emulator
+from apps.weather.physics import ExactRadiation
+from core.errors import ConfigError, DataError
+
+TINY = ForecastConfig(
+    model=ModelConfig(resolution="T5L8", n_longwave=32, n_shortwave=16),
+    start="rest",
+    n_date=1,
+    lead_day=2,
+    coarse_longwave=8,
+)
+
+
+def test_the_exact_scheme_as_its_own_emulator_beats_the_coarse_one():
+    found, cpu_s = verify_radiation(TINY, ExactRadiation(32, 16))
+    assert found.t_upper_rmse_k["learned"] == [0.0, 0.0]
+    assert found.t_upper_rmse_k["coarse_radiation"][1] > 0.01
+    assert cpu_s["exact"] > cpu_s["coarse_radiation"]
+
+
+def test_a_forecast_with_a_saved_network_is_recorded(tmp_path):
+    emulator = Emulator(8, width=16, generator=torch.Generator().manual_seed(0))
+    emulator.output_scale.fill_(1e-3)  # inputs of hundreds of K pass unscaled: keep heating small
+    folder = tmp_path / "train"
+    save_emulator(folder / "emulator.safetensors", emulator, {})
+    record, text = run(TINY, emulator=folder, out=tmp_path / "run", device="cpu")
+    assert read_record(tmp_path / "run") == record
+    # an untrained network neither heats nor cools as radiation does, by order one K/day
+    assert record.accuracy["test"]["t_upper_rmse_k_day1"] > 0.01
+    assert set(record.baselines) == {"persistence", "noise_floor", "coarse_radiation"}
+    assert set(record.baselines["noise_floor"]["test"]) == {
+        "t_upper_rmse_k_day1",
+        "t_upper_rmse_k_day2",
+    }
+    assert (tmp_path / "run" / "forecast.svg").read_text().startswith("<?xml")
+    assert "exact / learned" in text
+
+
+def test_dry_physics_and_a_missing_network_are_refused(tmp_path):
+    dry = TINY.model_copy(update={"model": ModelConfig(resolution="T5L8", physics="held-suarez")})
+    with pytest.raises(ConfigError, match="must be 'moist' to have radiation"):
+        verify_radiation(dry, ExactRadiation(8, 8))
+    with pytest.raises(DataError, match="there is no checkpoint"):
+        run(TINY, emulator=tmp_path / "none", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
