@@ -134,7 +134,7 @@ def _jobs(out: Path, seed: int, device: str, applications: Mapping[str, str]) ->
             seed=seed,
             device=device,
         )
-        for name, module in reversed(applications.items())
+        for name, module in reversed(list(applications.items()))
         for variant in VARIANTS
     ]
     first = [job for job in grid if job.variant == next(iter(VARIANTS))]
