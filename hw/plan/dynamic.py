@@ -29,6 +29,8 @@ N_COUNTED = 12
 META_BYTE = 4
 #: Supervisor cycles to test and enter one sub-group of a bucket (poplibs: 26 to 46).
 GROUP_CYCLE = 40
+#: Partial sums are fp32 (poplibs, popsparse default).
+PARTIAL_BYTE = 4
 #: Seed of the random pattern that stands for an unknown one.
 PATTERN_SEED = 0
 
@@ -101,7 +103,7 @@ def _candidates(
         rows, cols, br, bc, p_x, p_y = cols, rows, bc, br, p_y, p_x
     format = compute_format(machine, item.weight_format, item.dense_format)
     dense_byte = stored_byte(machine, item.dense_format)
-    partial_byte = stored_byte(machine, format)
+    partial_byte = PARTIAL_BYTE
     n_l = np.ceil(item.n / p_z)
     blocks = item.n_block / (p_x * p_y)
     capacity = np.ceil((1 + SLACK) * blocks)
@@ -111,8 +113,10 @@ def _candidates(
 
     c.compute("start", machine.product_start_cycle, part="launch")
     gathered = np.ceil(cols / p_y) * n_l * dense_byte
-    c.exchange("dense rows to the tiles", gathered, gathered * c.n_tile, shared=p_x % 2 == 0)
-    c.exchange("buckets to the tiles", bucket * (1 - 1 / p_z), bucket * p_x * p_y * (p_z - 1))
+    c.exchange("dense rows to the tiles", gathered, gathered * c.n_tile)
+    # the owner of a bucket sends it to one tile after the other: the receivers' addresses are
+    # not known when the exchange is planned, so that nothing can be multicast
+    c.exchange("buckets to the tiles", bucket * (p_z - 1), bucket * p_x * p_y * (p_z - 1))
     partial = np.ceil(rows / p_x) * n_l * partial_byte
     traffic = machine.load_interleaved_byte_per_cycle + machine.store_byte_per_cycle
     c.compute(
