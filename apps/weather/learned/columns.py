@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.config import Config, config_sha256
 from apps.lab.progress import track
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.model import Model, ModelState
+from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
 from core.errors import ConfigError
 
@@ -29,11 +31,14 @@ class ColumnsConfig(Config):
     ----------
     resolution : str
         Of the model that is run.
+    start : str
+        ``sample``, ``rest``, or a file, as for `tessera weather simulate`.
+    skip_day : int
+        Days run before sampling, which leaves them unseen for forecasts that begin at `start`;
+        from rest take 200, until the stratosphere has settled.
     n_day : int
         Simulated days, in time order: `train_share` of them to train, half of the rest to
         validate, the last to test, with `gap_day` days left out between.
-    spin_up_day : int
-        Days run before sampling when there is no spun-up state to start from.
     n_column_per_call : int
         Columns drawn at each radiation call, uniform over the sphere.
     run_longwave, run_shortwave : int
@@ -46,16 +51,17 @@ class ColumnsConfig(Config):
     """
 
     resolution: str = "T21L8"
-    n_day: int = 45
-    train_share: float = 0.7
-    gap_day: float = 1.0
-    spin_up_day: int = 200
-    n_column_per_call: int = 256
-    run_longwave: int = 41
-    run_shortwave: int = 16
-    label_longwave: int = 128
-    label_shortwave: int = 32
-    other_co2_share: float = 0.25
+    start: str = "sample"
+    skip_day: int = Field(default=25, ge=0)
+    n_day: int = Field(default=45, ge=1)
+    train_share: float = Field(default=0.7, gt=0.0, lt=1.0)
+    gap_day: float = Field(default=1.0, ge=0.0)
+    n_column_per_call: int = Field(default=256, ge=1)
+    run_longwave: int = Field(default=41, ge=2)
+    run_shortwave: int = Field(default=16, ge=8)
+    label_longwave: int = Field(default=128, ge=2)
+    label_shortwave: int = Field(default=32, ge=8)
+    other_co2_share: float = Field(default=0.25, ge=0.0, le=1.0)
 
 
 class LabelledColumns(NamedTuple):
@@ -102,15 +108,8 @@ class _Sampler(Physics):
         return super().radiate(columns)
 
 
-def sample_columns(
-    config: ColumnsConfig, *, seed: int, start: tuple[Model, ModelState] | None = None
-) -> LabelledColumns:
+def sample_columns(config: ColumnsConfig, *, seed: int) -> LabelledColumns:
     """Run the model and draw labelled columns from it.
-
-    Parameters
-    ----------
-    start : (Model, ModelState), optional
-        A spun-up state and the model it belongs to; without it the run spins up from rest.
 
     Raises
     ------
@@ -123,16 +122,14 @@ def sample_columns(
             f"train_share of {config.train_share} and gaps of {config.gap_day} days; run longer"
         )
     generator = torch.Generator().manual_seed(seed)
-    if start is None:
-        model = Model(
-            config.resolution,
-            physics=Physics(ExactRadiation(config.run_longwave, config.run_shortwave)),
-        )
-        state = model.initial(seed=seed)
-        for _ in track(range(config.spin_up_day), "spin up, days"):
-            state = model.run(state, DAY_S)
-    else:
-        model, state = start
+    model = ModelConfig(
+        resolution=config.resolution,
+        n_longwave=config.run_longwave,
+        n_shortwave=config.run_shortwave,
+    ).build()
+    state = first_state(model, config.start, seed)
+    for _ in track(range(config.skip_day), "before sampling, days"):
+        state = model.run(state, DAY_S)
     area = model.grid.area_weight.expand(model.grid.n_lon, -1).reshape(-1)
     sampler = _Sampler(config, area, generator)
     model.physics = sampler
@@ -183,24 +180,19 @@ def split_index(time_s: Tensor, config: ColumnsConfig) -> dict[str, Tensor]:
 
 
 def cached_columns(
-    config: ColumnsConfig,
-    *,
-    seed: int,
-    folder: Path,
-    start: tuple[Model, ModelState] | None = None,
+    config: ColumnsConfig, *, seed: int, folder: Path
 ) -> tuple[LabelledColumns, str]:
     """Give `sample_columns`, made once for a configuration and seed and kept in `folder`.
 
     Runs that share the folder wait for the one that makes the file. Returns the columns and the
-    sha256 that names them.
+    sha256 of the file.
     """
-    key = config_sha256(config)
-    path = folder / f"columns-{key[:12]}-{seed}.safetensors"
+    path = folder / f"columns-{config_sha256(config)[:12]}-{seed}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_suffix(".lock")):
         if not path.exists():
-            _save(path, sample_columns(config, seed=seed, start=start))
-        return _load(path), key
+            _save(path, sample_columns(config, seed=seed))
+    return _load(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _save(path: Path, found: LabelledColumns) -> None:

@@ -22,13 +22,16 @@ EMULATOR_FILE = "emulator.safetensors"
 N_SURFACE_FEATURE = 6
 # The beam's path grows as 1 / cos_zenith; this keeps the input finite at sunset.
 _SUNSET = 0.1
+# Makes the cloud's input saturate about as its emission does (diffuse, 150 m2/kg).
+_CLOUD_M2_PER_KG = 100.0
 
 
 def features(columns: Columns, clouds: Clouds) -> Tensor:
-    """Give what the network reads, [column, 3 level + 6], before normalisation.
+    """Give what the network reads, [column, 4 level + 6], before normalisation.
 
-    Temperature, fourth root of humidity, square root of cloud water, then surface pressure,
-    surface temperature, cosine of the zenith angle and an inverse of it, albedo, log CO2.
+    Temperature, fourth root of humidity, square root of cloud water and its emissivity, then
+    surface pressure, surface temperature, cosine of the zenith angle and an inverse of it,
+    albedo, log CO2.
     """
     sun = columns.cos_zenith.clamp(min=0)
     surface = [
@@ -40,8 +43,11 @@ def features(columns: Columns, clouds: Clouds) -> Tensor:
         columns.co2_ppmv.log(),
     ]
     humidity = columns.humidity.clamp(min=0).sqrt().sqrt()
-    water = clouds.water_path(columns).sqrt()
-    return torch.cat([columns.temperature, humidity, water, torch.stack(surface, 1)], dim=1)
+    water = clouds.water_path(columns)
+    dark = 1.0 - torch.exp(-_CLOUD_M2_PER_KG * water)
+    return torch.cat(
+        [columns.temperature, humidity, water.sqrt(), dark, torch.stack(surface, 1)], dim=1
+    )
 
 
 def targets(label: RadiationResult, cos_zenith: Tensor) -> Tensor:
@@ -96,7 +102,7 @@ class Emulator(nn.Module):
         self.n_level, self.width, self.n_hidden = n_level, width, n_hidden
         self.spec = spec = spec or LayerSpec()
         ends = LayerSpec(weight_format=spec.weight_format, activation_format=spec.activation_format)
-        n_in, n_out = 3 * n_level + N_SURFACE_FEATURE, 2 * n_level + 2
+        n_in, n_out = 4 * n_level + N_SURFACE_FEATURE, 2 * n_level + 2
         layers: list[nn.Module] = [build_linear(n_in, width, ends, generator=generator)]
         for _ in range(n_hidden - 1):
             layers += [nn.Hardswish(), build_linear(width, width, spec, generator=generator)]

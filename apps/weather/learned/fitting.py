@@ -35,8 +35,8 @@ class NetworkConfig(Config):
     width: int = 128
     n_hidden: int = 2
     n_epoch: int = 40
-    batch: int = 512
-    learning_rate: float = 4e-3
+    batch: int = 256
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-5
     ema_decay: float = 0.999
 

@@ -1,0 +1,88 @@
+"""What radiation costs on each machine: the exact scheme, and the learned one in its formats."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+import hw
+from apps.weather.learned.emulator import Emulator, LearnedRadiation
+from apps.weather.learned.fitting import Batch, training_loss
+from apps.weather.physics import Columns, ExactRadiation, RadiationResult, soundings
+from apps.weather.physics.radiation import result_from_fluxes
+
+# Columns of one call: the T21 grid.
+N_COLUMN = 64 * 32
+
+
+def exact_step(scheme: ExactRadiation, columns: Columns) -> RadiationResult:
+    """Give what `scheme` does with columns of which the first half lies in the sun.
+
+    The scheme itself looks up which columns are lit, a shape that no machine can plan for; here
+    the share is the planet's own and the work is the same.
+    """
+    water = scheme.clouds.water_path(columns)
+    net_up = scheme.longwave.net_up(columns, water)
+    lit = slice(0, len(columns.sst) // 2)
+    day = scheme.shortwave.sunlit(columns.take(lit), water[lit])
+    return result_from_fluxes(
+        net_up, torch.cat([day, torch.zeros_like(day)]), columns.pressure_half
+    )
+
+
+def cost_entries(
+    emulator: Emulator,
+    batch: Batch,
+    *,
+    variant: str,
+    make_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer],
+    exact_points: Sequence[tuple[int, int]] = (),
+    n_column: int = N_COLUMN,
+    machines: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Give the cost entries of a record on each machine.
+
+    One radiation call of `n_column` columns by the learned scheme and by each exact scheme
+    (longwave, shortwave points; variants ``exact-128+32`` ...), and one training step on `batch`.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        Left as it is: copies are traced, the one for inference frozen.
+    batch : tuple of Tensor
+        Features, targets and weights of one training batch.
+    machines : sequence of str
+        Names or paths; all known machines where empty.
+    """
+    columns = soundings(n_column, emulator.n_level, generator=torch.Generator().manual_seed(0))
+    trained = copy.deepcopy(emulator).train()
+    optimizer = make_optimizer(trained)
+
+    def train_step(x: Tensor, y: Tensor, weight: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        training_loss(trained, (x, y, weight)).backward()
+        optimizer.step()
+
+    train_step(*batch)  # the first step makes the optimizer's state, which is no part of the cost
+    learned = LearnedRadiation(emulator)
+    programs: list[tuple[str, Literal["train_step", "inference"], hw.Program]] = [
+        (variant, "train_step", hw.trace(train_step, *batch)),
+        (variant, "inference", hw.trace(learned, columns)),
+    ]
+    with torch.no_grad():
+        for points in exact_points:
+            scheme = ExactRadiation(*points)
+            name = f"exact-{points[0]}+{points[1]}"
+            programs.append((name, "inference", hw.trace(exact_step, scheme, columns)))
+    entries = []
+    for machine in machines or hw.machine_names():
+        for name, phase, program in programs:
+            entry = hw.cost_program(program, machine, phase=phase).entry(name)
+            peak = math.ceil(entry["peak_tile_memory_byte"])
+            entries.append(entry | {"peak_tile_memory_byte": peak})
+    return entries

@@ -1,0 +1,220 @@
+"""One run: columns, training, scores on unseen days, a short forecast, cost, record."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from apps.lab.config import Config
+from apps.lab.fit import FitResult
+from apps.lab.launch import Run, set_seed, start_run
+from apps.lab.progress import say
+from apps.lab.record import Record, new_record, write_record
+from apps.lab.variant import Variant
+from apps.weather.cost import cost_entries
+from apps.weather.forecast.forecast import COARSE, LEARNED, ForecastConfig, verify_radiation
+from apps.weather.forecast.forecast import save_figure as forecast_figure
+from apps.weather.forecast.verify import NOISE_FLOOR, PERSISTENCE, radiation_cpu_s
+from apps.weather.learned.columns import (
+    ColumnsConfig,
+    LabelledColumns,
+    cached_columns,
+    split_index,
+)
+from apps.weather.learned.emulator import (
+    EMULATOR_FILE,
+    Emulator,
+    LearnedRadiation,
+    save_emulator,
+)
+from apps.weather.learned.figures import history_figure, profile_figure, scatter_figure
+from apps.weather.learned.fitting import (
+    NetworkConfig,
+    fit_emulator,
+    make_emulator,
+    make_optimizer,
+    tensors_of,
+)
+from apps.weather.learned.scores import COARSE_POINTS, baselines, forcing_error, score_scheme
+from apps.weather.physics import Clouds, ExactRadiation
+
+APPLICATION = "weather"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+# Columns of the training split that are scored, and of a timed call: the T21 grid.
+N_SCORED_TRAIN = 4096
+N_TIMED = 2048
+
+
+class TrainConfig(Config):
+    """Everything a training run depends on.
+
+    Attributes
+    ----------
+    variant : Variant
+        Density and number formats of the network; a preset's name will do.
+    columns : ColumnsConfig
+        What it learns from; kept beside the run folder for other runs.
+    network : NetworkConfig
+    forecast : ForecastConfig, optional
+        The short online verification; ``none`` leaves it out.
+    cost : bool
+        Model the cost on every machine.
+    """
+
+    variant: Variant = Variant(name="dense-fp32")
+    columns: ColumnsConfig = ColumnsConfig()
+    network: NetworkConfig = NetworkConfig()
+    forecast: ForecastConfig | None = Field(default_factory=lambda: ForecastConfig(n_date=2))
+    cost: bool = True
+
+
+def run(
+    config: TrainConfig, *, out: Path, seed: int, device: str = "auto", resume: bool = False
+) -> Record:
+    """Train and judge one learned radiation scheme and leave the run in the folder `out`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    out : Path
+        New or empty, or the run to resume. Receives `record.json`, `emulator.safetensors` and the
+        figures; the columns go to its parent, once for all runs that share their configuration.
+    seed : int
+        Seeds columns, weights, patterns and the order of training.
+    device : str
+        "auto" and "cpu" train on the CPU: the network is too small to gain from more.
+    resume : bool
+        Go on where an interrupted run of the same configuration and seed stopped.
+
+    Returns
+    -------
+    Record
+        As written. Accuracy is that of the frozen scheme, against labels of the converged one.
+
+    Raises
+    ------
+    DataError
+        If the start of the columns cannot be read, or the folder holds something else.
+    ConfigError
+        If the settings do not fit together.
+    """
+    with start_run(
+        out,
+        config,
+        seed=seed,
+        device="cpu" if device == "auto" else device,
+        resume=resume,
+        command="weather train",
+        application=APPLICATION,
+    ) as place:
+        found, sha256 = cached_columns(config.columns, seed=seed, folder=place.dir.parent)
+        index = split_index(found.time_s, config.columns)
+        parts = {name: found.take(rows) for name, rows in index.items()}
+        generator = set_seed(seed)
+        n_level = found.columns.temperature.shape[1]
+        spec = config.variant.layer_spec()
+        emulator = make_emulator(n_level, config.network, spec, generator)
+        fitted = fit_emulator(
+            emulator,
+            parts["train"],
+            parts["valid"],
+            config.network,
+            seed=seed,
+            clouds=Clouds(),
+            checkpoint=place.dir / CHECKPOINT_FILE,
+            resume=resume,
+            label=config.variant.name,
+        )
+        save_emulator(
+            place.dir / EMULATOR_FILE,
+            emulator,
+            {"seed": seed, "columns": config.columns.model_dump(mode="json")},
+        )
+        data = {
+            "name": f"columns of {config.columns.resolution} from {config.columns.start}",
+            "source": "embedded",
+            "sha256": sha256,
+            **{f"n_{name}": len(part) for name, part in parts.items()},
+            "unit": "column",
+        }
+        record = _judged(config, place, emulator, fitted, parts, data, seed)
+        write_record(place.dir, record)
+    return record
+
+
+def _judged(
+    config: TrainConfig,
+    place: Run,
+    emulator: Emulator,
+    fitted: FitResult,
+    parts: dict[str, LabelledColumns],
+    data: dict[str, Any],
+    seed: int,
+) -> Record:
+    """Score the trained network on every split, in the model, and on every machine."""
+    clouds, scheme = Clouds(), LearnedRadiation(emulator)
+    exact = ExactRadiation(config.columns.label_longwave, config.columns.label_shortwave)
+    some = torch.arange(min(N_SCORED_TRAIN, len(parts["train"])))
+    scored = {**parts, "train": parts["train"].take(some)}
+    accuracy = {name: score_scheme(scheme, part) for name, part in scored.items()}
+    test = parts["test"]
+    timed = test.take(torch.arange(min(N_TIMED, len(test))))
+    accuracy["test"]["co2_forcing_error_w_m2"] = forcing_error(scheme, timed, exact)
+    cpu_s = {
+        name: radiation_cpu_s(radiation, timed.columns)
+        for name, radiation in (("exact", exact), (LEARNED, scheme))
+    }
+    accuracy["test"]["radiation_cpu_ratio"] = cpu_s["exact"] / cpu_s[LEARNED]
+    lines = baselines(parts["train"], {k: scored[k] for k in ("valid", "test")}, clouds)
+
+    results = {config.variant.name: scheme(test.columns)}
+    for name, points in COARSE_POINTS.items():
+        results[name] = ExactRadiation(*points, clouds)(test.columns)
+    figures = [
+        profile_figure(place.dir, test, results),
+        scatter_figure(place.dir, test, results[config.variant.name]),
+        history_figure(place.dir, fitted.history),
+    ]
+    if config.forecast is not None:
+        verified, _ = verify_radiation(config.forecast, scheme, seed=seed)
+        accuracy["test"] |= verified.scores(LEARNED)
+        for name in (PERSISTENCE, NOISE_FLOOR, COARSE):
+            lines[name] = {"test": verified.scores(name)}
+        figures.append(forecast_figure(verified, place.dir))
+        say(str(verified), 1)
+    begun = time.perf_counter()
+    scheme(timed.columns)
+    infer_s = time.perf_counter() - begun
+    cost = []
+    if config.cost:
+        points = (config.columns.label_longwave, config.columns.label_shortwave)
+        batch = tensors_of(emulator, parts["train"].take(some[: config.network.batch]), clouds)
+        cost = cost_entries(
+            emulator,
+            batch,
+            variant=config.variant.name,
+            make_optimizer=lambda model: make_optimizer(model, config.network),
+            exact_points=[points, COARSE_POINTS["exact_41"]],
+        )
+    return new_record(
+        application=APPLICATION,
+        command="weather train",
+        config=config,
+        seed=seed,
+        device=place.device,
+        data=data,
+        accuracy=accuracy,
+        baselines=lines,
+        throughput={
+            "item": "column",
+            "train_item_per_s": fitted.item_per_s,
+            "infer_item_per_s": len(timed) / infer_s,
+        },
+        cost=cost,
+        figures=figures,
+        history=fitted.history,
+    )
