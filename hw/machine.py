@@ -182,6 +182,12 @@ class GpuMachine(Machine):
     transcendental_per_cycle: float = _number(1, 1024)
     launch_s: float = _number(1e-7, 1e-3)
     """From one kernel's end to the next one's start, with the queue kept full."""
+    hbm_fraction: float = _number(0.3, 1)
+    """Share of the memory's peak rate that a long stream reaches."""
+    wave_fill_s: float = _number(0, 5e-5)
+    """To fill the pipeline of a wave of matrix tiles and to store its result."""
+    small_tile_loss: float = _number(0, 2)
+    """Time added to a 64 x 64 matrix tile by feeding it, over two; inverse to the tile's sides."""
 
     @property
     def n_unit(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from hw.item import ItemCost
 from hw.machine import GpuMachine
@@ -11,9 +12,16 @@ from hw.targets.flat import host_cost, kernel_cost, vector_demand
 from hw.work import Contraction, HostRead, SparseContraction, Work
 
 #: Output tiles of the vendor's matrix kernels (rows, columns).
-TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (32, 64), (64, 32))
+TILES = (
+    *((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (256, 64), (64, 256)),
+    *((64, 64), (32, 64), (64, 32)),
+)
+#: Side for which `small_tile_loss` is stated; depth of one step along k.
+REFERENCE_SIDE, STEP_K = 64, 32
 #: Shares of the reduction that run in parallel when the output alone does not fill the chip.
-SPLIT_K = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+SPLIT_K = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+#: Smallest block that the tensor cores take whole.
+TENSOR_BLOCK = 16
 
 
 def cost_on_gpu(item: Work, machine: GpuMachine) -> ItemCost:
@@ -33,7 +41,7 @@ def cost_on_gpu(item: Work, machine: GpuMachine) -> ItemCost:
         machine,
         compute_s=compute_s,
         exchange_s=byte / machine.l2_byte_per_s,
-        off_chip_s=byte / machine.hbm_byte_per_s,
+        off_chip_s=byte / (machine.hbm_byte_per_s * machine.hbm_fraction),
         launch_s=machine.launch_s,
         compute_pj=(flop + special) * machine.vector_pj[format],
         local_byte=byte,
@@ -53,24 +61,27 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
     off_chip = item.batch * (
         item.m * item.k * a_byte + item.k * item.n * b_byte + item.m * item.n * out_byte
     )
+    memory_rate = machine.hbm_byte_per_s * machine.hbm_fraction
     best: ItemCost | None = None
     for tm, tn in TILES:
         for split in SPLIT_K:
-            if split > 1 and item.k < 32 * split:
+            if split > 1 and item.k < 2 * STEP_K * split:
                 break
             n_tile = item.batch * math.ceil(item.m / tm) * math.ceil(item.n / tn) * split
             waves = math.ceil(n_tile / machine.n_sm)
-            # a small tile feeds the tensor cores less: its operands are read more often
-            k_l = 32 * math.ceil(item.k / split / 32)
-            tile_s = tm * tn * k_l / (machine.mac_per_cycle[format] * machine.clock_hz)
+            k_l = STEP_K * math.ceil(item.k / split / STEP_K)
+            feeding = 1.0
+            if machine.mac_per_cycle[format] > machine.vector_per_cycle[format]:
+                feeding += machine.small_tile_loss * REFERENCE_SIDE * (1 / tm + 1 / tn)
+            tile_s = tm * tn * k_l / (machine.mac_per_cycle[format] * machine.clock_hz) * feeding
             exchange = n_tile * k_l * (tm * a_byte + tn * b_byte)
             partial = 8.0 * item.batch * item.m * item.n * (split - 1)
             cost = kernel_cost(
                 machine,
-                compute_s=waves * tile_s,
+                compute_s=waves * (tile_s + machine.wave_fill_s),
                 exchange_s=(exchange + partial) / machine.l2_byte_per_s,
-                off_chip_s=off_chip / machine.hbm_byte_per_s,
-                launch_s=machine.launch_s * (1 if split == 1 else 2),
+                off_chip_s=off_chip / memory_rate,
+                launch_s=machine.launch_s + (0.0 if split == 1 else machine.wave_fill_s),
                 compute_pj=item.n_mac * machine.mac_pj[format],
                 local_byte=exchange + partial,
                 exchange_byte=exchange + partial,
@@ -83,13 +94,8 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
             if best is None or cost.time_s < best.time_s:
                 best = cost
     assert best is not None
-    return _noted(best, substitutes(machine, item.a_format, item.b_format, item.out_format))
-
-
-def _noted(cost: ItemCost, note: str) -> ItemCost:
-    from dataclasses import replace
-
-    return replace(cost, plan=cost.plan + note)
+    note = substitutes(machine, item.a_format, item.b_format, item.out_format)
+    return replace(best, plan=best.plan + note)
 
 
 def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:
@@ -100,7 +106,7 @@ def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:
     dense = (item.rows + item.cols) * item.n * stored_byte(machine, item.dense_format)
     gathered = item.n_block * (br + bc) * item.n * stored_byte(machine, item.dense_format)
     peak = machine.clock_hz * machine.n_sm
-    if min(br, bc) >= 16:
+    if min(br, bc) >= TENSOR_BLOCK:
         compute_s = item.n_mac / (peak * machine.mac_per_cycle[format])
     else:
         compute_s = item.n_mac / (peak * machine.vector_per_cycle[format])
@@ -108,7 +114,7 @@ def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:
         machine,
         compute_s=compute_s,
         exchange_s=(gathered + weight) / machine.l2_byte_per_s,
-        off_chip_s=(weight + dense) / machine.hbm_byte_per_s,
+        off_chip_s=(weight + dense) / (machine.hbm_byte_per_s * machine.hbm_fraction),
         launch_s=machine.launch_s,
         compute_pj=item.n_mac * machine.mac_pj[format],
         local_byte=gathered + weight,
@@ -118,4 +124,5 @@ def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:
         plan=f"block rows over multiprocessors, blocks {br} x {bc}",
         n_mac=item.n_mac,
     )
-    return _noted(cost, substitutes(machine, item.weight_format, item.dense_format))
+    note = substitutes(machine, item.weight_format, item.dense_format)
+    return replace(cost, plan=cost.plan + note)
