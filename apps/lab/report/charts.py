@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from apps.lab.report.words import number, quantity
 
 _WIDTH, _HEIGHT = 360, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 40
 
 
 @dataclass(frozen=True)
