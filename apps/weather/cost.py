@@ -76,7 +76,8 @@ def cost_entries(
     ]
     with torch.no_grad():
         for points in exact_points:
-            scheme = ExactRadiation(*points)
+            # in one piece: chunks serve a processor's cache, and would multiply launches here
+            scheme = ExactRadiation(*points, entries_per_chunk=1 << 40)
             name = f"exact-{points[0]}+{points[1]}"
             programs.append((name, "inference", hw.trace(exact_step, scheme, columns)))
     entries = []

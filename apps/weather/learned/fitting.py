@@ -36,7 +36,7 @@ class NetworkConfig(Config):
     n_hidden: int = 2
     n_epoch: int = 40
     batch: int = 256
-    learning_rate: float = 1e-2
+    learning_rate: float = 1.5e-2
     weight_decay: float = 1e-5
     ema_decay: float = 0.999
 

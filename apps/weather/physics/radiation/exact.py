@@ -8,7 +8,7 @@ from torch import Tensor
 
 from apps.weather.physics.clouds import Clouds
 from apps.weather.physics.columns import Columns, RadiationResult
-from apps.weather.physics.radiation.longwave import Longwave
+from apps.weather.physics.radiation.longwave import ENTRIES_PER_CHUNK, Longwave
 from apps.weather.physics.radiation.shortwave import Shortwave
 from apps.weather.physics.thermodynamics import heating_from_net_flux
 
@@ -31,13 +31,20 @@ class ExactRadiation:
         Points of the solar spectrum, at least 8.
     clouds : Clouds
         Where the cloud water comes from.
+    entries_per_chunk : int
+        Layers x columns x points worked on at a time; the answer does not depend on it.
     """
 
     def __init__(
-        self, n_longwave: int = 128, n_shortwave: int = 32, clouds: Clouds | None = None
+        self,
+        n_longwave: int = 128,
+        n_shortwave: int = 32,
+        clouds: Clouds | None = None,
+        *,
+        entries_per_chunk: int = ENTRIES_PER_CHUNK,
     ) -> None:
-        self.longwave = Longwave(n_longwave)
-        self.shortwave = Shortwave(n_shortwave)
+        self.longwave = Longwave(n_longwave, entries_per_chunk)
+        self.shortwave = Shortwave(n_shortwave, entries_per_chunk)
         self.clouds = clouds or Clouds()
 
     def __call__(self, columns: Columns) -> RadiationResult:

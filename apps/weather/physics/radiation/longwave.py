@@ -34,7 +34,8 @@ CLOUD_M2_PER_KG = 100.0  # grey absorption of cloud water, before the diffusivit
 
 # Optical depth added to each layer, so that a layer without absorber divides by no zero.
 _TAU_MIN = 1e-8
-_ENTRIES_PER_CHUNK = 1 << 17
+# Layers x columns x points handled at a time: a working set that stays in a core's cache.
+ENTRIES_PER_CHUNK = 1 << 17
 
 
 def absorption_coefficients(wavenumber: np.ndarray) -> np.ndarray:
@@ -60,10 +61,12 @@ class Longwave:
     ----------
     n_point : int
         Wavenumbers from 10 to 2510 per cm: 41 are Williams's, 128 are converged.
+    entries_per_chunk : int
+        Layers x columns x points worked on at a time.
     """
 
-    def __init__(self, n_point: int) -> None:
-        self.n_point = n_point
+    def __init__(self, n_point: int, entries_per_chunk: int = ENTRIES_PER_CHUNK) -> None:
+        self.n_point, self.entries_per_chunk = n_point, entries_per_chunk
         nu = np.linspace(*WAVENUMBER_PER_CM, n_point)
         width = np.full(n_point, nu[1] - nu[0])
         width[[0, -1]] /= 2.0  # trapezoidal rule
@@ -82,7 +85,7 @@ class Longwave:
     def net_up(self, columns: Columns, cloud_water: Tensor) -> Tensor:
         """Net upward flux, W/m2 [column, level + 1]; `cloud_water` in kg/m2 [column, level]."""
         n_column, n_level = columns.temperature.shape
-        chunk = max(1, _ENTRIES_PER_CHUNK // (n_level * self.n_point))
+        chunk = max(1, self.entries_per_chunk // (n_level * self.n_point))
         amounts = self._amounts(columns, cloud_water)
         source = self._source_temperature(columns)
         parts = [

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from apps.weather.physics.columns import Columns
+from apps.weather.physics.radiation.longwave import ENTRIES_PER_CHUNK
 from apps.weather.physics.radiation.spectrum import solar_spectrum
 from apps.weather.physics.radiation.sun import SOLAR_CONSTANT
 from apps.weather.physics.thermodynamics import layer_mass
@@ -29,7 +30,6 @@ COS_ZENITH_MIN = 1e-3  # below it the beam grazes; its energy is what it is, its
 # Near k mu = 1 the particular solution is singular; the angle moves by this share to avoid it.
 _RESONANCE = 2e-3
 _TAU_MIN = 1e-8
-_ENTRIES_PER_CHUNK = 1 << 17
 
 
 def ozone_above(pressure: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ def ozone_above(pressure: Tensor) -> Tensor:
 class Shortwave:
     """Shortwave fluxes at `n_point` points of the solar spectrum (at least 8)."""
 
-    def __init__(self, n_point: int) -> None:
-        self.n_point = n_point
+    def __init__(self, n_point: int, entries_per_chunk: int = ENTRIES_PER_CHUNK) -> None:
+        self.n_point, self.entries_per_chunk = n_point, entries_per_chunk
         spectrum = solar_spectrum(n_point)
         self._weight = torch.from_numpy(spectrum.weight)
         # One product gives optical depth, scattered depth and asymmetric depth.
@@ -63,7 +63,7 @@ class Shortwave:
     def sunlit(self, columns: Columns, cloud_water: Tensor) -> Tensor:
         """`net_down` of columns that are all in the sun (no data-dependent shape)."""
         n_column, n_level = columns.temperature.shape
-        chunk = max(1, _ENTRIES_PER_CHUNK // (n_level * self.n_point))
+        chunk = max(1, self.entries_per_chunk // (n_level * self.n_point))
         mass = layer_mass(columns.pressure_half)
         depth = (columns.pressure_half[:, 1:] - columns.pressure_half[:, :-1]) / STANDARD_PA
         vapour = columns.humidity.clamp(min=0) * mass * columns.pressure / STANDARD_PA
