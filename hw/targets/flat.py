@@ -107,7 +107,8 @@ def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float
         case Softmax():
             n = item.n_row * item.n_col
             special = n if item.kind == "softmax" else item.n_row
-            return format, 4.0 * n, special, 2 * n * stored_byte(machine, item.in_format)
+            # read for the statistics, read again for the result, written once
+            return format, 4.0 * n, special, 3 * n * stored_byte(machine, item.in_format)
         case Gather():
             n = item.n_row * item.row_element
             return format, 0.0, 0.0, 2 * n * stored_byte(machine, item.in_format) + 8 * item.n_row
