@@ -149,6 +149,8 @@ class TileMachine(Machine):
     transcendental_cycle: Mapping[str, float] = _by_format(0.1, 200)
     """Issue slots of a tile for one exp, log, tanh ..."""
     divide_cycle: Mapping[str, float] = _by_format(0.1, 200)
+    held_block_cycle: float = _number(0, 1000)
+    """For one worker to take up the next block of the operand held in the matrix unit."""
     product_start_cycle: float = _number(0, 20_000)
     """Control code, set-up and loop around one planned product."""
     sparse_vertex_factor: float = _number(1, 3)

@@ -21,6 +21,9 @@ from hw.work import Contraction
 #: Inputs of the weight block that the matrix unit holds (poplibs: 16 inputs by 16 outputs of
 #: 2 byte, by 8 outputs of 4 byte), and its size.
 BLOCK, BLOCK_BYTE = 16, 512
+#: Columns that fill the matrix unit's pipeline (poplibs, StaticMatMulPartitioner.cpp: 19 cycles
+#: for the first column of a 2-byte block and 4 for each further one, 37 and 8 of a 4-byte block).
+PIPELINE_COLUMN = 3.7
 #: The smaller operand is held as well as the larger one if it has at least this many columns.
 #: Measured on Bow: 8192 x 8192 x 256 takes the time of the larger operand held, and
 #: 1024 x 1024 x 32768 that of the smaller one.
@@ -99,7 +102,7 @@ def dense_candidates(
     )
     c.compute(
         "arrange the inputs",
-        serial * (vertex_cycles(machine) + b_tile / machine.load_byte_per_cycle),
+        serial * (vertex_cycles(machine) + b_tile / machine.load_interleaved_byte_per_cycle),
         local_byte=2 * b_tile * n_tile,
         part="move",
     )
@@ -159,7 +162,8 @@ def matrix_cycles(machine: TileMachine, format: str, m_l: Array, k_l: Array, n_l
     n_block = np.ceil(m_l / n_out) * np.ceil(k_l / BLOCK)
     load = BLOCK_BYTE / machine.load_interleaved_byte_per_cycle
     per_column = BLOCK * n_out / machine.mac_per_cycle[format]
-    stream = machine.worker_entry_cycle + per_column * np.ceil(n_l / machine.n_worker)
+    columns = PIPELINE_COLUMN + np.ceil(n_l / machine.n_worker)
+    stream = machine.held_block_cycle + per_column * columns
     return n_block * (load + machine.n_worker * stream)
 
 
