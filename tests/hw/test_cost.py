@@ -116,17 +116,19 @@ def test_one_op_costs_what_its_item_costs():
 
 
 def test_memory_of_one_op_by_hand():
-    """x and the result, 4,000 byte each, over 1,472 tiles; temporaries; code on every tile."""
+    """Two operands and the result over 1,472 tiles; temporaries and code on every tile."""
     machine = hw.load_machine("ipu_bow")
-    x = torch.ones(1000)
-    report = hw.cost(lambda: x * x, machine=machine)
-    item = Pointwise(1000, "arithmetic", "fp32", "fp32", 2, 1)
-    temporary = cost_item(item, machine).temporary_byte
-    expected = 8_000 / 1472 + temporary + machine.code_byte
+    a, b = torch.ones(100, 200), torch.ones(200, 300)
+    report = hw.cost(lambda: a @ b, machine=machine)
+    tensor_byte = 4 * (100 * 200 + 200 * 300 + 100 * 300)
+    item = Contraction(1, 100, 200, 300, "fp32", "fp32", "fp32")
+    temporary_byte = cost_item(item, machine).temporary_byte
+    assert temporary_byte > 0
+    expected = tensor_byte / 1472 + temporary_byte + machine.code_byte
     assert report.peak_tile_memory_byte == pytest.approx(expected, rel=SUM)
     assert report.memory_byte == 638_976
-    on_gpu = hw.cost(lambda: x * x, machine="a100")
-    assert on_gpu.peak_tile_memory_byte == 8_000
+    on_gpu = hw.cost(lambda: a @ b, machine="a100")
+    assert on_gpu.peak_tile_memory_byte == tensor_byte
 
 
 def test_the_peak_is_the_fullest_moment(program, report):
