@@ -43,3 +43,28 @@ def test_slips_end_with_a_sentence_and_code_2(arguments, sentence):
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert "Traceback" not in result.output
+
+
+TABLE = """id,machine,op,dtype,m,k,n,block,density,mode,metric,value,unit
+ONE,"Bow IPU (1 chip, 1472 tiles)",matmul,FP16,1024,1024,1024,,1,dense,throughput,100,TFLOP/s
+TWO,Abacus,matmul,FP16,1024,1024,1024,,1,dense,throughput,1,TFLOP/s
+"""
+
+
+def test_validate_prints_groups_and_writes_rows(tmp_path):
+    """The figures of this table are made up: only the way through is tested here."""
+    table, answer = tmp_path / "table.csv", tmp_path / "answer.json"
+    table.write_text(TABLE)
+    result = run("validate", "--table", str(table), "--json", str(answer))
+    assert result.exit_code == 0, result.output
+    rows = {row["id"]: row for row in json.loads(answer.read_text())["rows"]}
+    one = rows["ONE"]
+    assert one["error"] == pytest.approx(one["predicted"] / one["measured"] - 1)
+    assert rows["TWO"]["predicted"] is None
+    assert rows["TWO"]["reason"]
+
+
+def test_validate_without_a_table_says_so(tmp_path):
+    result = run("validate", "--table", str(tmp_path / "none.csv"))
+    assert result.exit_code == 2
+    assert "none.csv does not exist" in result.stderr
