@@ -30,6 +30,11 @@ EmulatorOption = Annotated[
     Path, typer.Option("--emulator", help="Folder of a `tessera weather train` run.")
 ]
 
+MachineOption = Annotated[
+    list[str] | None,
+    typer.Option("--machine", help="Name or TOML file; may be given again. All, if left out."),
+]
+
 
 @app.command()
 @handle_errors
@@ -55,6 +60,52 @@ def simulate(
     elif not quiet:
         for name, value in record.accuracy["test"].items():
             typer.echo(f"{name:28s}{value:12.3f}")
+
+
+@app.command()
+@handle_errors
+def train(
+    out: OutOption = Path("runs/weather-train"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Learn radiation from columns that the model makes; score it on unseen days."""
+    from apps.lab.config import load_config
+    from apps.weather.train import TrainConfig, run, table
+
+    settings = load_config(TrainConfig, file=config, overrides=set_ or ())
+    record = run(settings, out=out, seed=seed, device=device, resume=resume)
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        typer.echo(table(record))
+
+
+@app.command()
+@handle_errors
+def cost(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    machine: MachineOption = None,
+    json_: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Model what one radiation call costs: exact and learned, on each machine."""
+    import json
+
+    from apps.lab.config import load_config
+    from apps.weather.cost import cost_table, untrained_cost
+    from apps.weather.train import TrainConfig
+
+    settings = load_config(TrainConfig, file=config, overrides=set_ or ())
+    entries = untrained_cost(settings.network, settings.variant, machines=machine or ())
+    typer.echo(json.dumps(entries) if json_ else cost_table(entries))
 
 
 @app.command()

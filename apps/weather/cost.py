@@ -11,11 +11,20 @@ import torch
 from torch import Tensor
 
 import hw
+from apps.lab.variant import Variant
 from apps.weather.learned.emulator import Emulator, LearnedRadiation
-from apps.weather.learned.fitting import Batch, training_loss
+from apps.weather.learned.fitting import (
+    Batch,
+    NetworkConfig,
+    make_emulator,
+    make_optimizer,
+    training_loss,
+)
 from apps.weather.physics import Columns, ExactRadiation, RadiationResult, soundings
 from apps.weather.physics.radiation import result_from_fluxes
 
+# Longwave and shortwave points of the exact schemes: converged, and Williams's.
+EXACT_POINTS = ((128, 32), (41, 16))
 # Columns of one call: the T21 grid.
 N_COLUMN = 64 * 32
 
@@ -69,7 +78,7 @@ def cost_entries(
         optimizer.step()
 
     train_step(*batch)  # the first step makes the optimizer's state, which is no part of the cost
-    learned = LearnedRadiation(emulator)
+    learned = LearnedRadiation(emulator, columns_per_chunk=n_column)
     programs: list[tuple[str, Literal["train_step", "inference"], hw.Program]] = [
         (variant, "train_step", hw.trace(train_step, *batch)),
         (variant, "inference", hw.trace(learned, columns)),
@@ -87,3 +96,32 @@ def cost_entries(
             peak = math.ceil(entry["peak_tile_memory_byte"])
             entries.append(entry | {"peak_tile_memory_byte": peak})
     return entries
+
+
+def untrained_cost(
+    network: NetworkConfig, variant: Variant, *, n_level: int = 8, machines: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Give `cost_entries` of a network that was never trained: cost needs shapes only."""
+    generator = torch.Generator().manual_seed(0)
+    emulator = make_emulator(n_level, network, variant.layer_spec(), generator)
+    n_in, n_out = len(emulator.input_mean), len(emulator.output_mean)
+    x, y = torch.randn(network.batch, n_in), torch.randn(network.batch, n_out)
+    return cost_entries(
+        emulator,
+        (x, y, torch.ones_like(y)),
+        variant=variant.name,
+        make_optimizer=lambda model: make_optimizer(model, network),
+        exact_points=EXACT_POINTS,
+        machines=machines,
+    )
+
+
+def cost_table(entries: Sequence[dict[str, Any]]) -> str:
+    """Spell cost entries as a table."""
+    head = f"{'machine':12s}{'what':24s}{'phase':12s}{'time, us':>12s}{'energy, mJ':>12s}  fits"
+    rows = [
+        f"{e['machine']:12s}{e['variant']:24s}{e['phase']:12s}"
+        f"{1e6 * e['time_s']:12.1f}{1e3 * e['energy_j']:12.2f}  {'yes' if e['fits'] else 'no'}"
+        for e in entries
+    ]
+    return "\n".join([head, *rows])

@@ -15,7 +15,7 @@ from apps.lab.launch import Run, set_seed, start_run
 from apps.lab.progress import say
 from apps.lab.record import Record, new_record, write_record
 from apps.lab.variant import Variant
-from apps.weather.cost import cost_entries
+from apps.weather.cost import EXACT_POINTS, cost_entries
 from apps.weather.forecast.forecast import COARSE, LEARNED, ForecastConfig, verify_radiation
 from apps.weather.forecast.forecast import save_figure as forecast_figure
 from apps.weather.forecast.verify import NOISE_FLOOR, PERSISTENCE, radiation_cpu_s
@@ -191,14 +191,13 @@ def _judged(
     infer_s = time.perf_counter() - begun
     cost = []
     if config.cost:
-        points = (config.columns.label_longwave, config.columns.label_shortwave)
         batch = tensors_of(emulator, parts["train"].take(some[: config.network.batch]), clouds)
         cost = cost_entries(
             emulator,
             batch,
             variant=config.variant.name,
             make_optimizer=lambda model: make_optimizer(model, config.network),
-            exact_points=[points, COARSE_POINTS["exact_41"]],
+            exact_points=EXACT_POINTS,
         )
     return new_record(
         application=APPLICATION,
@@ -218,3 +217,18 @@ def _judged(
         figures=figures,
         history=fitted.history,
     )
+
+
+def table(record: Record) -> str:
+    """Spell what a run found, beside the lines that it had to beat."""
+    metrics = ("lw_rmse_k_per_day", "sw_rmse_k_per_day", "r2_min", "olr_bias_w_m2")
+    lines = {f"learned, {record.variant}": record.accuracy, **record.baselines}
+    rows = [
+        f"{name:32s}" + "".join(f"{scores['test'][metric]:>20.4f}" for metric in metrics)
+        for name, scores in lines.items()
+        if metrics[0] in scores["test"]
+    ]
+    head = f"{'on unseen days':32s}" + "".join(f"{metric:>20s}" for metric in metrics)
+    test = record.accuracy["test"]
+    tail = f"exact radiation takes {test['radiation_cpu_ratio']:.0f} times its CPU time"
+    return "\n".join([head, *rows, tail])

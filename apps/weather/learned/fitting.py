@@ -32,7 +32,7 @@ class NetworkConfig(Config):
         Of the averaged weights that are kept.
     """
 
-    width: int = 128
+    width: int = 96
     n_hidden: int = 2
     n_epoch: int = 40
     batch: int = 256

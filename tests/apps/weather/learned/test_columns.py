@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.learned.columns import ColumnsConfig, cached_columns, label_columns, split_index
+from core.errors import ConfigError
+
+# A model small enough to run for days in a test.
+TINY = ColumnsConfig(
+    resolution="T5L4",
+    start="rest",
+    skip_day=0,
+    n_day=10,
+    train_share=0.5,
+    gap_day=0.5,
+    n_column_per_call=16,
+    run_longwave=8,
+    run_shortwave=8,
+    label_longwave=16,
+    label_shortwave=8,
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("columns")
+    return cached_columns(TINY, seed=3, folder=folder), folder
+
+
+def test_columns_have_labels_of_the_labelling_scheme(found):
+    (columns, _), _ = found
+    assert len(columns) == 10 * 8 * 16
+    label = label_columns(columns.columns, TINY)
+    for got, true in zip(columns.label, label, strict=True):
+        # chunks of other sizes sum in another order
+        assert torch.allclose(got, true, rtol=1e-4, atol=1e-3 * float(true.abs().max()))
+
+
+def test_splits_are_blocks_of_time_with_gaps(found):
+    (columns, _), _ = found
+    index = split_index(columns.time_s, TINY)
+    day = {name: columns.time_s[rows] / DAY_S for name, rows in index.items()}
+    assert day["train"].max().item() <= 5.0
+    assert day["valid"].min().item() > 5.5
+    assert day["valid"].max().item() <= 7.5
+    assert day["test"].min().item() > 8.0
+    assert min(len(rows) for rows in index.values()) > 0
+
+
+def test_only_training_columns_are_widened(found):
+    (columns, _), _ = found
+    index = split_index(columns.time_s, TINY)
+    air = columns.columns
+    for name in ("valid", "test"):
+        assert torch.unique(air.co2_ppmv[index[name]]).numel() == 1
+        assert bool((air.cos_zenith[index[name]] <= 0).any())
+    train = index["train"]
+    assert bool((air.cos_zenith[train] > 0).all())
+    ratio = air.co2_ppmv[train] / air.co2_ppmv[index["test"][0]]
+    changed = (ratio != 1.0).double().mean().item()
+    # binomial(640, 1/4): four standard deviations
+    assert changed == pytest.approx(0.25, abs=0.07)
+    assert 0.5 <= ratio.min().item() < 0.7
+    assert 3.0 < ratio.max().item() <= 4.0
+
+
+def test_file_is_made_once_and_a_seed_gives_the_same_columns(found, tmp_path, monkeypatch):
+    (columns, sha256), folder = found
+    again, _ = cached_columns(TINY, seed=3, folder=tmp_path)
+    for a, b in zip(again.columns, columns.columns, strict=True):
+        assert torch.equal(a, b)
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("apps.weather.learned.columns.sample_columns", never)
+    _, same = cached_columns(TINY, seed=3, folder=folder)
+    assert same == sha256
+    with pytest.raises(AssertionError, match="made again"):
+        cached_columns(TINY, seed=4, folder=folder)
+
+
+def test_too_few_days_are_refused(tmp_path):
+    short = TINY.model_copy(update={"n_day": 5, "gap_day": 1.0})
+    with pytest.raises(ConfigError, match=r"n_day = 5 leaves no days to validate and test"):
+        cached_columns(short, seed=0, folder=tmp_path)
