@@ -41,7 +41,7 @@ class ModelConfig(Config):
     `n_member` networks, alike but for their seed, are averaged.
     """
 
-    d_hidden: int = Field(default=128, ge=16, multiple_of=16)
+    d_hidden: int = Field(default=96, ge=16, multiple_of=16)
     n_layer: int = Field(default=4, ge=1)
     n_member: int = Field(default=1, ge=1)
 
@@ -59,10 +59,10 @@ class FitConfig(Config):
         Keep the epoch with the lowest error on the valid part, or the last.
     """
 
-    n_epoch: int = Field(default=30, ge=1)
+    n_epoch: int = Field(default=25, ge=1)
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.3, ge=0)
     warmup: float = Field(default=0.2, gt=0, lt=1)
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     pick: Literal["valid", "last"] = "valid"
