@@ -19,6 +19,8 @@ from torch import Tensor
 
 from core.checks import check_shape
 from core.errors import DtypeError, PatternError, ShapeError
+from core.kernels import call
+from core.kernels.call import kernels_for
 from core.sparse import routes
 from core.sparse.pattern import BlockPattern, transposed_order
 
@@ -108,6 +110,8 @@ def _spmm(
     _check_operands("core::spmm", "x", x, values)
     n_row = row_ptr.numel() - 1
     _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
+    if (kernels := kernels_for(x, values)) is not None:
+        return call.spmm(kernels, x, values, row_ptr, col_index, rows)
     return routes.spmm(x, values, row_index, col_index, n_row)[:, :rows].contiguous()
 
 
@@ -117,6 +121,9 @@ def _spmm_t(
     _check_operands("core::spmm_t", "dy", dy, values)
     n_col = col_ptr.numel() - 1
     _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
+    if (kernels := kernels_for(dy, values)) is not None:
+        values_t = call.transpose_blocks(kernels, values, order_t)
+        return call.spmm(kernels, dy, values_t, col_ptr, row_index_t, cols)
     col_index_t = _index_from_ptr(col_ptr, order_t)
     values_t = values.index_select(0, order_t).transpose(1, 2)
     return routes.spmm(dy, values_t, col_index_t, row_index_t, n_col)[:, :cols].contiguous()
@@ -126,6 +133,8 @@ def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int,
     check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     if dy.dtype != x.dtype:
         raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
+    if (kernels := kernels_for(dy, x)) is not None:
+        return call.sddmm(kernels, dy, x, row_index, col_index, br, bc)
     return routes.sddmm(dy, x, row_index, col_index, (br, bc))
 
 

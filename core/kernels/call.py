@@ -1,0 +1,110 @@
+"""The compiled kernels as functions of tensors, for contiguous float32 on the CPU.
+
+Each returns None where the kernels do not apply (no library, another dtype); the caller then takes
+the torch route, which gives the same result up to the order of its sums.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from core.errors import IndexRangeError, PatternError
+from core.kernels.load import library
+
+_P, _L, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_ARGUMENTS = {
+    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _L, _I],
+    "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P],
+    "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I],
+}
+
+
+class _Kernels:
+    """Typed entry points of the loaded library."""
+
+    def __init__(self) -> None:
+        loaded = library()
+        self.is_loaded = loaded is not None
+        for name, types in _ARGUMENTS.items() if loaded else ():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = types, _I
+            setattr(self, name.removeprefix("tessera_"), function)
+
+
+_kernels: _Kernels | None = None
+
+
+def kernels_for(a: Tensor, b: Tensor) -> _Kernels | None:
+    """Return the kernels if they can take these operands, else None."""
+    global _kernels
+    if a.dtype != torch.float32 or b.dtype != torch.float32 or a.is_cuda:
+        return None
+    if _kernels is None:
+        _kernels = _Kernels()
+    return _kernels if _kernels.is_loaded else None
+
+
+def spmm(
+    kernels: _Kernels, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, rows: int
+) -> Tensor:
+    """Return ``x @ S^T``, float32 [batch, rows]."""
+    x, values = _rows(x), values.contiguous()
+    batch, cols = x.shape
+    n_block, br, bc = values.shape
+    y = x.new_empty(batch, rows)
+    status = kernels.spmm(
+        x.data_ptr(), x.stride(0), batch, cols, values.data_ptr(), row_ptr.data_ptr(),
+        col_index.data_ptr(), row_ptr.numel() - 1, -(-cols // bc), n_block, br, bc,
+        y.data_ptr(), rows, torch.get_num_threads(),
+    )  # fmt: skip
+    _raise_for(status, "spmm")
+    return y
+
+
+def transpose_blocks(kernels: _Kernels, values: Tensor, order: Tensor) -> Tensor:
+    """Return the blocks in transposed order, each transposed: [n_block, bc, br]."""
+    values = values.contiguous()
+    n_block, br, bc = values.shape
+    out = values.new_empty(n_block, bc, br)
+    status = kernels.transpose_blocks(
+        values.data_ptr(), order.data_ptr(), n_block, br, bc, out.data_ptr()
+    )
+    _raise_for(status, "spmm_t")
+    return out
+
+
+def sddmm(
+    kernels: _Kernels, dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int
+) -> Tensor:
+    """Return the live blocks of ``dy^T @ x``, float32 [n_block, br, bc]."""
+    dy, x = _rows(dy), _rows(x)
+    n_block, rows, cols = row_index.numel(), dy.shape[1], x.shape[1]
+    out = x.new_zeros(n_block, br, bc)
+    status = kernels.sddmm(
+        dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, x.shape[0],
+        row_index.data_ptr(), col_index.data_ptr(), -(-rows // br), -(-cols // bc), n_block,
+        br, bc, out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    _raise_for(status, "sddmm")
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return `x` with features side by side in memory; rows may lie any distance apart."""
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+
+
+def _raise_for(status: int, who: str) -> None:
+    if status == 1:
+        raise IndexRangeError(
+            f"core::{who}: a block index points outside the matrix; "
+            "pass the tensors of one BlockPattern, for this shape"
+        )
+    if status == 2:
+        raise PatternError(
+            f"core::{who}: block rows do not ascend from 0 to the number of blocks; "
+            "pass the tensors of one BlockPattern"
+        )

@@ -1,0 +1,182 @@
+// The live blocks of dy^T x: the weight gradient, and no other entry of it.
+//
+// Blocks whose sides are multiples of four are cut into 4 x 4 outer products. In the quads layout a
+// vector holds the same four features of LANE / 4 samples; spreading one feature of dy inside each
+// group of four lanes and multiplying by x adds a row of the outer product for all these samples at
+// once. Other blocks take dot products over samples, sixteen entries of a row at a time.
+
+#include "pack.h"
+
+namespace {
+
+constexpr int SLOT = 128;  // samples packed together: the more, the rarer the sums across lanes
+constexpr int STEP = LANE / 4;
+
+struct Pattern {
+  const int32_t* row_index;
+  const int32_t* col_index;
+  int br, bc;
+};
+
+template <int LANE_OF_FOUR>
+inline Vec spread_feature(Vec v) {
+  IVec pick;
+  for (int i = 0; i < LANE; ++i) pick[i] = i / 4 * 4 + LANE_OF_FOUR;
+  return __builtin_shuffle(v, pick);
+}
+
+inline Quad sum_of_groups(Vec v) {
+  Quad total{};
+  for (int g = 0; g < STEP; ++g)
+    for (int i = 0; i < 4; ++i) total[i] += v[g * 4 + i];
+  return total;
+}
+
+// One quad of rows by N quads of columns: out[n] += dy^T x, 4 x 4 entries each.
+template <int N>
+inline void outer_quads(const float* dy, const float* const (&x)[4], float* const (&out)[4],
+                        int bc) {
+  Vec sum[4][N] = {};
+  for (int s = 0; s < SLOT; s += STEP) {
+    const Vec d = load(dy + s * 4);
+    const Vec row[4] = {spread_feature<0>(d), spread_feature<1>(d), spread_feature<2>(d),
+                        spread_feature<3>(d)};
+    for (int n = 0; n < N; ++n) {
+      const Vec v = load(x[n] + s * 4);
+      for (int r = 0; r < 4; ++r) sum[r][n] += row[r] * v;
+    }
+  }
+  for (int n = 0; n < N; ++n)
+    for (int r = 0; r < 4; ++r) {
+      QuadAny* to = reinterpret_cast<QuadAny*>(out[n] + r * bc);
+      *to += sum_of_groups(sum[r][n]);
+    }
+}
+
+// Live blocks first..last-1, all of one block row, with both sides multiples of four.
+void row_of_quads(const Pattern& s, int64_t first, int64_t last, const float* dy, const float* x,
+                  float* out) {
+  constexpr int MOST = LANE == 16 ? 4 : 2;  // 4 * MOST sums in registers
+  const int n_across = s.bc / 4;
+  for (int64_t k0 = first; k0 < last;) {
+    // A group is MOST quads of columns out of one wide block or out of several narrow ones.
+    const int n_k = n_across >= MOST ? 1 : int(last - k0 < MOST / n_across ? last - k0 : MOST / n_across);
+    for (int down = 0; down < s.br / 4; ++down) {
+      const float* from_dy = dy + int64_t(down) * SLOT * 4;
+      for (int a0 = 0; a0 < n_across; a0 += MOST) {
+        const float* from[4] = {};
+        float* to[4] = {};
+        int n = 0;
+        for (int k = 0; k < n_k; ++k)
+          for (int a = a0; a < n_across && a < a0 + MOST; ++a, ++n) {
+            from[n] = x + (int64_t(s.col_index[k0 + k]) * n_across + a) * SLOT * 4;
+            to[n] = out + ((k0 + k) * s.br + down * 4) * s.bc + a * 4;
+          }
+        switch (n) {
+          case 4: outer_quads<4>(from_dy, from, to, s.bc); break;
+          case 3: outer_quads<3>(from_dy, from, to, s.bc); break;
+          case 2: outer_quads<2>(from_dy, from, to, s.bc); break;
+          default: outer_quads<1>(from_dy, from, to, s.bc);
+        }
+      }
+    }
+    k0 += n_k;
+  }
+}
+
+// N entries of one row: to[n] += sum over one tile of dy x, dy in the features layout.
+template <int N>
+inline void dot_products(const float* dy, const float* const* x, float* const* to) {
+  Vec sum[N] = {};
+  for (int j = 0; j < PART; ++j) {
+    const Vec d = load(dy + j * LANE);
+    for (int n = 0; n < N; ++n) sum[n] += d * load(x[n] + j * LANE);
+  }
+  if constexpr (N == LANE) {
+    transpose(sum);
+    Vec total = sum[0];
+    for (int n = 1; n < N; ++n) total += sum[n];
+    for (int n = 0; n < N; ++n) *to[n] += total[n];
+  } else {
+    for (int n = 0; n < N; ++n) {
+      float total = 0;
+      for (int i = 0; i < LANE; ++i) total += sum[n][i];
+      *to[n] += total;
+    }
+  }
+}
+
+void row_of_entries(const Pattern& s, int64_t first, int64_t last, const float* dy, const float* x,
+                    float* out) {
+  for (int r = 0; r < s.br; ++r) {
+    const float* from[LANE];
+    float* to[LANE];
+    int n = 0;
+    for (int64_t k = first; k < last; ++k)
+      for (int c = 0; c < s.bc; ++c) {
+        from[n] = x + (int64_t(s.col_index[k]) * s.bc + c) * TILE;
+        to[n] = out + (k * s.br + r) * s.bc + c;
+        if (++n == LANE) {
+          dot_products<LANE>(dy + r * TILE, from, to);
+          n = 0;
+        }
+      }
+    for (int i = 0; i < n; ++i) dot_products<1>(dy + r * TILE, from + i, to + i);
+  }
+}
+
+}  // namespace
+
+// row_index ascends; out [n_block][br][bc] comes as zeros.
+extern "C" int32_t tessera_sddmm(const float* dy, int64_t dy_stride, int64_t rows, const float* x,
+                                 int64_t x_stride, int64_t cols, int64_t batch,
+                                 const int32_t* row_index, const int32_t* col_index, int64_t n_row,
+                                 int64_t n_col, int64_t n_block, int32_t br, int32_t bc, float* out,
+                                 int32_t n_thread) {
+  const Pattern s{row_index, col_index, br, bc};
+  for (int64_t k = 0; k < n_block; ++k) {
+    if (row_index[k] < 0 || row_index[k] >= n_row) return BAD_INDEX;
+    if (col_index[k] < 0 || col_index[k] >= n_col) return BAD_INDEX;
+    if (k && row_index[k] < row_index[k - 1]) return BAD_POINTER;
+  }
+  const bool quads = br % 4 == 0 && bc % 4 == 0;
+  const int slot = quads ? SLOT : TILE;
+  parallel_for(n_thread, n_thread, [&](int64_t cut) {
+    // Each thread owns the block rows whose first block lies in its equal share of the blocks.
+    auto edge = [&](int64_t k) {
+      while (k && k < n_block && row_index[k] == row_index[k - 1]) ++k;
+      return k;
+    };
+    const int64_t begin = edge(n_block * cut / n_thread), end = edge(n_block * (cut + 1) / n_thread);
+    if (begin == end) return;
+    const int64_t row0 = row_index[begin], row1 = row_index[end - 1] + 1;
+    const int64_t first_row = row0 * br, last_row = row1 * br < rows ? row1 * br : rows;
+    const Scratch scratch((n_col * bc + (row1 - row0) * br) * slot);
+    float *in_x = scratch.get(), *in_dy = in_x + n_col * bc * slot;
+    for (int64_t b = 0; b < batch; b += slot) {
+      const int n = int(batch - b < slot ? batch - b : slot);
+      const float *from_x = x + b * x_stride, *from_dy = dy + b * dy_stride;
+      if (quads) {
+        pack_quads(from_x, x_stride, n, slot, 0, cols, in_x);
+        pack_quads(from_dy, dy_stride, n, slot, first_row, last_row, in_dy);
+        // Quads wholly over the ragged edge of the last block.
+        const int64_t full_x = (cols + 3) / 4 * 4, full_dy = (last_row - first_row + 3) / 4 * 4;
+        std::memset(in_x + full_x * slot, 0, (n_col * bc - full_x) * slot * sizeof(float));
+        std::memset(in_dy + full_dy * slot, 0,
+                    ((row1 - row0) * br - full_dy) * slot * sizeof(float));
+      } else {
+        pack_features(from_x, x_stride, n, cols, n_col * bc, in_x);
+        pack_features(from_dy + first_row, dy_stride, n, last_row - first_row, (row1 - row0) * br,
+                      in_dy);
+      }
+      for (int64_t k = begin; k < end;) {
+        int64_t stop = k + 1;
+        while (stop < end && row_index[stop] == row_index[k]) ++stop;
+        const float* from = in_dy + (row_index[k] - row0) * br * slot;
+        quads ? row_of_quads(s, k, stop, from, in_x, out) : row_of_entries(s, k, stop, from, in_x, out);
+        k = stop;
+      }
+    }
+  });
+  return OK;
+}

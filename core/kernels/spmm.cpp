@@ -1,0 +1,139 @@
+// y = x S^T for a block-sparse S: forward pass, and input gradient over the transposed order.
+//
+// One tile of 64 samples is packed to [feature][64], multiplied, and unpacked while it lies in the
+// second-level cache. A weight is spread over a vector; the outputs of a few rows of S stay in
+// registers over all live blocks of these rows.
+
+#include "pack.h"
+
+namespace {
+
+struct Pattern {
+  const int32_t* row_ptr;
+  const int32_t* col_index;
+  int64_t n_row, n_col, n_block;
+  int br, bc;
+};
+
+// ROW rows of a block row, from row r0 of its blocks, by WIDE vectors of samples.
+// BC is the block width, or 0 for a width known at run time only.
+template <int ROW, int WIDE, int BC>
+inline void multiply_rows(const Pattern& s, const float* values, int64_t first, int64_t last, int r0,
+                          const float* x, float* y) {
+  const int bc = BC ? BC : s.bc;
+  Vec sum[ROW][WIDE] = {};
+  for (int64_t k = first; k < last; ++k) {
+    const float* from = x + int64_t(s.col_index[k]) * bc * TILE;
+    const float* weight = values + (k * s.br + r0) * bc;
+    for (int c = 0; c < bc; ++c) {
+      Vec v[WIDE];
+      for (int j = 0; j < WIDE; ++j) v[j] = load(from + c * TILE + j * LANE);
+      for (int r = 0; r < ROW; ++r) {
+        const Vec w = spread(weight[r * bc + c]);
+        for (int j = 0; j < WIDE; ++j) sum[r][j] += w * v[j];
+      }
+    }
+  }
+  for (int r = 0; r < ROW; ++r)
+    for (int j = 0; j < WIDE; ++j) store(y + r * TILE + j * LANE, sum[r][j]);
+}
+
+// A single row of 1 x 1 blocks: four chains of sums would wait for each other, so there are eight.
+inline void multiply_row_of_one(const Pattern& s, const float* values, int64_t first, int64_t last,
+                                const float* x, float* y) {
+  constexpr int WIDE = PART < 4 ? PART : 4;
+  for (int part = 0; part < PART; part += WIDE) {
+    Vec even[WIDE] = {}, odd[WIDE] = {};
+    int64_t k = first;
+    for (; k + 2 <= last; k += 2) {
+      const Vec w0 = spread(values[k]), w1 = spread(values[k + 1]);
+      const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
+      const float* x1 = x + int64_t(s.col_index[k + 1]) * TILE + part * LANE;
+      for (int j = 0; j < WIDE; ++j) even[j] += w0 * load(x0 + j * LANE);
+      for (int j = 0; j < WIDE; ++j) odd[j] += w1 * load(x1 + j * LANE);
+    }
+    if (k < last) {
+      const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
+      for (int j = 0; j < WIDE; ++j) even[j] += spread(values[k]) * load(x0 + j * LANE);
+    }
+    for (int j = 0; j < WIDE; ++j) store(y + (part + j) * LANE, even[j] + odd[j]);
+  }
+}
+
+// Registers: ROW * WIDE sums, WIDE inputs and one weight, of 32 (AVX-512) or 16.
+template <int ROW, int BC>
+inline void multiply_wide(const Pattern& s, const float* values, int64_t first, int64_t last,
+                          int r0, const float* x, float* y) {
+  constexpr int ROOM = LANE == 16 ? 16 : 8;
+  constexpr int WIDE = ROOM / ROW < PART ? (ROOM / ROW ? ROOM / ROW : 1) : PART;
+  for (int part = 0; part < PART; part += WIDE)
+    multiply_rows<ROW, WIDE, BC>(s, values, first, last, r0, x + part * LANE, y + part * LANE);
+}
+
+template <int BC>
+void multiply_block_row(const Pattern& s, const float* values, int64_t i, const float* x,
+                        float* y) {
+  const int64_t first = s.row_ptr[i], last = s.row_ptr[i + 1];
+  y += i * s.br * TILE;
+  if (BC == 1 && s.br == 1) return multiply_row_of_one(s, values, first, last, x, y);
+  constexpr int MOST = LANE == 16 ? 8 : 4;
+  int r = 0;
+  for (; r + MOST <= s.br; r += MOST)
+    multiply_wide<MOST, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (; r + 4 <= s.br; r += 4) multiply_wide<4, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (; r + 2 <= s.br; r += 2) multiply_wide<2, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (; r < s.br; ++r) multiply_wide<1, BC>(s, values, first, last, r, x, y + r * TILE);
+}
+
+int32_t check(const Pattern& s) {
+  if (s.row_ptr[0] != 0 || s.row_ptr[s.n_row] != s.n_block) return BAD_POINTER;
+  for (int64_t i = 0; i < s.n_row; ++i)
+    if (s.row_ptr[i] > s.row_ptr[i + 1]) return BAD_POINTER;
+  int32_t outside = 0;
+  for (int64_t k = 0; k < s.n_block; ++k)
+    outside |= (s.col_index[k] < 0) | (s.col_index[k] >= s.n_col);
+  return outside ? BAD_INDEX : OK;
+}
+
+}  // namespace
+
+extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
+                                const float* values, const int32_t* row_ptr,
+                                const int32_t* col_index, int64_t n_row, int64_t n_col,
+                                int64_t n_block, int32_t br, int32_t bc, float* y, int64_t rows,
+                                int32_t n_thread) {
+  const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
+  if (const int32_t status = check(s)) return status;
+  const auto multiply = bc == 16  ? multiply_block_row<16>
+                        : bc == 8 ? multiply_block_row<8>
+                        : bc == 4 ? multiply_block_row<4>
+                        : bc == 1 ? multiply_block_row<1>
+                                  : multiply_block_row<0>;
+  const int64_t n_tile = (batch + TILE - 1) / TILE;
+  // A batch of few tiles is also cut by rows, so that every thread has work.
+  const int64_t n_cut = n_tile >= n_thread ? 1 : n_row < n_thread ? n_row : n_thread;
+  parallel_for(n_tile * n_cut, n_thread, [&](int64_t task) {
+    const int64_t tile = task / n_cut, cut = task % n_cut;
+    const int64_t first = n_row * cut / n_cut, last = n_row * (cut + 1) / n_cut;
+    const int n_sample = int(batch - tile * TILE < TILE ? batch - tile * TILE : TILE);
+    const Scratch scratch((n_col * bc + n_row * br) * TILE);
+    float *in = scratch.get(), *out = in + n_col * bc * TILE;
+    pack_features(x + tile * TILE * x_stride, x_stride, n_sample, cols, n_col * bc, in);
+    for (int64_t i = first; i < last; ++i) multiply(s, values, i, in, out);
+    const int64_t end = last * br < rows ? last * br : rows;
+    unpack_features(out, first * br, end, n_sample, y + tile * TILE * rows, rows);
+  });
+  return OK;
+}
+
+// Blocks in transposed order, each transposed: out[t] = values[order[t]]^T.
+extern "C" int32_t tessera_transpose_blocks(const float* values, const int32_t* order,
+                                            int64_t n_block, int32_t br, int32_t bc, float* out) {
+  for (int64_t t = 0; t < n_block; ++t) {
+    if (order[t] < 0 || order[t] >= n_block) return BAD_INDEX;
+    const float* from = values + int64_t(order[t]) * br * bc;
+    for (int c = 0; c < bc; ++c)
+      for (int r = 0; r < br; ++r) *out++ = from[r * bc + c];
+  }
+  return OK;
+}

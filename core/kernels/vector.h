@@ -1,0 +1,112 @@
+// Vectors of the widest register of the build, and the few things all kernels share.
+//
+// Everything is written once with GCC vector extensions; `LANE` floats make one vector: 16 with
+// AVX-512, 8 with AVX2, 4 otherwise. Samples travel in tiles of 64, so that weights of any block
+// size, 1x1 included, multiply whole vectors.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int LANE = 16;
+#elif defined(__AVX2__)
+constexpr int LANE = 8;
+#else
+constexpr int LANE = 4;
+#endif
+
+constexpr int TILE = 64;            // samples in a tile
+constexpr int PART = TILE / LANE;   // vectors in a tile of one feature
+
+typedef float Vec __attribute__((vector_size(LANE * 4)));
+typedef int32_t IVec __attribute__((vector_size(LANE * 4)));
+typedef Vec VecAny __attribute__((aligned(4), may_alias));
+typedef float Quad __attribute__((vector_size(16)));
+typedef Quad QuadAny __attribute__((aligned(4), may_alias));
+
+inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<VecAny*>(p) = v; }
+inline Vec spread(float a) { return Vec{} + a; }
+
+// Errors that a kernel can report; Python turns them into exceptions.
+enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2 };
+
+// Transpose LANE x LANE numbers in registers by log2(LANE) perfect shuffles.
+inline void transpose(Vec (&a)[LANE]) {
+  IVec low, high;
+  for (int i = 0; i < LANE; ++i) {
+    low[i] = i / 2 + (i % 2) * LANE;
+    high[i] = low[i] + LANE / 2;
+  }
+  for (int stage = 1; stage < LANE; stage *= 2) {
+    Vec b[LANE];
+    for (int i = 0; i < LANE / 2; ++i) {
+      b[2 * i] = __builtin_shuffle(a[i], a[i + LANE / 2], low);
+      b[2 * i + 1] = __builtin_shuffle(a[i], a[i + LANE / 2], high);
+    }
+    for (int i = 0; i < LANE; ++i) a[i] = b[i];
+  }
+}
+
+// Scratch memory that outlives a call: fresh pages cost more than the packing they hold.
+class Scratch {
+ public:
+  explicit Scratch(size_t n_float) {
+    std::lock_guard<std::mutex> hold(lock());
+    auto& free_list = pool();
+    if (!free_list.empty()) {
+      buffer_ = free_list.back();
+      free_list.pop_back();
+    }
+    if (buffer_.n < n_float) {
+      std::free(buffer_.p);
+      buffer_.n = (n_float + 1023) / 1024 * 1024;
+      buffer_.p = static_cast<float*>(std::aligned_alloc(64, buffer_.n * sizeof(float)));
+      if (!buffer_.p) std::abort();
+    }
+  }
+  ~Scratch() {
+    std::lock_guard<std::mutex> hold(lock());
+    pool().push_back(buffer_);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* get() const { return buffer_.p; }
+
+ private:
+  struct Buffer {
+    float* p = nullptr;
+    size_t n = 0;
+  };
+  static std::mutex& lock() {
+    static std::mutex m;
+    return m;
+  }
+  static std::vector<Buffer>& pool() {
+    static std::vector<Buffer> free_list;
+    return free_list;
+  }
+  Buffer buffer_;
+};
+
+// Run work(i) for i in 0..n-1 on up to n_thread threads. Which thread takes which i is free, so
+// results repeat bit for bit only because each i writes its own output. No thread outlives the
+// call: a process may fork between calls.
+template <class Work>
+void parallel_for(int64_t n, int n_thread, const Work& work) {
+  if (n_thread > n) n_thread = static_cast<int>(n);
+  std::atomic<int64_t> next{0};
+  auto run = [&] {
+    for (int64_t i; (i = next.fetch_add(1)) < n;) work(i);
+  };
+  std::vector<std::thread> others;
+  for (int t = 1; t < n_thread; ++t) others.emplace_back(run);
+  run();
+  for (auto& t : others) t.join();
+}
