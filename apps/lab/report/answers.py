@@ -62,7 +62,7 @@ def cards(study: Study) -> list[tuple[str, str, str, str]]:
     tiles = [
         (priced.entry.peak_tile_memory_byte, key, priced)
         for key, priced in study.costs.prices.items()
-        if key[2] == study.reference.label and priced.entry.peak_tile_memory_byte > 0
+        if key[2] == study.reference.label and key[1] in study.costs.tile_machines
     ]
     if tiles:
         byte, (phase, machine, label), priced = max(tiles, key=lambda tile: tile[0])

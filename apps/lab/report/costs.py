@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from apps.lab.record import CostEntry, EnergyBy
-from apps.lab.report.parts import Cell, Line, Row, ordered
+from apps.lab.report.parts import Cell, Line, MachineName, Row, ordered
 from apps.lab.report.words import MISSING, number, plain, quantity, times
 
 PHASES = {"inference": "inference step", "train_step": "training step"}
@@ -47,14 +47,17 @@ class Costs:
     lines : list of Line
     reference : Line
         What the others are measured against.
-    titles : mapping of str to str
-        How each machine of the records is called in words.
+    machine_names : mapping of str to MachineName
+        Every machine of the records.
     """
 
-    def __init__(self, lines: list[Line], reference: Line, titles: Mapping[str, str]):
+    def __init__(
+        self, lines: list[Line], reference: Line, machine_names: Mapping[str, MachineName]
+    ):
         self.lines = lines
         self.reference = reference
-        self.titles = titles
+        self.titles = {key: name.title for key, name in machine_names.items()}
+        self.tile_machines = {key for key, name in machine_names.items() if name.has_tiles}
 
     @cached_property
     def prices(self) -> dict[tuple[str, str, str], Priced]:

@@ -14,7 +14,7 @@ from apps.lab.files import write_atomic
 from apps.lab.record import RECORD_FILE, Figure, Record, read_record
 from apps.lab.report.answers import answers, cards
 from apps.lab.report.costs import ENERGY_PARTS, PHASES
-from apps.lab.report.parts import Line, RunOf
+from apps.lab.report.parts import Line, MachineName, RunOf
 from apps.lab.report.study import Study
 from apps.lab.report.svg import inline_svg
 from apps.lab.report.words import (
@@ -115,9 +115,9 @@ def _studies(runs: list[RunOf]) -> list[Study]:
     groups: dict[tuple[str, str], list[RunOf]] = {}
     for r in runs:
         groups.setdefault((r.record.application, r.record.data.name), []).append(r)
-    titles = {e.machine: _machine_title(e.machine) for r in runs for e in r.record.cost}
+    machines = {e.machine: _machine_of(e.machine) for r in runs for e in r.record.cost}
     return [
-        Study(f"{application} · {plain(data)}", _lines(group), titles)
+        Study(f"{application} · {plain(data)}", _lines(group), machines)
         for (application, data), group in groups.items()
     ]
 
@@ -137,14 +137,15 @@ def _lines(runs: list[RunOf]) -> list[Line]:
     return lines
 
 
-def _machine_title(name: str) -> str:
-    """Give the machine's title, or its name where this suite has no file of it."""
+def _machine_of(name: str) -> MachineName:
+    """Say how a machine is called, or leave its name where this suite has no file of it."""
     import hw
 
     try:
-        return hw.load_machine(name).title.partition(" (")[0]
+        machine = hw.load_machine(name)
     except (MachineError, OSError):
-        return name
+        return MachineName(name, has_tiles=False)
+    return MachineName(machine.title.partition(" (")[0], has_tiles=machine.kind == "tile")
 
 
 def _drawings(studies: list[Study]) -> dict[str, list[tuple[Figure, Markup | None, str]]]:

@@ -19,6 +19,14 @@ class RunOf:
 
 
 @dataclass(frozen=True)
+class MachineName:
+    """How a machine is called in words, and whether its memory is that of many tiles."""
+
+    title: str
+    has_tiles: bool
+
+
+@dataclass(frozen=True)
 class Cell:
     """A number in a table, and where it stands."""
 

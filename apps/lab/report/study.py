@@ -12,7 +12,7 @@ from markupsafe import Markup
 from apps.lab.record import Scores
 from apps.lab.report import charts
 from apps.lab.report.costs import PHASES, Costs
-from apps.lab.report.parts import Cell, Line, Row, ordered
+from apps.lab.report.parts import Cell, Line, MachineName, Row, ordered
 from apps.lab.report.words import (
     MISSING,
     direction,
@@ -36,18 +36,18 @@ class Study:
     name : str
         Application and data set.
     lines : list of Line
-    machine_titles : mapping of str to str
-        How each machine of the records is called in words.
+    machines : mapping of str to MachineName
+        Every machine of the records.
     """
 
-    def __init__(self, name: str, lines: list[Line], machine_titles: Mapping[str, str]):
+    def __init__(self, name: str, lines: list[Line], machines: Mapping[str, MachineName]):
         self.name = name
         self.lines = lines
         first = lines[0].runs[0].record
         self.application = first.application
         self.data = first.data
         self.reference = next((line for line in lines if line.label == REFERENCE), lines[0])
-        self.costs = Costs(lines, self.reference, machine_titles)
+        self.costs = Costs(lines, self.reference, machines)
 
     @cached_property
     def splits(self) -> list[str]:

@@ -35,6 +35,7 @@ _SPELLED = {
     "spearman": "Spearman",
     "svm": "SVM",
     "rf": "RF",
+    "ecfp4": "ECFP4",
 }
 _HIGHER = {"r2", "rm2", "spearman", "pearson", "auc", "ci", "accuracy", "coverage"}
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))

@@ -146,6 +146,12 @@ def test_the_average_is_the_recurrence_it_claims_to_be():
     assert n_step == 2 * STEPS
 
 
+def test_averaging_and_validating_leave_the_training_itself_alone():
+    plain = train(network(dropout=0.0))
+    averaged = train(network(dropout=0.0), ema_decay=0.9, validate=lambda model: {"score": 1.0})
+    assert [row["loss"] for row in averaged.history] == [row["loss"] for row in plain.history]
+
+
 def test_history_reports_the_mean_loss_over_items_and_the_rate():
     model = nn.Linear(N_FEATURE, 1)
     frozen = {"optimizer": lambda p, lr: torch.optim.SGD(p, lr=0.0)}
