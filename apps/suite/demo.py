@@ -10,8 +10,9 @@ import shutil
 import time
 import tomllib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,12 +87,10 @@ def run_demo(
     start = time.monotonic()
     jobs = _jobs(Path(out), seed, device, applications)
     say(f"demo: {len(jobs)} runs, {n_job} at a time, in {out}")
-    # The workers read this when they load torch; one thread each, so that results repeat.
-    os.environ["OMP_NUM_THREADS"] = "1"
     finished: set[Path] = set()
     failed: list[str] = []
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_job, mp_context=spawn) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(n_job, mp_context=spawn) as pool:
         waiting: dict[Future[Outcome], Job] = {pool.submit(work, job): job for job in jobs}
         try:
             for i_done, future in enumerate(as_completed(waiting), start=1):
@@ -116,6 +115,21 @@ def run_demo(
     for name in failed:
         say(f"failed: {name}", verbosity=0)
     return 1 if failed else 0
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that start here load torch with one thread, so that results repeat."""
+    name = "OMP_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _jobs(out: Path, seed: int, device: str, applications: Mapping[str, str]) -> list[Job]:

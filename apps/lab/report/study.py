@@ -133,7 +133,7 @@ class Study:
         return rows
 
     def scatters(self, phase: str) -> list[tuple[str, Markup]]:
-        """Accuracy against energy on each machine, with the best baseline as a line."""
+        """Accuracy against energy, machine by machine, where there are variants to compare."""
         if self.headline is None:
             return []
         split, metric = self.headline
@@ -147,7 +147,7 @@ class Study:
                 if priced and value is not None and priced.entry.energy_j > 0:
                     point = charts.Point(line.label, priced.entry.energy_j, value, line.index)
                     points.append(point)
-            if points:
+            if len(points) > 1:
                 chart = charts.scatter(
                     points,
                     x_label=f"energy of one {PHASES[phase]}",
