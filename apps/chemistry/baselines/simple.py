@@ -1,5 +1,7 @@
 """The lines that every model must beat: mean, nearest neighbour, forest and SVM on ECFP4."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from apps.chemistry.baselines.kernel import fit_svr
@@ -13,14 +15,17 @@ N_TREE = 200
 MAX_FEATURES = 0.1  # share of the bits tried at each split
 
 
-def predict_baselines(table: Table, *, seed: int = 0) -> dict[str, np.ndarray]:
+def predict_baselines(
+    table: Table, *, parts: Collection[str] = ("train",), seed: int = 0
+) -> dict[str, np.ndarray]:
     """Fit the baselines to the training rows and predict every row.
 
     Parameters
     ----------
     table : Table
-        Training rows are fitted, with settings chosen by cross-validation inside them;
-        validation and test rows are only predicted.
+        Only values of rows in `parts` are read.
+    parts : collection of str
+        Splits to fit, with settings chosen by cross-validation inside them.
     seed : int
         Seeds the forest and the folds.
 
@@ -37,7 +42,7 @@ def predict_baselines(table: Table, *, seed: int = 0) -> dict[str, np.ndarray]:
     out = {name: np.full(table.target.shape, np.nan) for name in BASELINES}
     for task in range(table.target.shape[1]):
         y = table.target[:, task].astype(np.float64)
-        train = np.nonzero((table.split == "train") & np.isfinite(y))[0]
+        train = np.nonzero(np.isin(table.split, list(parts)) & np.isfinite(y))[0]
         if train.size == 0:
             continue
         to_train = similarity[:, train]
