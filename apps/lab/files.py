@@ -23,8 +23,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part.touch()
+    mode = part.stat().st_mode
     try:
         yield part
+        part.chmod(mode)  # some writers make files that only their owner may read
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -23,3 +23,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_file_is_as_readable_as_any_other(tmp_path):
+    (tmp_path / "usual").touch()
+    with atomic_path(tmp_path / "a") as part:
+        part.unlink()
+        part.touch(mode=0o600)
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
