@@ -126,8 +126,8 @@ def _learning_curve(history: Sequence[Mapping[str, float]], unit: str, folder: P
     return Figure(
         file="learning_curve.svg",
         title="Learning curve",
-        caption="Training loss and validation error after each epoch; the weights kept are those "
-        "of the lowest validation error.",
+        caption="Training loss and validation error after each epoch, both of one network; the "
+        "validation error is that of the averaged weights.",
         wrong_if="the training loss does not fall, or the validation error turns up for good "
         "long before the last epoch (too many epochs).",
     )
