@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from pydantic import Field
@@ -14,7 +15,9 @@ from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.forecast.verify import (
     NOISE_FLOOR,
     PERSISTENCE,
+    Truth,
     Verification,
+    make_truth,
     radiation_cpu_s,
     verify,
 )
@@ -72,29 +75,34 @@ def verify_radiation(
         CPU seconds of one call on all columns of the grid: ``exact``, ``learned``,
         ``coarse_radiation``, measured side by side.
     """
-    truth = config.model.build(device)
-    coarse = ExactRadiation(config.coarse_longwave, config.coarse_shortwave)
-    schemes = {
-        LEARNED: with_radiation(config.model, learned, device),
-        COARSE: with_radiation(config.model, coarse, device),
+    truth = _truth(config, seed, device)
+    found = verify(truth, {LEARNED: with_radiation(config.model, learned, device)})
+    columns = columns_of(truth.model, truth.dates[0])
+    exact = ExactRadiation(config.model.n_longwave, config.model.n_shortwave)
+    cpu_s = {
+        name: radiation_cpu_s(scheme, columns)
+        for name, scheme in (("exact", exact), (LEARNED, learned), (COARSE, _coarse(config)))
     }
-    state = first_state(truth, config.start, seed)
-    found = verify(
-        truth,
-        schemes,
-        state,
+    return found, cpu_s
+
+
+def _coarse(config: ForecastConfig) -> ExactRadiation:
+    return ExactRadiation(config.coarse_longwave, config.coarse_shortwave)
+
+
+@functools.lru_cache(maxsize=1)
+def _truth(config: ForecastConfig, seed: int, device: str) -> Truth:
+    """Run the truth and its baselines; kept, since variants are judged one after the other."""
+    model = config.model.build(device)
+    return make_truth(
+        model,
+        first_state(model, config.start, seed),
+        others={COARSE: with_radiation(config.model, _coarse(config), device)},
         n_date=config.n_date,
         spacing_day=config.spacing_day,
         lead_day=config.lead_day,
         seed=seed,
     )
-    columns = columns_of(truth, state)
-    exact = ExactRadiation(config.model.n_longwave, config.model.n_shortwave)
-    cpu_s = {
-        name: radiation_cpu_s(scheme, columns)
-        for name, scheme in (("exact", exact), (LEARNED, learned), (COARSE, coarse))
-    }
-    return found, cpu_s
 
 
 def columns_of(model: Model, state: ModelState) -> Columns:

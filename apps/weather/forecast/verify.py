@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -69,74 +69,107 @@ class Verification:
         return "\n".join([head, *rows, tail])
 
 
-def verify(
-    truth: Model,
-    schemes: Mapping[str, Model],
+@dataclass(frozen=True)
+class Truth:
+    """The run that schemes are scored against, and the lines that need no scheme to be known.
+
+    Attributes
+    ----------
+    model : Model
+    dates : dict of int to ModelState
+        The state at each date, by day since the start.
+    upper : list of Tensor
+        Temperature [lon, lat] at `level`, day by day.
+    level : int
+    lead_day : int
+    lines : dict of str to list of float
+        RMSE by lead of `persistence`, `noise_floor` and what else was asked for, K.
+    cpu_s_per_day : dict of str to float
+    """
+
+    model: Model
+    dates: dict[int, ModelState]
+    upper: list[Tensor]
+    level: int
+    lead_day: int
+    lines: dict[str, list[float]] = field(default_factory=dict)
+    cpu_s_per_day: dict[str, float] = field(default_factory=dict)
+
+
+def make_truth(
+    model: Model,
     start: ModelState,
     *,
+    others: Mapping[str, Model] | None = None,
     n_date: int = 3,
     spacing_day: int = 5,
     lead_day: int = 5,
     seed: int = 0,
-) -> Verification:
-    """Score `schemes` against `truth` from `n_date` dates, `spacing_day` days apart.
+) -> Truth:
+    """Run the truth on from `start` and score persistence, the noise floor and `others` on it.
 
     Parameters
     ----------
-    truth : Model
+    model : Model
         With the exact radiation.
-    schemes : mapping of str to Model
-        The same model with other radiation.
     start : ModelState
-        First date; the truth runs on from here.
+        First of `n_date` dates, which lie `spacing_day` days apart.
     seed : int
         Of the noise.
     """
-    level = int(np.abs(truth.levels.full - UPPER_SIGMA).argmin())
-    generator = torch.Generator().manual_seed(seed)
-    cpu_s: dict[str, float] = {}
-    n_run: dict[str, int] = {}
-
-    def forward(name: str, model: Model, state: ModelState) -> ModelState:
-        begun = time.process_time()
-        state = model.run(state, DAY_S)
-        cpu_s[name] = cpu_s.get(name, 0.0) + time.process_time() - begun
-        n_run[name] = n_run.get(name, 0) + 1
-        return state
-
+    level = int(np.abs(model.levels.full - UPPER_SIGMA).argmin())
     # A forecast starts with its own radiation, not with what the truth last computed.
-    days = [start._replace(radiation=None)]
-    for _ in track(range((n_date - 1) * spacing_day + lead_day), "truth"):
-        days.append(forward("truth", truth, days[-1]))
-    upper = [_upper(truth, state, level) for state in days]
+    state = start._replace(radiation=None)
+    upper, dates = [_upper(model, state, level)], {0: state}
+    n_day = (n_date - 1) * spacing_day + lead_day
+    begun = time.process_time()
+    for day in track(range(1, n_day + 1), "truth, days"):
+        state = model.run(state, DAY_S)
+        upper.append(_upper(model, state, level))
+        if day % spacing_day == 0 and day < n_date * spacing_day:
+            dates[day] = state._replace(radiation=None)
+    truth = Truth(model, dates, upper, level, lead_day)
+    truth.cpu_s_per_day["truth"] = (time.process_time() - begun) / n_day
 
-    square: dict[str, np.ndarray] = {}
+    square = np.zeros(lead_day)
+    for day in dates:
+        errors = [upper[day + lead] - upper[day] for lead in range(1, lead_day + 1)]
+        square += [float(model.grid.mean(error.square())) / len(dates) for error in errors]
+    truth.lines[PERSISTENCE] = np.sqrt(square).tolist()
 
-    def score(name: str, lead: int, field: Tensor, date: int) -> None:
-        error = (field - upper[date + lead]).double().square()
-        line = square.setdefault(name, np.zeros(lead_day))
-        line[lead - 1] += float(truth.grid.mean(error)) / n_date
+    generator = torch.Generator().manual_seed(seed)
+    disturbed = {day: model.perturbed(state, NOISE_K, generator) for day, state in dates.items()}
+    _score(truth, NOISE_FLOOR, model, disturbed)
+    for name, other in (others or {}).items():
+        _score(truth, name, other, dates)
+    return truth
 
-    models = {**schemes, NOISE_FLOOR: truth}
-    for date in track(range(0, n_date * spacing_day, spacing_day), "dates"):
-        for name, model in models.items():
-            state = days[date]._replace(radiation=None)
-            if name == NOISE_FLOOR:
-                state = truth.perturbed(state, NOISE_K, generator)
-            for lead in range(1, lead_day + 1):
-                state = forward(name, model, state)
-                score(name, lead, _upper(truth, state, level), date)
-        for lead in range(1, lead_day + 1):
-            score(PERSISTENCE, lead, upper[date], date)
 
-    rmse = {name: [math.sqrt(x) for x in line] for name, line in square.items()}
-    leads = list(range(1, lead_day + 1))
+def _score(truth: Truth, name: str, model: Model, starts: Mapping[int, ModelState]) -> None:
+    square = np.zeros(truth.lead_day)
+    begun = time.process_time()
+    for day, state in track(starts.items(), name, len(starts)):
+        for lead in range(truth.lead_day):
+            state = model.run(state, DAY_S)
+            error = _upper(model, state, truth.level) - truth.upper[day + lead + 1]
+            square[lead] += float(model.grid.mean(error.square())) / len(starts)
+    truth.lines[name] = np.sqrt(square).tolist()
+    n_day = len(starts) * truth.lead_day
+    truth.cpu_s_per_day[name] = (time.process_time() - begun) / n_day
+
+
+def verify(truth: Truth, schemes: Mapping[str, Model]) -> Verification:
+    """Score `schemes`, the truth's model with other radiation, from the dates of `truth`."""
+    found = replace(truth, lines=dict(truth.lines), cpu_s_per_day=dict(truth.cpu_s_per_day))
+    for name, model in schemes.items():
+        _score(found, name, model, truth.dates)
+    leads = list(range(1, truth.lead_day + 1))
     return Verification(
         lead_day=leads,
-        t_upper_rmse_k=rmse,
-        doubling_day=doubling_time(leads, rmse[NOISE_FLOOR]),
-        upper_sigma=float(truth.levels.full[level]),
-        cpu_s_per_day={name: cpu_s[name] / n_run[name] for name in cpu_s},
+        t_upper_rmse_k={**{name: found.lines[name] for name in schemes}, **found.lines},
+        doubling_day=doubling_time(leads, found.lines[NOISE_FLOOR]),
+        upper_sigma=float(truth.model.levels.full[truth.level]),
+        cpu_s_per_day=found.cpu_s_per_day,
     )
 
 
@@ -156,12 +189,17 @@ def doubling_time(time_day: list[int], error: list[float]) -> float:
 def radiation_cpu_s(
     radiation: Callable[[Columns], RadiationResult | None], columns: Columns, *, n_repeat: int = 5
 ) -> float:
-    """Least CPU seconds of this process for one call on `columns`, after one unmeasured call."""
-    with torch.no_grad():
-        radiation(columns)
-        times = []
-        for _ in range(n_repeat):
-            begun = time.process_time()
+    """Least CPU seconds of one call on `columns`, on one thread, after one unmeasured call."""
+    n_thread = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
             radiation(columns)
-            times.append(time.process_time() - begun)
+            times = []
+            for _ in range(n_repeat):
+                begun = time.process_time()
+                radiation(columns)
+                times.append(time.process_time() - begun)
+    finally:
+        torch.set_num_threads(n_thread)
     return min(times)

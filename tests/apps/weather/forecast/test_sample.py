@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.forecast.sample import SAMPLE_FILE, SPIN_UP_DAY, load_sample
+from apps.weather.model import Model
+from apps.weather.physics import ExactRadiation, Physics
+from core.errors import DataError
+
+LARGEST_BYTE = 400_000
+
+
+def test_the_sample_is_a_spun_up_climate():
+    model = Model("T21L8", physics=Physics(ExactRadiation(16, 8)))
+    state = load_sample(model)
+    assert state.time_s == SPIN_UP_DAY * DAY_S >= 200 * DAY_S
+    assert SAMPLE_FILE.stat().st_size < LARGEST_BYTE
+    seen = model.diagnose(state)
+    assert seen["min_temperature_k"] > 180.0  # ozone keeps the top warm
+    assert 240.0 < seen["mean_temperature_k"] < 260.0
+    assert 20.0 < seen["max_wind_m_s"] < 110.0
+    grid = model.equations.to_grid(state.levels.current)
+    u = grid.u.mean(0)  # [lat, level]
+    jet = model.grid.latitude[int(u.max(1).values.argmax())].abs().rad2deg()
+    assert 25.0 < float(jet) < 50.0
+    assert float(u[15:17, -1].max()) < 0.0  # trade winds at the equator
+    # the sample needs no restart shock: three hours on, the wind has moved by metres per second
+    later = model.run(state, 5 * model.dt)
+    change = model.equations.to_grid(later.levels.current).u - grid.u
+    assert float(change.square().mean().sqrt()) < 3.0
+    assert torch.isfinite(later.precipitation).all()
+
+
+def test_another_resolution_is_refused():
+    with pytest.raises(DataError, match="has resolution 'T21L8', the model has 'T31L8'"):
+        load_sample(Model("T31L8"))
