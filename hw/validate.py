@@ -11,7 +11,7 @@ import csv
 import hashlib
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +45,7 @@ class Testbed:
     """
 
     label: str
-    machine: str
+    machine: str | Machine
     overhead_s: Mapping[str, float]
     clock_fraction: float = 1.0
     hbm_byte_per_s: float | None = None
@@ -86,7 +86,6 @@ _CELLS = (
     ("A100 (DGX A100", "a100 dgx"),
     ("GC2", "gc2"),
 )
-_TESTBED = {testbed.label: testbed for testbed in TESTBEDS}
 
 
 class _NotPredictedError(Exception):
@@ -146,20 +145,27 @@ class Validation:
         return "\n".join(lines)
 
 
-def validate(table: Path) -> Validation:
+def validate(table: Path, testbeds: Sequence[Testbed] = TESTBEDS) -> Validation:
     """Predict every row of a table of published measurements that the model can.
 
     Parameters
     ----------
     table : Path
         CSV file with at least the columns `COLUMNS`.
+    testbeds : sequence of Testbed
+        What the machines of the table are; the calibration tries others than `TESTBEDS`.
 
     Raises
     ------
     DataError
         If the file is missing, empty or lacks a column.
     """
-    rows = tuple(_predict(cells) for cells in read_table(table))
+    return group_rows(predict_row(cells, testbeds) for cells in read_table(table))
+
+
+def group_rows(predicted: Iterable[Row]) -> Validation:
+    """Put predicted rows and the errors of their groups together."""
+    rows = tuple(predicted)
     groups: dict[str, Group] = {}
     for name in sorted({row.group for row in rows if row.error is not None}):
         members = [row for row in rows if row.group == name and row.error is not None]
@@ -209,14 +215,14 @@ def _group(errors: Sequence[float]) -> Group:
     return Group(len(size), statistics.median(size), p90, statistics.median(errors))
 
 
-def _predict(cells: Mapping[str, str]) -> Row:
-    """Predict one row or say why not."""
+def predict_row(cells: Mapping[str, str], testbeds: Sequence[Testbed] = TESTBEDS) -> Row:
+    """Predict one row of a table, or say why not."""
     group, predicted, reason = "", None, ""
     measured = _number_or_none(cells["value"])
     try:
         if measured is None:
             raise _NotPredictedError(f"value {cells['value']!r} is not a number")
-        testbed = _testbed(cells)
+        testbed = _testbed(cells, testbeds)
         group = _group_name(cells, testbed)
         predicted = _predict_metric(cells, testbed)
     except _NotPredictedError as left_out:
@@ -225,10 +231,10 @@ def _predict(cells: Mapping[str, str]) -> Row:
     return Row(cells["id"], group, is_held_out(cells), measured, predicted, error, reason)
 
 
-def _testbed(cells: Mapping[str, str]) -> Testbed:
+def _testbed(cells: Mapping[str, str], testbeds: Sequence[Testbed]) -> Testbed:
     for start, label in _CELLS:
         if cells["machine"].startswith(start):
-            return _TESTBED[label]
+            return next(testbed for testbed in testbeds if testbed.label == label)
     if cells["op"].startswith("train:"):
         raise _NotPredictedError("training of a whole model on many chips is not modelled here")
     raise _NotPredictedError(f"no testbed for machine {cells['machine']!r}")

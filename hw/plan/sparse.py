@@ -296,21 +296,21 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
     cycles = block_cycles(machine, format, (br, bc), s.block, s.row, s.n_l)
     c.compute("products", machine.sparse_vertex_factor * cycles, local_byte=local_byte, pj=pj)
     partial = s.row * br * s.n_l * partial_byte
-    n_out = rows * item.n
+    n_result = rows * item.n
     c.exchange(
         "partial sums",
         partial * (1 - 1 / s.n_partial),
-        n_out * partial_byte * (s.n_partial - 1),
+        n_result * partial_byte * (s.n_partial - 1),
         n_fragment=4 * (s.n_partial - 1),
     )
     n_reduced = np.ceil(partial / partial_byte / s.n_partial)
     c.compute(
         "reduction",
         reduction_cycles(machine, n_reduced, s.n_partial),
-        local_byte=np.where(s.n_partial > 1, n_out * partial_byte * (s.n_partial + 1), 0.0),
-        pj=n_out * (s.n_partial - 1) * machine.vector_pj[format],
+        local_byte=np.where(s.n_partial > 1, n_result * partial_byte * (s.n_partial + 1), 0.0),
+        pj=n_result * (s.n_partial - 1) * machine.vector_pj[format],
     )
-    out = n_out * stored_byte(machine, item.out_format)
+    out = n_result * stored_byte(machine, item.out_format)
     c.exchange("result to its place", out / machine.n_tile, out)
     c.compute(
         "arrange the result",
