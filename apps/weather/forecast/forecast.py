@@ -19,7 +19,7 @@ from apps.weather.forecast.verify import (
     Verification,
     make_truth,
     radiation_cpu_s,
-    verify,
+    score_forecasts,
 )
 from apps.weather.model import Model, ModelState
 from apps.weather.physics import Columns, ExactRadiation, Physics, Radiation
@@ -76,7 +76,7 @@ def verify_radiation(
         ``coarse_radiation``, measured side by side.
     """
     truth = _truth(config, seed, device)
-    found = verify(truth, {LEARNED: with_radiation(config.model, learned, device)})
+    found = score_forecasts(truth, {LEARNED: with_radiation(config.model, learned, device)})
     columns = columns_of(truth.model, truth.dates[0])
     exact = ExactRadiation(config.model.n_longwave, config.model.n_shortwave)
     cpu_s = {

@@ -90,13 +90,6 @@ def first_state(model: Model, start: str, seed: int) -> ModelState:
     )
 
 
-def simulate(model: Model, state: ModelState, n_day: int) -> ModelState:
-    """Run whole days and give the last state: the way to spin a model up."""
-    for _ in track(range(n_day), "simulated days"):
-        state = model.run(state, DAY_S)
-    return state
-
-
 def run(
     config: SimulateConfig,
     *,

@@ -158,7 +158,7 @@ def _score(truth: Truth, name: str, model: Model, starts: Mapping[int, ModelStat
     truth.cpu_s_per_day[name] = (time.process_time() - begun) / n_day
 
 
-def verify(truth: Truth, schemes: Mapping[str, Model]) -> Verification:
+def score_forecasts(truth: Truth, schemes: Mapping[str, Model]) -> Verification:
     """Score `schemes`, the truth's model with other radiation, from the dates of `truth`."""
     found = replace(truth, lines=dict(truth.lines), cpu_s_per_day=dict(truth.cpu_s_per_day))
     for name, model in schemes.items():

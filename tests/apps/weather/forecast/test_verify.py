@@ -12,7 +12,7 @@ from apps.weather.forecast.verify import (
     doubling_time,
     make_truth,
     radiation_cpu_s,
-    verify,
+    score_forecasts,
 )
 from apps.weather.model import Model
 from apps.weather.physics import ExactRadiation, Physics
@@ -35,7 +35,7 @@ def found():
     warmed.physics = Physics(Warmed(8, 8))
     start = truth.run(truth.initial(), 5 * 86400.0)
     reference = make_truth(truth, start, others={"same": same}, n_date=2, spacing_day=2, lead_day=3)
-    return verify(reference, {"warmed": warmed})
+    return score_forecasts(reference, {"warmed": warmed})
 
 
 def test_the_same_scheme_has_no_error(found):

@@ -1,0 +1,27 @@
+"""Free runs, states in files, and forecasts scored against the exact scheme."""
+
+from apps.weather.forecast.forecast import ForecastConfig, verify_radiation
+from apps.weather.forecast.netcdf import dataset, model_state, open_dataset, snapshot, write_dataset
+from apps.weather.forecast.restart import load_state, save_state
+from apps.weather.forecast.sample import load_sample
+from apps.weather.forecast.simulate import ModelConfig, SimulateConfig, first_state
+from apps.weather.forecast.verify import Verification, make_truth, score_forecasts
+
+__all__ = [
+    "ForecastConfig",
+    "ModelConfig",
+    "SimulateConfig",
+    "Verification",
+    "dataset",
+    "first_state",
+    "load_sample",
+    "load_state",
+    "make_truth",
+    "model_state",
+    "open_dataset",
+    "save_state",
+    "score_forecasts",
+    "snapshot",
+    "verify_radiation",
+    "write_dataset",
+]
