@@ -7,6 +7,9 @@ the torch route, which gives the same result up to the order of its sums.
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,33 +25,36 @@ _ARGUMENTS = {
 }
 
 
-class _Kernels:
-    """Typed entry points of the loaded library."""
+class Kernels:
+    """The functions of one loaded library, with their argument types declared."""
 
-    def __init__(self) -> None:
-        loaded = library()
-        self.is_loaded = loaded is not None
-        for name, types in _ARGUMENTS.items() if loaded else ():
+    def __init__(self, loaded: ctypes.CDLL) -> None:
+        for name, types in _ARGUMENTS.items():
             function = getattr(loaded, name)
             function.argtypes, function.restype = types, _I
             setattr(self, name.removeprefix("tessera_"), function)
 
+    if TYPE_CHECKING:
 
-_kernels: _Kernels | None = None
+        def __getattr__(self, name: str) -> Callable[..., int]: ...
 
 
-def kernels_for(a: Tensor, b: Tensor) -> _Kernels | None:
+@functools.cache
+def kernels() -> Kernels | None:
+    """Return the kernels of this processor, or None where there is no library."""
+    loaded = library()
+    return None if loaded is None else Kernels(loaded)
+
+
+def kernels_for(a: Tensor, b: Tensor) -> Kernels | None:
     """Return the kernels if they can take these operands, else None."""
-    global _kernels
     if a.dtype != torch.float32 or b.dtype != torch.float32 or a.is_cuda:
         return None
-    if _kernels is None:
-        _kernels = _Kernels()
-    return _kernels if _kernels.is_loaded else None
+    return kernels()
 
 
 def spmm(
-    kernels: _Kernels, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, rows: int
+    kernels: Kernels, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, rows: int
 ) -> Tensor:
     """Return ``x @ S^T``, float32 [batch, rows]."""
     x, values = _rows(x), values.contiguous()
@@ -64,7 +70,7 @@ def spmm(
     return y
 
 
-def transpose_blocks(kernels: _Kernels, values: Tensor, order: Tensor) -> Tensor:
+def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
     """Return the blocks in transposed order, each transposed: [n_block, bc, br]."""
     values = values.contiguous()
     n_block, br, bc = values.shape
@@ -77,7 +83,7 @@ def transpose_blocks(kernels: _Kernels, values: Tensor, order: Tensor) -> Tensor
 
 
 def sddmm(
-    kernels: _Kernels, dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int
+    kernels: Kernels, dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int
 ) -> Tensor:
     """Return the live blocks of ``dy^T @ x``, float32 [n_block, br, bc]."""
     dy, x = _rows(dy), _rows(x)

@@ -42,15 +42,20 @@ LEVELS: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def library(level: str | None = None) -> ctypes.CDLL | None:
     """Return the kernels, building them on first use, or None where there is no way to.
+
+    Parameters
+    ----------
+    level : str, optional
+        A name out of `LEVELS`; without one, `chosen_level` decides.
 
     Raises
     ------
     ConfigError
         If ``TESSERA_KERNELS`` asks for something unknown or for what the processor lacks.
     """
-    level = chosen_level()
+    level = level or chosen_level()
     if level is None:
         return None
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")

@@ -10,7 +10,6 @@
 namespace {
 
 constexpr int SLOT = 128;  // samples packed together: the more, the rarer the sums across lanes
-constexpr int STEP = LANE / 4;
 
 struct Pattern {
   const int32_t* row_index;
@@ -26,9 +25,9 @@ inline Vec spread_feature(Vec v) {
 }
 
 inline Quad sum_of_groups(Vec v) {
-  Quad total{};
-  for (int g = 0; g < STEP; ++g)
-    for (int i = 0; i < 4; ++i) total[i] += v[g * 4 + i];
+  Quad group[STEP], total{};
+  std::memcpy(group, &v, sizeof v);
+  for (int g = 0; g < STEP; ++g) total += group[g];
   return total;
 }
 
@@ -84,44 +83,43 @@ void row_of_quads(const Pattern& s, int64_t first, int64_t last, const float* dy
   }
 }
 
-// N entries of one row: to[n] += sum over one tile of dy x, dy in the features layout.
-template <int N>
-inline void dot_products(const float* dy, const float* const* x, float* const* to) {
-  Vec sum[N] = {};
-  for (int j = 0; j < PART; ++j) {
-    const Vec d = load(dy + j * LANE);
-    for (int n = 0; n < N; ++n) sum[n] += d * load(x[n] + j * LANE);
+// LANE entries of one row: to[n] += sum over one tile of dy x, both in the features layout.
+inline void dot_products(const Vec (&dy)[PART], const float* x, const int32_t* column,
+                         float* const* to) {
+  Vec sum[LANE];
+  for (int n = 0; n < LANE; ++n) {
+    const float* from = x + int64_t(column[n]) * TILE;
+    sum[n] = dy[0] * load(from);
+    for (int j = 1; j < PART; ++j) sum[n] += dy[j] * load(from + j * LANE);
   }
-  if constexpr (N == LANE) {
-    transpose(sum);
-    Vec total = sum[0];
-    for (int n = 1; n < N; ++n) total += sum[n];
-    for (int n = 0; n < N; ++n) *to[n] += total[n];
-  } else {
-    for (int n = 0; n < N; ++n) {
-      float total = 0;
-      for (int i = 0; i < LANE; ++i) total += sum[n][i];
-      *to[n] += total;
-    }
-  }
+  const Vec total = sums_of_lanes(sum);
+  if (to[LANE - 1] == to[0] + LANE - 1)
+    store(to[0], load(to[0]) + total);
+  else
+    for (int n = 0; n < LANE; ++n) *to[n] += total[n];
 }
 
 void row_of_entries(const Pattern& s, int64_t first, int64_t last, const float* dy, const float* x,
                     float* out) {
   for (int r = 0; r < s.br; ++r) {
-    const float* from[LANE];
-    float* to[LANE];
+    Vec d[PART];
+    for (int j = 0; j < PART; ++j) d[j] = load(dy + r * TILE + j * LANE);
+    int32_t column[LANE] = {};
+    float *to[LANE], spare;
     int n = 0;
     for (int64_t k = first; k < last; ++k)
       for (int c = 0; c < s.bc; ++c) {
-        from[n] = x + (int64_t(s.col_index[k]) * s.bc + c) * TILE;
+        column[n] = s.col_index[k] * s.bc + c;
         to[n] = out + (k * s.br + r) * s.bc + c;
         if (++n == LANE) {
-          dot_products<LANE>(dy + r * TILE, from, to);
+          dot_products(d, x, column, to);
           n = 0;
         }
       }
-    for (int i = 0; i < n; ++i) dot_products<1>(dy + r * TILE, from + i, to + i);
+    if (!n) continue;
+    for (int i = n; i < LANE; ++i) to[i] = &spare;  // repeats of valid columns, thrown away
+    spare = 0;
+    dot_products(d, x, column, to);
   }
 }
 

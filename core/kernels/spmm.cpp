@@ -21,7 +21,9 @@ template <int ROW, int WIDE, int BC>
 inline void multiply_rows(const Pattern& s, const float* values, int64_t first, int64_t last, int r0,
                           const float* x, float* y) {
   const int bc = BC ? BC : s.bc;
-  Vec sum[ROW][WIDE] = {};
+  Vec sum[ROW][WIDE];
+  for (int r = 0; r < ROW; ++r)
+    for (int j = 0; j < WIDE; ++j) sum[r][j] = load(y + r * TILE + j * LANE);
   for (int64_t k = first; k < last; ++k) {
     const float* from = x + int64_t(s.col_index[k]) * bc * TILE;
     const float* weight = values + (k * s.br + r0) * bc;
@@ -56,7 +58,10 @@ inline void multiply_row_of_one(const Pattern& s, const float* values, int64_t f
       const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
       for (int j = 0; j < WIDE; ++j) even[j] += spread(values[k]) * load(x0 + j * LANE);
     }
-    for (int j = 0; j < WIDE; ++j) store(y + (part + j) * LANE, even[j] + odd[j]);
+    for (int j = 0; j < WIDE; ++j) {
+      float* to = y + (part + j) * LANE;
+      store(to, load(to) + (even[j] + odd[j]));
+    }
   }
 }
 
@@ -71,9 +76,8 @@ inline void multiply_wide(const Pattern& s, const float* values, int64_t first, 
 }
 
 template <int BC>
-void multiply_block_row(const Pattern& s, const float* values, int64_t i, const float* x,
-                        float* y) {
-  const int64_t first = s.row_ptr[i], last = s.row_ptr[i + 1];
+void multiply_block_row(const Pattern& s, const float* values, int64_t i, int64_t first,
+                        int64_t last, const float* x, float* y) {
   y += i * s.br * TILE;
   if (BC == 1 && s.br == 1) return multiply_row_of_one(s, values, first, last, x, y);
   constexpr int MOST = LANE == 16 ? 8 : 4;
@@ -95,6 +99,26 @@ int32_t check(const Pattern& s) {
   return outside ? BAD_INDEX : OK;
 }
 
+// Small blocks read their inputs so often that these should lie in the first-level cache, and so
+// the columns are taken in chunks: blocks edge[c][i] to edge[c + 1][i] of block row i are the share
+// of chunk c. The last chunk takes whatever is left, so the order inside a row is not assumed.
+std::vector<std::vector<int32_t>> chunk_edges(const Pattern& s) {
+  std::vector<std::vector<int32_t>> edge;
+  edge.emplace_back(s.row_ptr, s.row_ptr + s.n_row);
+  // 96 features of a tile take 24 KB; a row should find some sixteen live ones in a chunk.
+  const int64_t sparse = s.n_block ? 16 * s.n_row * s.n_col / s.n_block : 0;
+  const int64_t chunk = s.br >= 4 ? s.n_col : (sparse > 96 ? sparse : 96) / s.bc + 1;
+  for (int64_t c = chunk; c < s.n_col; c += chunk) {
+    edge.push_back(edge.back());
+    for (int64_t i = 0; i < s.n_row; ++i) {
+      int32_t& k = edge.back()[i];
+      while (k < s.row_ptr[i + 1] && s.col_index[k] < c) ++k;
+    }
+  }
+  edge.emplace_back(s.row_ptr + 1, s.row_ptr + s.n_row + 1);
+  return edge;
+}
+
 }  // namespace
 
 extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
@@ -112,6 +136,7 @@ extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch,
   const int64_t n_tile = (batch + TILE - 1) / TILE;
   // A batch of few tiles is also cut by rows, so that every thread has work.
   const int64_t n_cut = n_tile >= n_thread ? 1 : n_row < n_thread ? n_row : n_thread;
+  const auto edge = chunk_edges(s);
   parallel_for(n_tile * n_cut, n_thread, [&](int64_t task) {
     const int64_t tile = task / n_cut, cut = task % n_cut;
     const int64_t first = n_row * cut / n_cut, last = n_row * (cut + 1) / n_cut;
@@ -119,7 +144,10 @@ extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch,
     const Scratch scratch((n_col * bc + n_row * br) * TILE);
     float *in = scratch.get(), *out = in + n_col * bc * TILE;
     pack_features(x + tile * TILE * x_stride, x_stride, n_sample, cols, n_col * bc, in);
-    for (int64_t i = first; i < last; ++i) multiply(s, values, i, in, out);
+    std::memset(out + first * br * TILE, 0, (last - first) * br * TILE * sizeof(float));
+    for (size_t c = 0; c + 1 < edge.size(); ++c)
+      for (int64_t i = first; i < last; ++i)
+        if (edge[c][i] < edge[c + 1][i]) multiply(s, values, i, edge[c][i], edge[c + 1][i], in, out);
     const int64_t end = last * br < rows ? last * br : rows;
     unpack_features(out, first * br, end, n_sample, y + tile * TILE * rows, rows);
   });

@@ -32,7 +32,7 @@ typedef Quad QuadAny __attribute__((aligned(4), may_alias));
 
 inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<VecAny*>(p) = v; }
-inline Vec spread(float a) { return Vec{} + a; }
+inline Vec spread(float a) { return a - Vec{}; }  // "+" would cost an addition: 0 + -0 is 0
 
 // Errors that a kernel can report; Python turns them into exceptions.
 enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2 };
@@ -52,6 +52,21 @@ inline void transpose(Vec (&a)[LANE]) {
     }
     for (int i = 0; i < LANE; ++i) a[i] = b[i];
   }
+}
+
+// Lane i of the result is the sum over the lanes of a[i]: a tree that halves the vectors each time.
+template <int HALF = LANE / 2>
+inline Vec sums_of_lanes(Vec (&a)[LANE]) {
+  // Lanes with bit HALF go to the second entry of a pair, the others to the first.
+  IVec own, other;
+  for (int l = 0; l < LANE; ++l) {
+    own[l] = l & HALF ? l + LANE : l;
+    other[l] = l & HALF ? l - HALF + LANE : l + HALF;
+  }
+  for (int i = 0; i < HALF; ++i)
+    a[i] = __builtin_shuffle(a[i], a[i + HALF], own) + __builtin_shuffle(a[i], a[i + HALF], other);
+  if constexpr (HALF > 1) return sums_of_lanes<HALF / 2>(a);
+  return a[0];
 }
 
 // Scratch memory that outlives a call: fresh pages cost more than the packing they hold.

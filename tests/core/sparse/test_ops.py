@@ -5,13 +5,23 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from core.errors import DtypeError, PatternError, ShapeError
-from core.sparse import BlockPattern, matmul
+from core.kernels.call import kernels
+from core.sparse import BlockPattern, matmul, ops
 from core.sparse.pattern import transposed_order
 
 BLOCKS = [(1, 1), (4, 4), (8, 8), (16, 16), (2, 3), (16, 1), (1, 8)]
 # Componentwise |error| <= UNIT_ERROR[dtype] * (k + 2) * (|a| |b|), k the reduction length: holds
 # for any order of summation (Higham 2002, section 3.1), with room for the final rounding.
 UNIT_ERROR = {torch.float32: 2.0**-24, torch.float64: 2.0**-53, torch.bfloat16: 2.0**-8}
+
+
+@pytest.fixture(params=["kernels", "torch"], autouse=True)
+def route(request, monkeypatch):
+    """Every test of this file runs on the compiled kernels and on plain torch."""
+    if request.param == "torch":
+        monkeypatch.setattr(ops, "kernels_for", lambda a, b: None)
+    elif kernels() is None:
+        pytest.skip("no compiled kernels here: no C++ compiler, or TESSERA_KERNELS=torch")
 
 
 def reference_dense(values, pattern):
@@ -121,11 +131,11 @@ def op_calls(requires_grad):
     x = torch.randn(3, 10, generator=g, requires_grad=requires_grad)
     dy = torch.randn(3, 9, generator=g, requires_grad=requires_grad)
     v = torch.randn(p.n_block, 4, 4, generator=g, requires_grad=requires_grad)
-    ops = torch.ops.core
+    named = torch.ops.core
     return [
-        (ops.spmm.default, (x, v, p.row_ptr, p.col_index, p.row_index, 9)),
-        (ops.spmm_t.default, (dy, v, p.col_ptr, p.row_index_t, p.order_t, 10)),
-        (ops.sddmm.default, (dy, x, p.row_index, p.col_index, 4, 4)),
+        (named.spmm.default, (x, v, p.row_ptr, p.col_index, p.row_index, 9)),
+        (named.spmm_t.default, (dy, v, p.col_ptr, p.row_index_t, p.order_t, 10)),
+        (named.sddmm.default, (dy, x, p.row_index, p.col_index, 4, 4)),
     ]
 
 

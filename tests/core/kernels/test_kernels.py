@@ -1,0 +1,169 @@
+"""The compiled kernels: instruction sets, threads, forks, bad indices, and life without them."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from core.errors import ConfigError, IndexRangeError, PatternError
+from core.kernels import call, library
+from core.kernels.load import LEVELS, chosen_level
+from core.sparse import BlockPattern, routes
+
+# Two sums of k terms in different orders differ by at most 2 k u (|a| |b|), u = 2^-24.
+UNIT_ERROR = 2.0**-24
+
+pytestmark = pytest.mark.skipif(
+    call.kernels() is None, reason="no compiled kernels: no C++ compiler, or TESSERA_KERNELS=torch"
+)
+
+
+def fitting_levels():
+    names = list(LEVELS)
+    best = chosen_level()
+    return names[names.index(best) :] if best else []
+
+
+def problem(block, batch, shape=(75, 141), density=0.4):
+    g = torch.Generator().manual_seed(1)
+    p = BlockPattern.random(shape, block, density, g)
+    values = torch.randn(p.n_block, *block, generator=g)
+    x = torch.randn(batch, shape[1], generator=g)
+    dy = torch.randn(batch, shape[0], generator=g)
+    return p, values, x, dy
+
+
+def products(kernels, p, values, x, dy):
+    transposed = call.transpose_blocks(kernels, values, p.order_t)
+    return (
+        call.spmm(kernels, x, values, p.row_ptr, p.col_index, p.shape[0]),
+        call.spmm(kernels, dy, transposed, p.col_ptr, p.row_index_t, p.shape[1]),
+        call.sddmm(kernels, dy, x, p.row_index, p.col_index, *p.block),
+    )
+
+
+@pytest.mark.parametrize("level", fitting_levels())
+def test_every_instruction_set_agrees_with_plain_torch(level):
+    kernels = call.Kernels(library(level))
+    for block in [(1, 1), (4, 4), (8, 8), (16, 16), (12, 20), (5, 3), (16, 1), (1, 16), (2, 2)]:
+        for batch in (1, 64, 131):
+            p, values, x, dy = problem(block, batch)
+            got = products(kernels, p, values, x, dy)
+            index = p.row_index, p.col_index
+            want = (
+                routes.spmm(x, values, *index, p.grid[0])[:, :75],
+                dy @ routes.expand(values, *index, p.grid)[:75, :141],
+                routes.sddmm(dy, x, *index, block),
+            )
+            size = (
+                routes.spmm(x.abs(), values.abs(), *index, p.grid[0])[:, :75],
+                dy.abs() @ routes.expand(values.abs(), *index, p.grid)[:75, :141],
+                routes.sddmm(dy.abs(), x.abs(), *index, block),
+            )
+            for a, b, s, k in zip(got, want, size, (141, 75, batch), strict=True):
+                assert ((a - b).abs() <= 2 * k * UNIT_ERROR * s).all(), (block, batch)
+
+
+@pytest.mark.parametrize("block", [(1, 1), (8, 8)])
+@pytest.mark.parametrize("batch", [30, 200])
+def test_threads_do_not_change_a_bit(block, batch):
+    before = torch.get_num_threads()
+    arguments = problem(block, batch)
+    try:
+        results = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            results.append(products(call.kernels(), *arguments))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_row_strides_are_taken_as_they_are():
+    p, values, x, _ = problem((4, 4), 70)
+    wide = torch.zeros(140, 200)
+    wide[::2, :141] = x
+    args = values, p.row_ptr, p.col_index, 75
+    got = call.spmm(call.kernels(), wide[::2, :141], *args)
+    assert torch.equal(got, call.spmm(call.kernels(), x, *args))
+    expanded = x[:1].expand(70, 141)
+    got = call.spmm(call.kernels(), expanded, *args)
+    assert torch.equal(got, call.spmm(call.kernels(), expanded.contiguous(), *args))
+
+
+def test_order_inside_a_row_is_free():
+    p, values, x, _ = problem((1, 1), 70)
+    flip = torch.cat([torch.arange(int(b) - 1, int(a) - 1, -1)
+                      for a, b in zip(p.row_ptr[:-1], p.row_ptr[1:], strict=True)])  # fmt: skip
+    want = call.spmm(call.kernels(), x, values, p.row_ptr, p.col_index, 75)
+    got = call.spmm(call.kernels(), x, values[flip], p.row_ptr, p.col_index[flip], 75)
+    size = call.spmm(call.kernels(), x.abs(), values.abs(), p.row_ptr, p.col_index, 75)
+    assert ((got - want).abs() <= 2 * 141 * UNIT_ERROR * size).all()
+
+
+def test_bad_indices_are_errors_not_crashes():
+    p, values, x, dy = problem((4, 4), 3)
+    k, far = call.kernels(), p.col_index + 30
+    match = r"core::spmm: a block index points outside the matrix; pass the tensors of one Block"
+    with pytest.raises(IndexRangeError, match=match):
+        call.spmm(k, x, values, p.row_ptr, far, 75)
+    with pytest.raises(IndexRangeError, match=match):
+        call.spmm(k, x, values, p.row_ptr, p.col_index - 30, 75)
+    with pytest.raises(PatternError, match=r"core::spmm: block rows do not ascend from 0"):
+        call.spmm(k, x, values, p.row_ptr + 1, p.col_index, 75)
+    with pytest.raises(PatternError, match=r"core::spmm: block rows do not ascend from 0"):
+        call.spmm(k, x, values, p.row_ptr.flip(0), p.col_index, 75)
+    with pytest.raises(IndexRangeError, match=r"core::sddmm: a block index points outside"):
+        call.sddmm(k, dy, x, p.row_index, far, 4, 4)
+    with pytest.raises(IndexRangeError, match=r"core::spmm_t: a block index points outside"):
+        call.transpose_blocks(k, values, p.order_t + 1)
+
+
+def _forward_in_child(queue):
+    p, values, x, dy = problem((8, 8), 200)
+    queue.put([t.double().sum().item() for t in products(call.kernels(), p, values, x, dy)])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_works_after_a_fork():
+    _ = products(call.kernels(), *problem((8, 8), 200))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_forward_in_child, args=(queue,))
+    child.start()
+    got = queue.get(timeout=60)
+    child.join(timeout=60)
+    want = [t.double().sum().item() for t in products(call.kernels(), *problem((8, 8), 200))]
+    assert got == want
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on():
+    code = (
+        "import torch, core; g = torch.Generator().manual_seed(0)\n"
+        "layer = core.build_linear(8, 8, core.LayerSpec(0.5, 4), generator=g)\n"
+        "layer(torch.ones(2, 8)); print(layer(torch.ones(2, 8)).shape)"
+    )
+    result = run_python(code, CXX="no-such-compiler", PATH="/nonexistent")
+    assert result.stdout.strip() == "torch.Size([2, 8])"
+    assert result.stderr.count("no C++ compiler found (g++, c++ or $CXX)") == 1
+    quiet = run_python(code, TESSERA_KERNELS="torch")
+    assert quiet.stdout == result.stdout
+    assert quiet.stderr == ""
+
+
+def test_unknown_choice_is_refused(monkeypatch):
+    monkeypatch.setenv("TESSERA_KERNELS", "avx9")
+    with pytest.raises(ConfigError, match=r"must be auto, torch or one of .* got 'avx9'; unset"):
+        chosen_level()
