@@ -16,12 +16,21 @@ from torch import Tensor
 
 from core.errors import IndexRangeError, PatternError
 from core.kernels.load import library
+from core.precision.formats import Format
 
-_P, _L, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_P, _L, _I, _F, _U = (
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int32,
+    ctypes.c_float,
+    ctypes.c_uint32,
+)
 _ARGUMENTS = {
     "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _L, _I],
     "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I],
+    "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
+    "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }
 
 
@@ -95,6 +104,31 @@ def sddmm(
         br, bc, out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     _raise_for(status, "sddmm")
+    return out
+
+
+def segment_sum(kernels: Kernels, x: Tensor, index: Tensor, n_segment: int) -> Tensor | None:
+    """Return the sums, float32 [n_segment, feature], or None if an index lies outside."""
+    x, index = _rows(x), index.contiguous()
+    out = x.new_empty(n_segment, x.shape[1])
+    status = kernels.segment_sum(
+        x.data_ptr(), x.stride(0), index.data_ptr(), x.shape[0], x.shape[1],
+        out.data_ptr(), n_segment, torch.get_num_threads(),
+    )  # fmt: skip
+    return None if status else out
+
+
+def round_to(
+    kernels: Kernels, x: Tensor, format: Format, seed: tuple[int, int] | None = None
+) -> Tensor:
+    """Return float32 `x` rounded to a float format or integers; at random where a seed is given."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    kernels.round(
+        x.data_ptr(), out.data_ptr(), x.numel(), format.n_exponent, format.n_mantissa,
+        format.max_value, format.overflow == "saturate", seed is not None, *(seed or (0, 0)),
+        torch.get_num_threads(),
+    )  # fmt: skip
     return out
 
 

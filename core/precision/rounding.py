@@ -9,6 +9,8 @@ from torch import Tensor
 
 from core.checks import check_dtype
 from core.errors import FormatError
+from core.kernels import call
+from core.kernels.call import kernels_for
 from core.precision.formats import Format, format_named
 
 Rounding = Literal["nearest", "stochastic"]
@@ -66,6 +68,12 @@ def round_to_format(
         return torch.where(x.isnan(), x, torch.where(x >= 0, 1.0, -1.0).to(x.dtype))
     if x.dtype == format.dtype and format.name != "tf32":
         return x.clone()
+    seed = None
+    if rounding == "stochastic":
+        first, second = torch.randint(0, 1 << 32, (2,), generator=generator).tolist()
+        seed = (first, second)
+    if (kernels := kernels_for(x, x)) is not None:
+        return call.round_to(kernels, x, format, seed)
     wide = x.double()
     spacing: Tensor | float = 1.0
     if format.kind == "float":
@@ -73,20 +81,31 @@ def round_to_format(
         exponent = exponent.clamp(min=format.min_exponent) - format.n_mantissa
         spacing = _power_of_two(exponent)
     count = wide / spacing
-    if rounding == "nearest":
+    if seed is None:
         count = count.round()
     else:
-        draw = torch.rand(x.shape, generator=generator, dtype=torch.float64, device=x.device)
-        lower = count.floor()
-        count = lower + (draw < count - lower)
+        # Away from zero if the draw lies below the share of the spacing that would be lost.
+        lower = count.abs().floor()
+        count = (lower + (_draws(x, *seed) < count.abs() - lower)).copysign(count)
     out = torch.where(wide.isfinite(), count * spacing, wide)
     limit = format.max_value
     if format.overflow == "saturate":
         out = out.clamp(-limit, limit)
     else:
         out = torch.where(out.abs() > limit, torch.copysign(torch.tensor(torch.inf), out), out)
-    # A draw that lands on zero keeps the sign of x, as the cast to nearest does.
-    return torch.copysign(out, wide).to(x.dtype) if format.kind == "float" else out.to(x.dtype)
+    # A float that rounds to zero keeps its sign; integers have no negative zero.
+    out = torch.copysign(out, wide) if format.kind == "float" else out + 0.0
+    return out.to(x.dtype)
+
+
+def _draws(x: Tensor, seed0: int, seed1: int) -> Tensor:
+    """Return uniform float64 draws in [0, 1) in steps of 2**-24, as core/kernels/round.cpp does."""
+    low = 0xFFFFFFFF
+    h = torch.arange(x.numel(), device=x.device).view(x.shape)
+    h = (h * 0x9E3779B1 + seed0) & low
+    h = ((h ^ (h >> 16)) * 0x85EBCA6B) & low
+    h = ((h ^ (h >> 13) ^ seed1) * 0xC2B2AE35) & low
+    return ((h ^ (h >> 16)) >> 8).double() * 2.0**-24
 
 
 def _power_of_two(exponent: Tensor) -> Tensor:

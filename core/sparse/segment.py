@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from core.checks import check_dtype, check_index, check_shape
+from core.kernels import call
+from core.kernels.call import kernels_for
 
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
 _LIBRARY.define("segment_sum(Tensor x, Tensor index, int n_segment) -> Tensor")
@@ -39,6 +41,10 @@ def segment_sum(x: Tensor, index: Tensor, n_segment: int) -> Tensor:
 
 def _segment_sum(x: Tensor, index: Tensor, n_segment: int) -> Tensor:
     _check(x, index)
+    if (kernels := kernels_for(x, x)) is not None:
+        out = call.segment_sum(kernels, x, index, n_segment)
+        if out is not None:
+            return out
     if index.device.type == "cpu":  # reading the index back would stall an accelerator
         check_index("segment_sum", "index", index, n_segment, "segment")
     return x.new_zeros(n_segment, x.shape[1]).index_add_(0, index, x)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from core.errors import DtypeError, FormatError
-from core.precision import FORMATS, round_to_format
+from core.kernels.call import kernels
+from core.precision import FORMATS, round_to_format, rounding
 
 FLOATS_8 = ["fp8_e4m3", "fp8_e5m2"]
 NUMPY_TYPE = {
@@ -15,6 +16,15 @@ NUMPY_TYPE = {
     "fp8_e4m3": ml_dtypes.float8_e4m3fn,
     "fp8_e5m2": ml_dtypes.float8_e5m2,
 }
+
+
+@pytest.fixture(params=["kernels", "torch"], autouse=True)
+def route(request, monkeypatch):
+    """Every test of this file runs on the compiled kernels and on plain torch."""
+    if request.param == "torch":
+        monkeypatch.setattr(rounding, "kernels_for", lambda a, b: None)
+    elif kernels() is None:
+        pytest.skip("no compiled kernels here: no C++ compiler, or TESSERA_KERNELS=torch")
 
 
 def codes_of(name):
@@ -146,6 +156,20 @@ def test_stochastic_rounding_leaves_held_values_and_repeats_with_its_seed():
         for _ in range(2)
     )
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rule", ["nearest", "stochastic"])
+@pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("fp64", "fp32", "binary")])
+def test_kernels_and_torch_agree_bit_for_bit(name, rule, monkeypatch):
+    x = random_bits(1 << 16, torch.Generator().manual_seed(6))
+    x = torch.cat([x, torch.randn(1 << 12), torch.randn(1 << 12) * 1e-3, torch.zeros(3)])
+    got = []
+    for known in (kernels(), None):
+        monkeypatch.setattr(rounding, "kernels_for", lambda a, b, known=known: known)
+        g = torch.Generator().manual_seed(7)
+        got.append(round_to_format(x, name, rounding=rule, generator=g))
+    same = (bits(got[0]) == bits(got[1])) | (got[0].isnan() & got[1].isnan())
+    assert same.all(), (x[~same][:4], got[0][~same][:4], got[1][~same][:4])
 
 
 def test_clear_errors():

@@ -4,14 +4,24 @@ import pytest
 import torch
 
 from core.errors import DtypeError, IndexRangeError, ShapeError
-from core.sparse import segment_sum
+from core.kernels.call import kernels
+from core.sparse import segment, segment_sum
 
 # A sum of n float32 terms in any order: |error| <= n * 2^-24 * sum |x| (Higham 2002, section 4.2).
 UNIT_ERROR = 2.0**-24
 
 
+@pytest.fixture(params=["kernels", "torch"], autouse=True)
+def route(request, monkeypatch):
+    """Every test of this file runs on the compiled kernels and on plain torch."""
+    if request.param == "torch":
+        monkeypatch.setattr(segment, "kernels_for", lambda a, b: None)
+    elif kernels() is None:
+        pytest.skip("no compiled kernels here: no C++ compiler, or TESSERA_KERNELS=torch")
+
+
 @pytest.mark.parametrize("order", ["sorted", "unsorted"])
-@pytest.mark.parametrize("n_feature", [1, 16, 37, 128])
+@pytest.mark.parametrize("n_feature", [1, 16, 37, 300])
 def test_equals_a_loop_also_with_empty_segments(order, n_feature):
     g = torch.Generator().manual_seed(1)
     index = torch.randint(1, 20, (200,), generator=g)
