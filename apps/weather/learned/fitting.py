@@ -34,7 +34,7 @@ class NetworkConfig(Config):
 
     width: int = 96
     n_hidden: int = 2
-    n_epoch: int = 40
+    n_epoch: int = 50
     batch: int = 256
     learning_rate: float = 1.5e-2
     weight_decay: float = 1e-5
