@@ -9,6 +9,9 @@ exchange, the workers' entry for each block, and the start of the whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from hw.formats import FORMAT_BYTE
@@ -34,9 +37,37 @@ SERIAL = (1, 2, 4, 8, 16, 32, 64)
 N_SPLIT = 36
 
 
+@dataclass(frozen=True)
+class DensePlan:
+    """How a dense product is spread: `p_batch` x `p_m` x `p_n` x `p_k` tiles, shares balanced.
+
+    ``m`` belongs to the held operand, ``n`` to the one whose columns stream (exchanged when
+    `swapped`). Each tile's columns pass in steps of `step_column`, the last step taking the rest.
+    """
+
+    swapped: bool
+    p_batch: int
+    p_m: int
+    p_n: int
+    p_k: int
+    step_column: int
+    n_step: int
+
+    def __str__(self) -> str:
+        text = f"split m {self.p_m}, n {self.p_n}, k {self.p_k}"
+        text += f", batch {self.p_batch}" if self.p_batch > 1 else ""
+        text += f", {self.n_step} serial steps" if self.n_step > 1 else ""
+        return text + (", operands swapped" if self.swapped else "")
+
+
 def plan_contraction(item: Contraction, machine: TileMachine) -> ItemCost:
     """Return the cost of the quickest spread of a dense product that fits."""
-    best: tuple[float, Candidates, int, bool, bool, str] | None = None
+    return choose_dense(item, machine)[1]
+
+
+def choose_dense(item: Contraction, machine: TileMachine) -> tuple[DensePlan, ItemCost]:
+    """Return the quickest spread of a dense product that fits, and its cost."""
+    best: tuple[float, Candidates, int, bool, bool, DensePlan] | None = None
     for swapped in (False, True):
         held, other = (item.n, item.m) if swapped else (item.m, item.n)
         if held < min(other, HELD_LEAST):
@@ -45,73 +76,80 @@ def plan_contraction(item: Contraction, machine: TileMachine) -> ItemCost:
         winner, fits, memory_binds = candidates.choose()
         rank = candidates.cycles()[winner] + (0.0 if fits else np.inf)
         if best is None or rank < best[0]:
-            b, m, n, k, s = (int(a[winner]) for a in splits)
-            text = f"split m {m}, n {n}, k {k}"
-            text += f", batch {b}" if b > 1 else ""
-            text += f", {s} serial steps" if s > 1 else ""
-            text += ", operands swapped" if swapped else ""
-            best = (rank, candidates, winner, fits, memory_binds, text)
+            plan = DensePlan(swapped, *(int(a[winner]) for a in splits))
+            best = (rank, candidates, winner, fits, memory_binds, plan)
     assert best is not None
-    _, candidates, winner, fits, memory_binds, text = best
-    text += substitutes(machine, item.a_format, item.b_format, item.out_format)
-    return candidates.item_cost(
+    _, candidates, winner, fits, memory_binds, plan = best
+    text = str(plan) + substitutes(machine, item.a_format, item.b_format, item.out_format)
+    return plan, candidates.item_cost(
         winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds
     )
 
 
 def dense_candidates(
     item: Contraction, machine: TileMachine, *, swapped: bool
-) -> tuple[Candidates, tuple[Array, Array, Array, Array, Array]]:
-    """Return all candidate spreads and their splits (batch, m, n, k, serial).
+) -> tuple[Candidates, tuple[Array, Array, Array, Array, Array, Array]]:
+    """Return all candidate spreads and what a `DensePlan` holds of each.
 
-    `swapped` streams the columns of A through blocks of B instead.
+    `swapped` streams the columns of A through blocks of B instead. Charged is the tile with the
+    largest share. What several tiles need is held in equal pieces among them.
     """
     m, n = (item.n, item.m) if swapped else (item.m, item.n)
     a_format = item.b_format if swapped else item.a_format
     b_format = item.a_format if swapped else item.b_format
     k, batch = item.k, item.batch
-    splits = _splits(batch, m, n, k, machine.n_tile)
-    p_batch, p_m, p_n, p_k, serial = splits
+    p_batch, p_m, p_n, p_k, serial = _splits(batch, m, n, k, machine.n_tile)
     format = compute_format(machine, item.a_format, item.b_format)
     a_byte, b_byte = stored_byte(machine, a_format), stored_byte(machine, b_format)
     partial_byte = stored_byte(machine, format)
 
     batch_l = np.ceil(batch / p_batch)
-    m_l, k_l = np.ceil(m / p_m), np.ceil(k / p_k)
-    n_l = np.ceil(np.ceil(n / p_n) / serial)
+    m_l, k_l, column = np.ceil(m / p_m), np.ceil(k / p_k), np.ceil(n / p_n)
+    n_l = np.ceil(column / serial)
+    n_full, rest = np.floor(column / n_l), column % n_l
+    n_step = n_full + (rest > 0)
     n_tile = p_batch * p_m * p_n * p_k
+
+    def over_steps(of_columns: Callable[[Array], Array]) -> Array:
+        total: Array = n_full * of_columns(n_l) + np.where(rest > 0, of_columns(rest), 0.0)
+        return total
+
+    def reduced(columns: Array) -> Array:
+        """Return the results whose partial sums one tile adds up."""
+        share: Array = np.ceil(batch_l * m_l * columns / p_k)
+        return share
 
     c = Candidates(machine, p_m.size)
     c.n_tile = n_tile
-    a_tile = batch_l * m_l * k_l * a_byte
-    b_tile = batch_l * n_l * k_l * b_byte
-    out_tile = batch_l * m_l * n_l * partial_byte
+    vertex = vertex_cycles(machine)
     c.compute("start", machine.product_start_cycle, part="launch")
     c.exchange(
         "weights to the tiles",
-        a_tile * (1 - 1 / p_n),
+        received(batch_l * m_l * k_l, p_n) * a_byte,
         batch * m * k * a_byte * (p_n - 1),
         shared=p_n % 2 == 0,
     )
     c.exchange(
         "inputs to the tiles",
-        serial * b_tile * (1 - 1 / p_m),
+        over_steps(lambda columns: received(batch_l * k_l * columns, p_m)) * b_byte,
         batch * n * k * b_byte * (p_m - 1),
         shared=p_m % 2 == 0,
-        n_phase=serial,
+        n_phase=n_step,
     )
+    width = machine.load_interleaved_byte_per_cycle
     c.compute(
         "arrange the inputs",
-        serial * (vertex_cycles(machine) + b_tile / machine.load_interleaved_byte_per_cycle),
-        local_byte=2 * b_tile * n_tile,
+        over_steps(lambda columns: vertex + batch_l * k_l * columns * b_byte / width),
+        local_byte=2 * batch_l * k_l * column * b_byte * n_tile,
         part="move",
     )
-    cycles = serial * batch_l * matrix_cycles(machine, format, m_l, k_l, n_l)
     traffic = machine.load_interleaved_byte_per_cycle + machine.store_byte_per_cycle
     mac = batch * m * k * n
     c.compute(
         "products",
-        serial * vertex_cycles(machine) + cycles,
+        over_steps(
+            lambda columns: vertex + batch_l * matrix_cycles(machine, format, m_l, k_l, columns)
+        ),
         local_byte=mac / machine.mac_per_cycle[format] * traffic,
         pj=mac * machine.mac_pj[format],
     )
@@ -119,32 +157,40 @@ def dense_candidates(
     n_out = batch * m * n
     c.exchange(
         "partial sums",
-        serial * out_tile * (1 - 1 / p_k),
+        over_steps(reduced) * (p_k - 1) * partial_byte,
         n_out * partial_byte * (p_k - 1),
-        n_phase=serial,
-        n_fragment=p_k,
+        n_phase=n_step,
+        n_fragment=p_k - 1,
     )
+    width = machine.load_byte_per_cycle
     c.compute(
         "reduction",
         np.where(
             reduces,
-            serial * (out_tile / machine.load_byte_per_cycle + vertex_cycles(machine)),
+            over_steps(lambda columns: vertex + reduced(columns) * p_k * partial_byte / width),
             0.0,
         ),
         local_byte=np.where(reduces, n_out * partial_byte * (p_k + 1), 0.0),
         pj=n_out * (p_k - 1) * machine.vector_pj[format],
     )
-    result_tile = out_tile / p_k
     c.compute(
         "arrange the result",
-        serial * (vertex_cycles(machine) + result_tile / machine.load_byte_per_cycle),
+        over_steps(lambda columns: vertex + reduced(columns) * partial_byte / width),
         local_byte=2 * n_out * partial_byte,
         part="move",
     )
+    a_tile, b_tile = batch_l * m_l * k_l * a_byte, batch_l * k_l * n_l * b_byte
+    out_tile = batch_l * m_l * n_l * partial_byte
     c.temporary_byte = (
         np.where(p_n > 1, a_tile, 0.0) + np.where(p_m > 1, b_tile, 0.0) + out_tile * (1 + reduces)
     )
-    return c, splits
+    return c, (p_batch, p_m, p_n, p_k, n_l, n_step)
+
+
+def received(n_entry: Array, n_holder: Array) -> Array:
+    """Return the entries that the tile with the smallest piece of a shared block receives."""
+    missing: Array = n_entry - np.floor(n_entry / n_holder)
+    return missing
 
 
 def vertex_cycles(machine: TileMachine) -> float:

@@ -97,17 +97,12 @@ class Candidates:
             How often sync and exchange are repeated (serial splits).
         """
         tile_byte, shared = self._full(tile_byte), self._full(shared)
-        machine = self.machine
         happens = tile_byte > 0
         n_phase = np.where(happens, self._full(n_phase), 0.0)
-        width = machine.exchange_byte_per_cycle
-        pair = machine.exchange_pair_byte_per_cycle
-        cycles = tile_byte * ((1 - shared) / width + shared / pair)
-        cycles = cycles + n_phase * self._full(n_fragment) * machine.exchange_fragment_cycle
+        cycles = exchange_cycles(self.machine, tile_byte, shared, n_phase * self._full(n_fragment))
         zero = np.zeros(self.n)
-        self.phases.append(
-            Phase(f"sync before {label}", "sync", "sync", n_phase * machine.sync_cycle, zero)
-        )
+        sync = n_phase * self.machine.sync_cycle
+        self.phases.append(Phase(f"sync before {label}", "sync", "sync", sync, zero))
         delivered = np.where(happens, self._full(total_byte), 0.0)
         self.phases.append(Phase(label, "exchange", "exchange", cycles, delivered))
 
@@ -192,3 +187,13 @@ class Candidates:
 
     def _full(self, values: ArrayLike) -> Array:
         return np.broadcast_to(np.asarray(values, dtype=np.float64), (self.n,))
+
+
+def exchange_cycles(
+    machine: TileMachine, tile_byte: Array, shared: Array, n_fragment: Array
+) -> Array:
+    """Return the cycles in which a tile receives bytes in `n_fragment` separate pieces."""
+    per_byte = (1 - shared) / machine.exchange_byte_per_cycle
+    per_byte = per_byte + shared / machine.exchange_pair_byte_per_cycle
+    cycles: Array = tile_byte * per_byte + n_fragment * machine.exchange_fragment_cycle
+    return cycles

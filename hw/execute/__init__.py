@@ -1,0 +1,6 @@
+"""Planned products, run tile by tile: the proof that a plan computes, and moves what it says."""
+
+from hw.execute.door import execute
+from hw.execute.ledger import Execution
+
+__all__ = ["Execution", "execute"]
