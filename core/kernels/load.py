@@ -25,7 +25,15 @@ from pathlib import Path
 from core.errors import ConfigError
 
 _SOURCE = Path(__file__).resolve().parent
-_COMMON = ("-O3", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+_COMMON = (
+    "-O3",
+    "-std=c++17",
+    "-ffp-contract=fast",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
 #: Instruction sets, best first: the processor flags each needs, and the compiler's words for them.
 LEVELS: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
     "avx512bf16": (

@@ -38,12 +38,15 @@ inline uint32_t draw(uint32_t i, uint32_t seed0, uint32_t seed1) {
   return h >> 8;
 }
 
-template <bool STOCHASTIC>
+// A template argument for each decision that all entries share: no branch is left in the loop.
+enum Kind { RANGE_OF_FP32, NARROW_FLOAT, INTEGER };
+
+template <Kind KIND, bool STOCHASTIC>
 inline float round_one(float x, const Rule& rule, uint32_t random) {
   const uint32_t sign = bits_of(x) & 0x80000000u, size = bits_of(x) & 0x7FFFFFFFu;
   const bool is_finite = size < 0x7F800000u;
   float out;
-  if (rule.n_exponent == 8) {
+  if constexpr (KIND == RANGE_OF_FP32) {
     // The exponents of float32 itself: the tail of the bits is cut, a carry may reach the exponent.
     const int drop = 23 - rule.n_mantissa;
     const uint32_t tail = (1u << drop) - 1;
@@ -51,9 +54,8 @@ inline float round_one(float x, const Rule& rule, uint32_t random) {
     out = float_of((size + up) & ~tail);
   } else {
     // Count in units of the spacing at x, which is a power of two, so both products are exact.
-    const int lowest = rule.n_exponent ? 2 - (1 << (rule.n_exponent - 1)) : 0;
-    int exponent = int(size >> 23) - 127;
-    if (!rule.n_exponent) exponent = 0;
+    const int lowest = KIND == INTEGER ? 0 : 2 - (1 << (rule.n_exponent - 1));
+    int exponent = KIND == INTEGER ? 0 : int(size >> 23) - 127;
     exponent = (exponent > lowest ? exponent : lowest) - rule.n_mantissa;
     float count = float_of(size) * float_of(uint32_t(127 - exponent) << 23);
     // Integer formats: what lies far outside needs no exact count.
@@ -69,8 +71,16 @@ inline float round_one(float x, const Rule& rule, uint32_t random) {
   const float over = rule.saturate ? rule.max_value : __builtin_inff();
   out = out > rule.max_value || !is_finite ? over : out;
   out = float_of(bits_of(out) | sign);
-  if (!rule.n_exponent) out += 0.0f;  // integers have no negative zero
+  if (KIND == INTEGER) out += 0.0f;  // integers have no negative zero
   return x == x ? out : x;
+}
+
+// Entries first..first+n-1 of a tensor, which start at x.
+template <Kind KIND, bool STOCHASTIC>
+void round_all(const float* __restrict x, float* __restrict out, int n, Rule rule, uint32_t first,
+               uint32_t seed0, uint32_t seed1) {
+  for (int i = 0; i < n; ++i)
+    out[i] = round_one<KIND, STOCHASTIC>(x[i], rule, draw(first + uint32_t(i), seed0, seed1));
 }
 
 }  // namespace
@@ -80,16 +90,16 @@ extern "C" int32_t tessera_round(const float* x, float* out, int64_t n, int32_t 
                                  int32_t stochastic, uint32_t seed0, uint32_t seed1,
                                  int32_t n_thread) {
   const Rule rule{n_exponent, n_mantissa, max_value, saturate != 0};
+  const auto run = n_exponent == 8 ? (stochastic ? round_all<RANGE_OF_FP32, true>
+                                                 : round_all<RANGE_OF_FP32, false>)
+                   : n_exponent    ? (stochastic ? round_all<NARROW_FLOAT, true>
+                                                 : round_all<NARROW_FLOAT, false>)
+                                   : (stochastic ? round_all<INTEGER, true>
+                                                 : round_all<INTEGER, false>);
   constexpr int64_t STRETCH = 1 << 14;
   parallel_for((n + STRETCH - 1) / STRETCH, n_thread, [&](int64_t task) {
-    const int64_t begin = task * STRETCH, end = begin + STRETCH < n ? begin + STRETCH : n;
-    // A copy that no store to `out` can change, so that the loops below turn into vectors.
-    const Rule local = rule;
-    if (stochastic)
-      for (int64_t i = begin; i < end; ++i)
-        out[i] = round_one<true>(x[i], local, draw(uint32_t(i), seed0, seed1));
-    else
-      for (int64_t i = begin; i < end; ++i) out[i] = round_one<false>(x[i], local, 0);
+    const int64_t begin = task * STRETCH, here = n - begin < STRETCH ? n - begin : STRETCH;
+    run(x + begin, out + begin, int(here), rule, uint32_t(begin), seed0, seed1);
   });
   return OK;
 }
