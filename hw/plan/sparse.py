@@ -152,7 +152,8 @@ def block_cycles(
 
     Single entries run on the vector unit, rows shared among the workers; blocks run on the
     matrix unit, columns shared among the workers. Source: poplibs, StaticMatMulPartitioner.cpp.
-    A block of another side than 4, 8 and 16 counts as the blocks that cover it.
+    As there, every row counts as the fullest one. A block of another side than 4, 8 and 16 counts
+    as the blocks that cover it.
     """
     n_worker: float = machine.n_worker
     columns: Array
@@ -176,6 +177,7 @@ def block_cycles(
     if (side, byte) == (4, 2):
         columns = np.where(streamed <= 2, n_worker * (SHORT_CYCLE + streamed), columns)
     once = VERTEX_CYCLE + head * n_worker + rows * (ROW_WORKER_CYCLE * n_worker + ROW_CYCLE)
+    n_block = rows * np.ceil(n_block / rows)
     return once + n_block * cover * (LIVE_BLOCK_CYCLE + load + columns)
 
 
@@ -205,14 +207,14 @@ def _expected_spreads(item: SparseContraction, machine: TileMachine) -> Spread:
     grain = max(1, int(machine.load_byte_per_cycle / stored_byte(machine, item.dense_format)))
     n_grain = -(-item.n // grain)
     col_grain = 1 if (br, bc) == (1, 1) else grain
-    splits = np.arange(1, min(n_grain, N_DENSE_SPLIT) + 1)
-    bands = np.arange(1, min(-(-n_col // col_grain), N_BAND) + 1)
-    n_split, n_band = (a.ravel().astype(float) for a in np.meshgrid(splits, bands, indexing="ij"))
-    inside = n_split * n_band <= max(1, machine.n_tile // TILE_GRAIN)
-    n_split, n_band = n_split[inside], n_band[inside]
+    bands = np.arange(1.0, min(-(-n_col // col_grain), N_BAND) + 1)
+    choices = _dense_splits(n_grain, machine.n_tile)
+    n_split, n_band = (a.ravel() for a in np.meshgrid(choices[:, 0], bands, indexing="ij"))
+    n_l, tiles = (np.repeat(choices[:, i], bands.size) for i in (1, 2))
+    n_tile = np.maximum(TILE_GRAIN * np.floor(np.floor(tiles / n_band) / TILE_GRAIN), 1)
+    inside = n_split * n_band * n_tile <= machine.n_tile
+    n_split, n_band, n_l, n_tile = (a[inside] for a in (n_split, n_band, n_l * grain, n_tile))
     band_block = np.maximum(item.n_block / n_band, 1e-9)
-    n_tile = TILE_GRAIN * np.floor(machine.n_tile / (n_split * n_band * TILE_GRAIN))
-    n_tile = np.maximum(n_tile, 1)
     block = np.ceil(band_block / n_tile)
     needed = TILE_GRAIN * np.ceil(np.ceil(band_block / block) / TILE_GRAIN)
     n_tile = np.minimum(n_tile, needed)
@@ -223,8 +225,27 @@ def _expected_spreads(item: SparseContraction, machine: TileMachine) -> Spread:
     hit_row, spread = _at_least_one(density, col)
     row = np.minimum(np.ceil(hit_row * row + spread(row)), row)
     n_partial = np.ceil((hit_row * n_band + spread(n_band)) * band_col / np.maximum(col, 1))
-    n_l = np.ceil(n_grain / n_split) * grain
     return Spread(n_split, n_band, n_tile, n_l, block, row, col, np.maximum(n_partial, 1))
+
+
+def _dense_splits(n_grain: int, n_tile: int) -> Array:
+    """Return for each split of the dense columns: splits, grains in one, tiles for the worst one.
+
+    Tiles are given out in pairs, rounded up, so that the last split may be left with few; a split
+    that is left with none is no choice.
+    """
+    pairs = max(1, n_tile // TILE_GRAIN)
+    choices = []
+    for wanted in range(1, min(n_grain, N_DENSE_SPLIT) + 1):
+        share = -(-n_grain // wanted)
+        n_split = -(-n_grain // share)
+        last_share = n_grain - (n_split - 1) * share
+        given = max(-(-pairs // n_split), -(-pairs * share // (n_grain + 1)) - 1)
+        last = pairs - (n_split - 1) * given
+        if last > 0:
+            worst = min(given, last) if last_share == share else given
+            choices.append((n_split, share, min(TILE_GRAIN * worst, n_tile)))
+    return np.array(sorted(set(choices)), dtype=np.float64)
 
 
 def _at_least_one(density: float, n: Array):  # type: ignore[no-untyped-def]

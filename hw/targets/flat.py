@@ -11,6 +11,7 @@ from hw.machine import Machine
 from hw.plan.formats import compute_format, stored_byte
 from hw.work import (
     Fourier,
+    Fused,
     Gather,
     Move,
     Pointwise,
@@ -19,7 +20,7 @@ from hw.work import (
     Softmax,
 )
 
-VectorWork = Pointwise | Reduction | Softmax | Gather | Scatter | Fourier | Move
+VectorWork = Pointwise | Reduction | Fused | Softmax | Gather | Scatter | Fourier | Move
 
 
 def kernel_cost(
@@ -87,19 +88,12 @@ def host_cost(machine: Machine, n_byte: int) -> ItemCost:
 
 def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float, float]:
     """Return format, additions, special functions and off-chip bytes that `item` asks for."""
+    if isinstance(item, Pointwise):
+        item = Fused((item,))
+    if isinstance(item, Fused):
+        return _fused_demand(item, machine)
     format = compute_format(machine, item.in_format) if not isinstance(item, Move) else ""
     match item:
-        case Pointwise():
-            flop = item.n_element * item.flop_per_element
-            byte = item.n_element * (
-                item.n_input * stored_byte(machine, item.in_format)
-                + stored_byte(machine, item.out_format)
-            )
-            return (
-                (format, flop, 0.0, byte)
-                if item.kind == "arithmetic"
-                else (format, 0.0, flop, byte)
-            )
         case Reduction():
             n = item.n_out * item.n_reduced
             byte = n * stored_byte(machine, item.in_format)
@@ -126,3 +120,21 @@ def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float
                 0.0,
                 item.n_byte * (1 if item.kind == "fill" else 2),
             )
+
+
+def _fused_demand(item: Fused, machine: Machine) -> tuple[str, float, float, float]:
+    """Sum over the steps, in the widest of their formats; only what crosses the ends is moved."""
+    format = compute_format(machine, *(step.in_format for step in item.steps))
+    flop = special = byte = 0.0
+    for step in item.steps:
+        n = step.n_element
+        if step.kind == "arithmetic":
+            flop += n * step.flop_per_element
+        else:
+            special += n * step.flop_per_element
+        byte += n * step.n_input * stored_byte(machine, step.in_format)
+    last, reduction = item.steps[-1], item.reduction
+    if reduction is None:
+        return format, flop, special, byte + last.n_element * stored_byte(machine, last.out_format)
+    byte += reduction.n_out * stored_byte(machine, reduction.out_format)
+    return format, flop + reduction.n_out * reduction.n_reduced, special, byte

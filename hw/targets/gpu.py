@@ -9,7 +9,7 @@ from hw.item import ItemCost
 from hw.machine import GpuMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.targets.flat import host_cost, kernel_cost, vector_demand
-from hw.work import Contraction, HostRead, SparseContraction, Work
+from hw.work import Contraction, HostRead, Softmax, SparseContraction, Work
 
 #: Output tiles of the vendor's matrix kernels (rows, columns).
 TILES = (
@@ -37,11 +37,15 @@ def cost_on_gpu(item: Work, machine: GpuMachine) -> ItemCost:
         flop / (machine.clock_hz * machine.n_sm * machine.vector_per_cycle[format]),
         special / (machine.clock_hz * machine.n_sm * machine.transcendental_per_cycle),
     )
+    off_chip_s = byte / (machine.hbm_byte_per_s * machine.hbm_fraction)
+    if isinstance(item, Softmax):
+        # a row's result waits for its statistics, and these for its last entry: no overlap
+        off_chip_s += compute_s
     return kernel_cost(
         machine,
         compute_s=compute_s,
         exchange_s=byte / machine.l2_byte_per_s,
-        off_chip_s=byte / (machine.hbm_byte_per_s * machine.hbm_fraction),
+        off_chip_s=off_chip_s,
         launch_s=machine.launch_s,
         compute_pj=(flop + special) * machine.vector_pj[format],
         local_byte=byte,

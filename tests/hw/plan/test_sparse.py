@@ -87,8 +87,8 @@ def test_vertex_cycles_by_hand() -> None:
     machine = bow()
     two, three, twelve = np.array([2.0]), np.array([3.0]), np.array([12.0])
     # 30 a vertex, 13 a worker, 6 + 17 a row; a block: 16, its 512 byte at 8 a cycle, and six
-    # workers of two columns each: 19 + 4
-    by_hand = 30 + 6 * 13 + 2 * 23 + 3 * (16 + 64 + 6 * 23)
+    # workers of two columns each: 19 + 4; both rows count as the fuller one, of two blocks
+    by_hand = 30 + 6 * 13 + 2 * 23 + 2 * 2 * (16 + 64 + 6 * 23)
     assert block_cycles(machine, "fp16", (16, 16), three, two, twelve)[0] == by_hand
     # single entries: one row a worker, eight columns a pass, three cycles an entry, the first
     # of a row in the 14 that the pass starts with; four columns are left over
