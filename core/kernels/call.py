@@ -1,7 +1,8 @@
-"""The compiled kernels as functions of tensors, for contiguous float32 on the CPU.
+"""The compiled kernels as functions of tensors on the CPU.
 
-Each returns None where the kernels do not apply (no library, another dtype); the caller then takes
-the torch route, which gives the same result up to the order of its sums.
+`kernels_for` gives None where they do not apply (no library, another dtype); the caller then takes
+the torch route, which gives the same result up to the order of its sums. The bf16 instruction of
+AVX-512 takes and gives zero for subnormals, as the processor defines it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ _P, _L, _I, _F, _U = (
     ctypes.c_uint32,
 )
 _ARGUMENTS = {
-    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _L, _I],
-    "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P],
-    "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I],
+    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _L, _I, _I],
+    "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P, _I],
+    "tessera_has_bf16": [],
+    "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }
@@ -55,9 +57,15 @@ def kernels() -> Kernels | None:
     return None if loaded is None else Kernels(loaded)
 
 
-def kernels_for(a: Tensor, b: Tensor) -> Kernels | None:
+#: Dtypes that the products take. fp16 has no instructions of its own: it is computed in fp32.
+PRODUCT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def kernels_for(
+    a: Tensor, b: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+) -> Kernels | None:
     """Return the kernels if they can take these operands, else None."""
-    if a.dtype != torch.float32 or b.dtype != torch.float32 or a.is_cuda:
+    if a.dtype not in dtypes or b.dtype not in dtypes or a.is_cuda:
         return None
     return kernels()
 
@@ -65,18 +73,29 @@ def kernels_for(a: Tensor, b: Tensor) -> Kernels | None:
 def spmm(
     kernels: Kernels, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, rows: int
 ) -> Tensor:
-    """Return ``x @ S^T``, float32 [batch, rows]."""
+    """Return ``x @ S^T``, dtype of `x` [batch, rows], summed in float32."""
+    dtype = x.dtype
+    is_bf16 = dtype == torch.bfloat16 and values.shape[2] % 2 == 0 and bool(kernels.has_bf16())
+    if not is_bf16 and dtype != torch.float32:
+        x, values = x.float(), values.float()
     x, values = _rows(x), values.contiguous()
     batch, cols = x.shape
     n_block, br, bc = values.shape
+    n_col = -(-cols // bc)
+    stride = x.stride(0)
+    if is_bf16:  # from here on, two neighbouring entries count as one 32-bit unit
+        if cols % 2 or stride % 2:
+            x = torch.nn.functional.pad(x, (0, cols % 2)).contiguous()
+            stride = x.stride(0)
+        cols, stride, bc = -(-cols // 2), stride // 2, bc // 2
     y = x.new_empty(batch, rows)
     status = kernels.spmm(
-        x.data_ptr(), x.stride(0), batch, cols, values.data_ptr(), row_ptr.data_ptr(),
-        col_index.data_ptr(), row_ptr.numel() - 1, -(-cols // bc), n_block, br, bc,
-        y.data_ptr(), rows, torch.get_num_threads(),
+        x.data_ptr(), stride, batch, cols, values.data_ptr(), row_ptr.data_ptr(),
+        col_index.data_ptr(), row_ptr.numel() - 1, n_col, n_block, br, bc,
+        y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
     )  # fmt: skip
     _raise_for(status, "spmm")
-    return y
+    return y if y.dtype == dtype else y.to(dtype)
 
 
 def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
@@ -85,7 +104,7 @@ def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
     n_block, br, bc = values.shape
     out = values.new_empty(n_block, bc, br)
     status = kernels.transpose_blocks(
-        values.data_ptr(), order.data_ptr(), n_block, br, bc, out.data_ptr()
+        values.data_ptr(), order.data_ptr(), n_block, br, bc, out.data_ptr(), values.element_size()
     )
     _raise_for(status, "spmm_t")
     return out
@@ -94,17 +113,22 @@ def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
 def sddmm(
     kernels: Kernels, dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int
 ) -> Tensor:
-    """Return the live blocks of ``dy^T @ x``, float32 [n_block, br, bc]."""
+    """Return the live blocks of ``dy^T @ x``, dtype of `x` [n_block, br, bc], summed in float32."""
+    dtype = x.dtype
+    has_quads = br % 4 == 0 and bc % 4 == 0
+    is_bf16 = dtype == torch.bfloat16 and has_quads and bool(kernels.has_bf16())
+    if not is_bf16 and dtype != torch.float32:
+        dy, x = dy.float(), x.float()
     dy, x = _rows(dy), _rows(x)
     n_block, rows, cols = row_index.numel(), dy.shape[1], x.shape[1]
-    out = x.new_zeros(n_block, br, bc)
+    out = torch.zeros(n_block, br, bc)
     status = kernels.sddmm(
         dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, x.shape[0],
         row_index.data_ptr(), col_index.data_ptr(), -(-rows // br), -(-cols // bc), n_block,
-        br, bc, out.data_ptr(), torch.get_num_threads(),
+        br, bc, out.data_ptr(), is_bf16, torch.get_num_threads(),
     )  # fmt: skip
     _raise_for(status, "sddmm")
-    return out
+    return out if dtype == torch.float32 else out.to(dtype)
 
 
 def segment_sum(kernels: Kernels, x: Tensor, index: Tensor, n_segment: int) -> Tensor | None:

@@ -26,20 +26,39 @@ inline void pack_features(const float* x, int64_t stride, int n_sample, int64_t 
   std::memset(out + n_feature * TILE, 0, (n_padded - n_feature) * TILE * sizeof(float));
 }
 
+inline void write(float* to, Vec v) { store(to, v); }
+inline void write_one(float* to, float v) { *to = v; }
+
+// bf16, rounded to nearest even.
+inline void write_one(uint16_t* to, float v) {
+  uint32_t b;
+  std::memcpy(&b, &v, 4);
+  *to = v == v ? uint16_t((b + 0x7FFF + ((b >> 16) & 1)) >> 16) : uint16_t((b >> 16) | 0x40);
+}
+inline void write(uint16_t* to, Vec v) {
+#if defined(__AVX512BF16__)
+  const __m256bh h = _mm512_cvtneps_pbh(__m512(v));
+  std::memcpy(to, &h, sizeof h);
+#else
+  for (int i = 0; i < LANE; ++i) write_one(to + i, v[i]);
+#endif
+}
+
 // The way back, for features first..last-1 of y[sample][feature].
-inline void unpack_features(const float* in, int64_t first, int64_t last, int n_sample, float* y,
-                            int64_t stride) {
+template <class Out>
+void unpack_features(const float* in, int64_t first, int64_t last, int n_sample, Out* y,
+                     int64_t stride) {
   const int64_t whole = first + (last - first) / LANE * LANE;
   for (int s0 = 0; s0 < n_sample; s0 += LANE) {
     for (int64_t f = first; f < whole; f += LANE) {
       Vec a[LANE];
       for (int i = 0; i < LANE; ++i) a[i] = load(in + (f + i) * TILE + s0);
       transpose(a);
-      for (int i = 0; i < LANE && s0 + i < n_sample; ++i) store(y + (s0 + i) * stride + f, a[i]);
+      for (int i = 0; i < LANE && s0 + i < n_sample; ++i) write(y + (s0 + i) * stride + f, a[i]);
     }
   }
   for (int64_t f = whole; f < last; ++f)
-    for (int s = 0; s < n_sample; ++s) y[s * stride + f] = in[f * TILE + s];
+    for (int s = 0; s < n_sample; ++s) write_one(y + s * stride + f, in[f * TILE + s]);
 }
 
 // STEP x STEP quads in registers, transposed: from STEP samples of LANE features to STEP quads of
@@ -86,3 +105,36 @@ inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot,
         out[(f / 4 * n_slot + s) * 4 + i] =
             s < n_sample && f + i < last - first ? x[s * stride + f + i] : 0.0f;
 }
+
+#if defined(__AVX512BF16__)
+// Rows of bf16 -> quads of units that hold samples 2i and 2i + 1 of one feature.
+inline void pack_quads(const uint16_t* x, int64_t stride, int n_sample, int n_slot, int64_t first,
+                       int64_t last, float* out) {
+  const int64_t n_whole = (last - first) / 16 * 16;
+  x += first;
+  // Unit i of the result: feature i of the even and of the odd sample.
+  auto units = [&](int pair, int64_t f) {
+    const __m256i none = _mm256_setzero_si256();
+    const int s = 2 * pair;
+    const uint16_t* from = x + s * stride + f;
+    const __m256i even = s < n_sample ? _mm256_loadu_si256((const __m256i*)from) : none;
+    const __m256i odd = s + 1 < n_sample ? _mm256_loadu_si256((const __m256i*)(from + stride)) : none;
+    return Vec(_mm512_or_si512(_mm512_cvtepu16_epi32(even),
+                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
+  };
+  for (int p1 = 0; p1 < n_slot; p1 += 16)
+    for (int64_t f = 0; f < n_whole; f += 16)
+      for (int p0 = p1; p0 < p1 + 16; p0 += STEP) {
+        Vec a[STEP];
+        for (int i = 0; i < STEP; ++i) a[i] = units(p0 + i, f);
+        transpose_quads(a);
+        for (int i = 0; i < STEP; ++i) store(out + ((f / 4 + i) * n_slot + p0) * 4, a[i]);
+      }
+  uint16_t* halves = reinterpret_cast<uint16_t*>(out);
+  for (int64_t f = n_whole; f < last - first; f += 4)
+    for (int s = 0; s < 2 * n_slot; ++s)
+      for (int i = 0; i < 4; ++i)
+        halves[((f / 4 * n_slot + s / 2) * 4 + i) * 2 + s % 2] =
+            s < n_sample && f + i < last - first ? x[s * stride + f + i] : 0;
+}
+#endif

@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr int SLOT = 128;  // samples packed together: the more, the rarer the sums across lanes
+constexpr int SLOT = 128;  // samples (pairs, in bf16) packed together: more mean rarer sums across lanes
 
 struct Pattern {
   const int32_t* row_index;
@@ -32,7 +32,7 @@ inline Quad sum_of_groups(Vec v) {
 }
 
 // One quad of rows by N quads of columns: out[n] += dy^T x, 4 x 4 entries each.
-template <int N>
+template <class Number, int N>
 inline void outer_quads(const float* dy, const float* const (&x)[4], float* const (&out)[4],
                         int bc) {
   Vec sum[4][N] = {};
@@ -42,7 +42,7 @@ inline void outer_quads(const float* dy, const float* const (&x)[4], float* cons
                         spread_feature<3>(d)};
     for (int n = 0; n < N; ++n) {
       const Vec v = load(x[n] + s * 4);
-      for (int r = 0; r < 4; ++r) sum[r][n] += row[r] * v;
+      for (int r = 0; r < 4; ++r) sum[r][n] = Number::mac(sum[r][n], row[r], v);
     }
   }
   for (int n = 0; n < N; ++n)
@@ -53,6 +53,7 @@ inline void outer_quads(const float* dy, const float* const (&x)[4], float* cons
 }
 
 // Live blocks first..last-1, all of one block row, with both sides multiples of four.
+template <class Number>
 void row_of_quads(const Pattern& s, int64_t first, int64_t last, const float* dy, const float* x,
                   float* out) {
   constexpr int MOST = LANE == 16 ? 4 : 2;  // 4 * MOST sums in registers
@@ -72,10 +73,10 @@ void row_of_quads(const Pattern& s, int64_t first, int64_t last, const float* dy
             to[n] = out + ((k0 + k) * s.br + down * 4) * s.bc + a * 4;
           }
         switch (n) {
-          case 4: outer_quads<4>(from_dy, from, to, s.bc); break;
-          case 3: outer_quads<3>(from_dy, from, to, s.bc); break;
-          case 2: outer_quads<2>(from_dy, from, to, s.bc); break;
-          default: outer_quads<1>(from_dy, from, to, s.bc);
+          case 4: outer_quads<Number, 4>(from_dy, from, to, s.bc); break;
+          case 3: outer_quads<Number, 3>(from_dy, from, to, s.bc); break;
+          case 2: outer_quads<Number, 2>(from_dy, from, to, s.bc); break;
+          default: outer_quads<Number, 1>(from_dy, from, to, s.bc);
         }
       }
     }
@@ -125,18 +126,21 @@ void row_of_entries(const Pattern& s, int64_t first, int64_t last, const float* 
 
 }  // namespace
 
-// row_index ascends; out [n_block][br][bc] comes as zeros.
-extern "C" int32_t tessera_sddmm(const float* dy, int64_t dy_stride, int64_t rows, const float* x,
-                                 int64_t x_stride, int64_t cols, int64_t batch,
-                                 const int32_t* row_index, const int32_t* col_index, int64_t n_row,
-                                 int64_t n_col, int64_t n_block, int32_t br, int32_t bc, float* out,
-                                 int32_t n_thread) {
-  const Pattern s{row_index, col_index, br, bc};
+namespace {
+
+// Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit.
+template <class Number, class In>
+int32_t gradient(const Pattern& s, const In* dy, int64_t dy_stride, int64_t rows, const In* x,
+                 int64_t x_stride, int64_t cols, int64_t batch, int64_t n_row, int64_t n_col,
+                 int64_t n_block, float* out, int n_thread) {
+  const int32_t *row_index = s.row_index, *col_index = s.col_index;
+  const int br = s.br, bc = s.bc;
   for (int64_t k = 0; k < n_block; ++k) {
     if (row_index[k] < 0 || row_index[k] >= n_row) return BAD_INDEX;
     if (col_index[k] < 0 || col_index[k] >= n_col) return BAD_INDEX;
     if (k && row_index[k] < row_index[k - 1]) return BAD_POINTER;
   }
+  constexpr int PER_UNIT = sizeof(float) / sizeof(In);
   const bool quads = br % 4 == 0 && bc % 4 == 0;
   const int slot = quads ? SLOT : TILE;
   parallel_for(n_thread, n_thread, [&](int64_t cut) {
@@ -145,15 +149,16 @@ extern "C" int32_t tessera_sddmm(const float* dy, int64_t dy_stride, int64_t row
       while (k && k < n_block && row_index[k] == row_index[k - 1]) ++k;
       return k;
     };
-    const int64_t begin = edge(n_block * cut / n_thread), end = edge(n_block * (cut + 1) / n_thread);
+    const int64_t begin = edge(n_block * cut / n_thread);
+    const int64_t end = edge(n_block * (cut + 1) / n_thread);
     if (begin == end) return;
     const int64_t row0 = row_index[begin], row1 = row_index[end - 1] + 1;
     const int64_t first_row = row0 * br, last_row = row1 * br < rows ? row1 * br : rows;
     const Scratch scratch((n_col * bc + (row1 - row0) * br) * slot);
     float *in_x = scratch.get(), *in_dy = in_x + n_col * bc * slot;
-    for (int64_t b = 0; b < batch; b += slot) {
-      const int n = int(batch - b < slot ? batch - b : slot);
-      const float *from_x = x + b * x_stride, *from_dy = dy + b * dy_stride;
+    for (int64_t b = 0; b < batch; b += slot * PER_UNIT) {
+      const int n = int(batch - b < slot * PER_UNIT ? batch - b : slot * PER_UNIT);
+      const In *from_x = x + b * x_stride, *from_dy = dy + b * dy_stride;
       if (quads) {
         pack_quads(from_x, x_stride, n, slot, 0, cols, in_x);
         pack_quads(from_dy, dy_stride, n, slot, first_row, last_row, in_dy);
@@ -162,7 +167,7 @@ extern "C" int32_t tessera_sddmm(const float* dy, int64_t dy_stride, int64_t row
         std::memset(in_x + full_x * slot, 0, (n_col * bc - full_x) * slot * sizeof(float));
         std::memset(in_dy + full_dy * slot, 0,
                     ((row1 - row0) * br - full_dy) * slot * sizeof(float));
-      } else {
+      } else if constexpr (PER_UNIT == 1) {
         pack_features(from_x, x_stride, n, cols, n_col * bc, in_x);
         pack_features(from_dy + first_row, dy_stride, n, last_row - first_row, (row1 - row0) * br,
                       in_dy);
@@ -171,10 +176,36 @@ extern "C" int32_t tessera_sddmm(const float* dy, int64_t dy_stride, int64_t row
         int64_t stop = k + 1;
         while (stop < end && row_index[stop] == row_index[k]) ++stop;
         const float* from = in_dy + (row_index[k] - row0) * br * slot;
-        quads ? row_of_quads(s, k, stop, from, in_x, out) : row_of_entries(s, k, stop, from, in_x, out);
+        if (quads)
+          row_of_quads<Number>(s, k, stop, from, in_x, out);
+        else
+          row_of_entries(s, k, stop, from, in_x, out);
         k = stop;
       }
     }
   });
   return OK;
+}
+
+}  // namespace
+
+// row_index ascends; out [n_block][br][bc] comes as zeros. In bf16 both sides of a block are
+// multiples of four.
+extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows, const void* x,
+                                 int64_t x_stride, int64_t cols, int64_t batch,
+                                 const int32_t* row_index, const int32_t* col_index, int64_t n_row,
+                                 int64_t n_col, int64_t n_block, int32_t br, int32_t bc, float* out,
+                                 int32_t is_bf16, int32_t n_thread) {
+  const Pattern s{row_index, col_index, br, bc};
+  if (!is_bf16)
+    return gradient<Fp32>(s, static_cast<const float*>(dy), dy_stride, rows,
+                          static_cast<const float*>(x), x_stride, cols, batch, n_row, n_col,
+                          n_block, out, n_thread);
+#if defined(__AVX512BF16__)
+  if (br % 4 == 0 && bc % 4 == 0)
+    return gradient<Bf16Pair>(s, static_cast<const uint16_t*>(dy), dy_stride, rows,
+                              static_cast<const uint16_t*>(x), x_stride, cols, batch, n_row, n_col,
+                              n_block, out, n_thread);
+#endif
+  return NOT_BUILT;
 }

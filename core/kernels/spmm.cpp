@@ -4,6 +4,8 @@
 // second-level cache. A weight is spread over a vector; the outputs of a few rows of S stay in
 // registers over all live blocks of these rows.
 
+#include <type_traits>
+
 #include "pack.h"
 
 namespace {
@@ -17,7 +19,7 @@ struct Pattern {
 
 // ROW rows of a block row, from row r0 of its blocks, by WIDE vectors of samples.
 // BC is the block width, or 0 for a width known at run time only.
-template <int ROW, int WIDE, int BC>
+template <class Number, int ROW, int WIDE, int BC>
 inline void multiply_rows(const Pattern& s, const float* values, int64_t first, int64_t last, int r0,
                           const float* x, float* y) {
   const int bc = BC ? BC : s.bc;
@@ -31,8 +33,8 @@ inline void multiply_rows(const Pattern& s, const float* values, int64_t first, 
       Vec v[WIDE];
       for (int j = 0; j < WIDE; ++j) v[j] = load(from + c * TILE + j * LANE);
       for (int r = 0; r < ROW; ++r) {
-        const Vec w = spread(weight[r * bc + c]);
-        for (int j = 0; j < WIDE; ++j) sum[r][j] += w * v[j];
+        const Vec w = spread(weight + r * bc + c);
+        for (int j = 0; j < WIDE; ++j) sum[r][j] = Number::mac(sum[r][j], w, v[j]);
       }
     }
   }
@@ -48,7 +50,7 @@ inline void multiply_row_of_one(const Pattern& s, const float* values, int64_t f
     Vec even[WIDE] = {}, odd[WIDE] = {};
     int64_t k = first;
     for (; k + 2 <= last; k += 2) {
-      const Vec w0 = spread(values[k]), w1 = spread(values[k + 1]);
+      const Vec w0 = spread(values + k), w1 = spread(values + k + 1);
       const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
       const float* x1 = x + int64_t(s.col_index[k + 1]) * TILE + part * LANE;
       for (int j = 0; j < WIDE; ++j) even[j] += w0 * load(x0 + j * LANE);
@@ -56,7 +58,7 @@ inline void multiply_row_of_one(const Pattern& s, const float* values, int64_t f
     }
     if (k < last) {
       const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
-      for (int j = 0; j < WIDE; ++j) even[j] += spread(values[k]) * load(x0 + j * LANE);
+      for (int j = 0; j < WIDE; ++j) even[j] += spread(values + k) * load(x0 + j * LANE);
     }
     for (int j = 0; j < WIDE; ++j) {
       float* to = y + (part + j) * LANE;
@@ -66,27 +68,28 @@ inline void multiply_row_of_one(const Pattern& s, const float* values, int64_t f
 }
 
 // Registers: ROW * WIDE sums, WIDE inputs and one weight, of 32 (AVX-512) or 16.
-template <int ROW, int BC>
+template <class Number, int ROW, int BC>
 inline void multiply_wide(const Pattern& s, const float* values, int64_t first, int64_t last,
                           int r0, const float* x, float* y) {
   constexpr int ROOM = LANE == 16 ? 16 : 8;
   constexpr int WIDE = ROOM / ROW < PART ? (ROOM / ROW ? ROOM / ROW : 1) : PART;
   for (int part = 0; part < PART; part += WIDE)
-    multiply_rows<ROW, WIDE, BC>(s, values, first, last, r0, x + part * LANE, y + part * LANE);
+    multiply_rows<Number, ROW, WIDE, BC>(s, values, first, last, r0, x + part * LANE, y + part * LANE);
 }
 
-template <int BC>
+template <class Number, int BC>
 void multiply_block_row(const Pattern& s, const float* values, int64_t i, int64_t first,
                         int64_t last, const float* x, float* y) {
   y += i * s.br * TILE;
-  if (BC == 1 && s.br == 1) return multiply_row_of_one(s, values, first, last, x, y);
+  if constexpr (BC == 1 && std::is_same_v<Number, Fp32>)
+    if (s.br == 1) return multiply_row_of_one(s, values, first, last, x, y);
   constexpr int MOST = LANE == 16 ? 8 : 4;
   int r = 0;
   for (; r + MOST <= s.br; r += MOST)
-    multiply_wide<MOST, BC>(s, values, first, last, r, x, y + r * TILE);
-  for (; r + 4 <= s.br; r += 4) multiply_wide<4, BC>(s, values, first, last, r, x, y + r * TILE);
-  for (; r + 2 <= s.br; r += 2) multiply_wide<2, BC>(s, values, first, last, r, x, y + r * TILE);
-  for (; r < s.br; ++r) multiply_wide<1, BC>(s, values, first, last, r, x, y + r * TILE);
+    multiply_wide<Number, MOST, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (; r + 4 <= s.br; r += 4) multiply_wide<Number, 4, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (; r + 2 <= s.br; r += 2) multiply_wide<Number, 2, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (; r < s.br; ++r) multiply_wide<Number, 1, BC>(s, values, first, last, r, x, y + r * TILE);
 }
 
 int32_t check(const Pattern& s) {
@@ -119,49 +122,80 @@ std::vector<std::vector<int32_t>> chunk_edges(const Pattern& s) {
   return edge;
 }
 
-}  // namespace
-
-extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
-                                const float* values, const int32_t* row_ptr,
-                                const int32_t* col_index, int64_t n_row, int64_t n_col,
-                                int64_t n_block, int32_t br, int32_t bc, float* y, int64_t rows,
-                                int32_t n_thread) {
-  const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
+template <class Number, class Out>
+int32_t multiply(const Pattern& s, const float* x, int64_t x_stride, int64_t batch, int64_t cols,
+                 const float* values, Out* y, int64_t rows, int n_thread) {
   if (const int32_t status = check(s)) return status;
-  const auto multiply = bc == 16  ? multiply_block_row<16>
-                        : bc == 8 ? multiply_block_row<8>
-                        : bc == 4 ? multiply_block_row<4>
-                        : bc == 1 ? multiply_block_row<1>
-                                  : multiply_block_row<0>;
+  const auto block_row = s.bc == 16  ? multiply_block_row<Number, 16>
+                         : s.bc == 8 ? multiply_block_row<Number, 8>
+                         : s.bc == 4 ? multiply_block_row<Number, 4>
+                         : s.bc == 2 ? multiply_block_row<Number, 2>
+                         : s.bc == 1 ? multiply_block_row<Number, 1>
+                                     : multiply_block_row<Number, 0>;
+  const auto edge = chunk_edges(s);
+  const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br;
   const int64_t n_tile = (batch + TILE - 1) / TILE;
   // A batch of few tiles is also cut by rows, so that every thread has work.
-  const int64_t n_cut = n_tile >= n_thread ? 1 : n_row < n_thread ? n_row : n_thread;
-  const auto edge = chunk_edges(s);
+  const int64_t n_cut = n_tile >= n_thread ? 1 : s.n_row < n_thread ? s.n_row : n_thread;
   parallel_for(n_tile * n_cut, n_thread, [&](int64_t task) {
     const int64_t tile = task / n_cut, cut = task % n_cut;
-    const int64_t first = n_row * cut / n_cut, last = n_row * (cut + 1) / n_cut;
+    const int64_t first = s.n_row * cut / n_cut, last = s.n_row * (cut + 1) / n_cut;
     const int n_sample = int(batch - tile * TILE < TILE ? batch - tile * TILE : TILE);
-    const Scratch scratch((n_col * bc + n_row * br) * TILE);
-    float *in = scratch.get(), *out = in + n_col * bc * TILE;
-    pack_features(x + tile * TILE * x_stride, x_stride, n_sample, cols, n_col * bc, in);
-    std::memset(out + first * br * TILE, 0, (last - first) * br * TILE * sizeof(float));
+    const Scratch scratch((n_in + n_out) * TILE);
+    float *in = scratch.get(), *out = in + n_in * TILE;
+    pack_features(x + tile * TILE * x_stride, x_stride, n_sample, cols, n_in, in);
+    std::memset(out + first * s.br * TILE, 0, (last - first) * s.br * TILE * sizeof(float));
     for (size_t c = 0; c + 1 < edge.size(); ++c)
       for (int64_t i = first; i < last; ++i)
-        if (edge[c][i] < edge[c + 1][i]) multiply(s, values, i, edge[c][i], edge[c + 1][i], in, out);
-    const int64_t end = last * br < rows ? last * br : rows;
-    unpack_features(out, first * br, end, n_sample, y + tile * TILE * rows, rows);
+        if (edge[c][i] < edge[c + 1][i])
+          block_row(s, values, i, edge[c][i], edge[c + 1][i], in, out);
+    const int64_t end = last * s.br < rows ? last * s.br : rows;
+    unpack_features(out, first * s.br, end, n_sample, y + tile * TILE * rows, rows);
   });
   return OK;
 }
 
-// Blocks in transposed order, each transposed: out[t] = values[order[t]]^T.
-extern "C" int32_t tessera_transpose_blocks(const float* values, const int32_t* order,
-                                            int64_t n_block, int32_t br, int32_t bc, float* out) {
+template <class Number>
+int32_t transpose_all(const Number* values, const int32_t* order, int64_t n_block, int br, int bc,
+                      Number* out) {
   for (int64_t t = 0; t < n_block; ++t) {
     if (order[t] < 0 || order[t] >= n_block) return BAD_INDEX;
-    const float* from = values + int64_t(order[t]) * br * bc;
+    const Number* from = values + int64_t(order[t]) * br * bc;
     for (int c = 0; c < bc; ++c)
       for (int r = 0; r < br; ++r) *out++ = from[r * bc + c];
   }
   return OK;
+}
+
+}  // namespace
+
+// Strides and sizes of x and of the blocks count 32-bit units: entries of fp32, pairs of bf16.
+extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
+                                const float* values, const int32_t* row_ptr,
+                                const int32_t* col_index, int64_t n_row, int64_t n_col,
+                                int64_t n_block, int32_t br, int32_t bc, void* y, int64_t rows,
+                                int32_t is_bf16, int32_t n_thread) {
+  const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
+  if (!is_bf16)
+    return multiply<Fp32>(s, x, x_stride, batch, cols, values, static_cast<float*>(y), rows,
+                          n_thread);
+#if defined(__AVX512BF16__)
+  return multiply<Bf16Pair>(s, x, x_stride, batch, cols, values, static_cast<uint16_t*>(y), rows,
+                            n_thread);
+#else
+  return NOT_BUILT;
+#endif
+}
+
+extern "C" int32_t tessera_has_bf16() { return HAS_BF16; }
+
+// Blocks in transposed order, each transposed: out[t] = values[order[t]]^T.
+extern "C" int32_t tessera_transpose_blocks(const void* values, const int32_t* order,
+                                            int64_t n_block, int32_t br, int32_t bc, void* out,
+                                            int32_t n_byte) {
+  if (n_byte == 4)
+    return transpose_all(static_cast<const uint32_t*>(values), order, n_block, br, bc,
+                         static_cast<uint32_t*>(out));
+  return transpose_all(static_cast<const uint16_t*>(values), order, n_block, br, bc,
+                       static_cast<uint16_t*>(out));
 }

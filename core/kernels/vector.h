@@ -14,6 +14,10 @@
 #include <vector>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
 constexpr int LANE = 16;
 #elif defined(__AVX2__)
 constexpr int LANE = 8;
@@ -32,10 +36,31 @@ typedef Quad QuadAny __attribute__((aligned(4), may_alias));
 
 inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<VecAny*>(p) = v; }
-inline Vec spread(float a) { return a - Vec{}; }  // "+" would cost an addition: 0 + -0 is 0
+inline Vec spread(const float* p) {  // by way of integers: any 32 bits survive, NaN or not
+  int32_t bits;
+  std::memcpy(&bits, p, 4);
+  return Vec(IVec{} + bits);
+}
+
+// What one multiply-add of a lane is. Narrow numbers travel in 32-bit units: a unit holds two
+// bf16, which are multiplied pairwise and added to one fp32 sum. To packing and indexing, a matrix
+// of bf16 is thus a matrix of fp32 with half as many columns.
+struct Fp32 {
+  static Vec mac(Vec sum, Vec a, Vec b) { return sum + a * b; }
+};
+#if defined(__AVX512BF16__)
+struct Bf16Pair {
+  static Vec mac(Vec sum, Vec a, Vec b) {
+    return Vec(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(__m512(a)), (__m512bh)(__m512(b))));
+  }
+};
+constexpr bool HAS_BF16 = true;
+#else
+constexpr bool HAS_BF16 = false;
+#endif
 
 // Errors that a kernel can report; Python turns them into exceptions.
-enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2 };
+enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2, NOT_BUILT = 3 };
 
 // Transpose LANE x LANE numbers in registers by log2(LANE) perfect shuffles.
 inline void transpose(Vec (&a)[LANE]) {

@@ -110,7 +110,7 @@ def _spmm(
     _check_operands("core::spmm", "x", x, values)
     n_row = row_ptr.numel() - 1
     _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
-    if (kernels := kernels_for(x, values)) is not None:
+    if (kernels := kernels_for(x, values, call.PRODUCT_DTYPES)) is not None:
         return call.spmm(kernels, x, values, row_ptr, col_index, rows)
     return routes.spmm(x, values, row_index, col_index, n_row)[:, :rows].contiguous()
 
@@ -121,7 +121,7 @@ def _spmm_t(
     _check_operands("core::spmm_t", "dy", dy, values)
     n_col = col_ptr.numel() - 1
     _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
-    if (kernels := kernels_for(dy, values)) is not None:
+    if (kernels := kernels_for(dy, values, call.PRODUCT_DTYPES)) is not None:
         values_t = call.transpose_blocks(kernels, values, order_t)
         return call.spmm(kernels, dy, values_t, col_ptr, row_index_t, cols)
     col_index_t = _index_from_ptr(col_ptr, order_t)
@@ -133,7 +133,7 @@ def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int,
     check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     if dy.dtype != x.dtype:
         raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
-    if (kernels := kernels_for(dy, x)) is not None:
+    if (kernels := kernels_for(dy, x, call.PRODUCT_DTYPES)) is not None:
         return call.sddmm(kernels, dy, x, row_index, col_index, br, bc)
     return routes.sddmm(dy, x, row_index, col_index, (br, bc))
 

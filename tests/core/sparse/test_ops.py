@@ -12,14 +12,19 @@ from core.sparse.pattern import transposed_order
 BLOCKS = [(1, 1), (4, 4), (8, 8), (16, 16), (2, 3), (16, 1), (1, 8)]
 # Componentwise |error| <= UNIT_ERROR[dtype] * (k + 2) * (|a| |b|), k the reduction length: holds
 # for any order of summation (Higham 2002, section 3.1), with room for the final rounding.
-UNIT_ERROR = {torch.float32: 2.0**-24, torch.float64: 2.0**-53, torch.bfloat16: 2.0**-8}
+UNIT_ERROR = {
+    torch.float32: 2.0**-24,
+    torch.float64: 2.0**-53,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
 
 
 @pytest.fixture(params=["kernels", "torch"], autouse=True)
 def route(request, monkeypatch):
     """Every test of this file runs on the compiled kernels and on plain torch."""
     if request.param == "torch":
-        monkeypatch.setattr(ops, "kernels_for", lambda a, b: None)
+        monkeypatch.setattr(ops, "kernels_for", lambda *operands: None)
     elif kernels() is None:
         pytest.skip("no compiled kernels here: no C++ compiler, or TESSERA_KERNELS=torch")
 
