@@ -220,6 +220,8 @@ def predict_row(cells: Mapping[str, str], testbeds: Sequence[Testbed] = TESTBEDS
     group, predicted, reason = "", None, ""
     measured = _number_or_none(cells["value"])
     try:
+        if cells["metric"] == "no_result":
+            raise _NotPredictedError(_reason_of_no_result(cells, testbeds))
         if measured is None:
             raise _NotPredictedError(f"value {cells['value']!r} is not a number")
         testbed = _testbed(cells, testbeds)
@@ -262,8 +264,6 @@ def _predict_metric(cells: Mapping[str, str], testbed: Testbed) -> float:
         return 2 * machine.mac_per_s("fp16" if cells["dtype"] == "mixed" else "fp32") / 1e12
     if op not in ("matmul", "spmm", "softmax", "gelu", *SPARSE_LIBRARY):
         raise _NotPredictedError(f"no prediction for {op!r} of metric {metric!r}")
-    if metric == "no_result":
-        raise _NotPredictedError("the source has no result")
     if metric == "fitted_speedup_law":
         raise _NotPredictedError("a fitted law, not a measurement")
     if op in ("softmax", "gelu"):
@@ -283,6 +283,13 @@ def _predict_metric(cells: Mapping[str, str], testbed: Testbed) -> float:
     if metric == "latency":
         return 1e3 * _cost(_product(cells, int(cells["n"]), dense=True), testbed, "matmul").time_s
     raise _NotPredictedError(f"no prediction for {op!r} of metric {metric!r}")
+
+
+def _reason_of_no_result(cells: Mapping[str, str], testbeds: Sequence[Testbed]) -> str:
+    """Say whether a case without a result, most likely for want of memory, would fit here."""
+    work = _product(cells, _whole(cells, "n"), dense=cells["op"] == "matmul")
+    fits = _cost(work, _testbed(cells, testbeds), cells["op"]).fits
+    return f"the source has no result; predicted {'to fit' if fits else 'not to fit'} in memory"
 
 
 def _best_throughput(cells: Mapping[str, str], testbed: Testbed, *, dense: bool) -> float:

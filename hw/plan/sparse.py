@@ -27,6 +27,8 @@ from hw.work import SparseContraction
 N_DENSE_SPLIT, N_BAND = 32, 128
 #: Tiles that share an exchange bus are given out together.
 TILE_GRAIN = 2
+#: Bytes that say where one live block lies (a 16-bit offset).
+META_BYTE = 2
 #: Cycles of the sparse block vertex by block side: once a worker, then for each worker's columns
 #: of one block (first column, each further one), for 2-byte and 4-byte entries.
 BLOCK_CYCLE = {
@@ -339,8 +341,9 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
         local_byte=2 * out,
         part="move",
     )
+    position = META_BYTE * s.block
     c.temporary_byte = np.maximum(
-        gathered + np.where(s.n_split > 1, values, 0.0) + partial,
+        gathered + np.where(s.n_split > 1, values, 0.0) + position + partial,
         partial * (2 - 1 / s.n_partial),
     )
     return c

@@ -22,6 +22,8 @@ ROWS = [
      "speedup_vs_dense", "1.827"),
     ("latency", "A100 80GB (LLMCompass testbed)", "matmul", "FP16", "1024", "12288", "12288", "",
      "", "dense", "latency", "1.199"),
+    ("memory", BOW, "spmm", "FP16", "8192", "8192", "1024", "16", "0.25", "static", "no_result",
+     "nan"),
     ("train", "Bow Pod16", "train:ResNet-50 v1.5", "FP16.16", "", "", "", "", "", "dense",
      "throughput", "42029"),
     ("text", BOW, "matmul", "FP16", "many", "4096", "256", "", "1", "dense", "throughput", "1"),
@@ -53,6 +55,7 @@ def test_quoted_rows_are_predicted_and_others_say_why_not(table: Path) -> None:
         assert row.error == pytest.approx(row.predicted / row.measured - 1)  # type: ignore[operator]
         assert abs(row.error) < QUOTED_TOLERANCE
     assert "training of a whole model" in rows["train"].reason
+    assert rows["memory"].reason == "the source has no result; predicted not to fit in memory"
     assert rows["text"].reason == "m 'many' is not a positive whole number"
     assert rows["value"].reason == "value 'fast' is not a number"
     assert rows["density"].reason == "density '7' is not a number in (0, 1]"
