@@ -72,7 +72,7 @@ class LabelledColumns(NamedTuple):
     columns : Columns
     label : RadiationResult
     time_s : Tensor, float64 [column]
-        Since the start of sampling.
+        From the start of sampling to the end of the day on which the column was drawn.
     """
 
     columns: Columns

@@ -12,7 +12,7 @@ TINY = ColumnsConfig(
     skip_day=0,
     n_day=10,
     train_share=0.5,
-    gap_day=0.5,
+    gap_day=1.0,
     n_column_per_call=16,
     run_longwave=8,
     run_shortwave=8,
@@ -41,9 +41,9 @@ def test_splits_are_blocks_of_time_with_gaps(found):
     index = split_index(columns.time_s, TINY)
     day = {name: columns.time_s[rows] / DAY_S for name, rows in index.items()}
     assert day["train"].max().item() <= 5.0
-    assert day["valid"].min().item() > 5.5
+    assert day["valid"].min().item() > 6.0
     assert day["valid"].max().item() <= 7.5
-    assert day["test"].min().item() > 8.0
+    assert day["test"].min().item() > 8.5
     assert min(len(rows) for rows in index.values()) > 0
 
 
@@ -81,6 +81,6 @@ def test_file_is_made_once_and_a_seed_gives_the_same_columns(found, tmp_path, mo
 
 
 def test_too_few_days_are_refused(tmp_path):
-    short = TINY.model_copy(update={"n_day": 5, "gap_day": 1.0})
+    short = TINY.model_copy(update={"n_day": 5})
     with pytest.raises(ConfigError, match=r"n_day = 5 leaves no days to validate and test"):
         cached_columns(short, seed=0, folder=tmp_path)
