@@ -188,9 +188,11 @@ def _judged(
             lines[name] = {"test": verified.scores(name)}
         figures.append(forecast_figure(verified, place.dir))
         say(str(verified), 1)
-    begun = time.perf_counter()
-    scheme(timed.columns)
-    infer_s = time.perf_counter() - begun
+    walls = []
+    for _ in range(N_REPEAT):
+        begun = time.perf_counter()
+        scheme(timed.columns)
+        walls.append(time.perf_counter() - begun)
     cost = []
     if config.cost:
         batch = tensors_of(emulator, parts["train"].take(some[: config.network.batch]), clouds)
@@ -213,7 +215,7 @@ def _judged(
         throughput={
             "item": "column",
             "train_item_per_s": fitted.item_per_s,
-            "infer_item_per_s": len(timed) / infer_s,
+            "infer_item_per_s": len(timed) / min(walls),
         },
         cost=cost,
         figures=figures,

@@ -16,7 +16,7 @@ class Clouds:
     """Cover grows from `critical_humidity` to saturation; its water is a share of saturation.
 
     The three numbers are tuned so that absorbed solar and outgoing longwave radiation balance in
-    the spun-up T21L8 aquaplanet: 239.7 and 238.0 W/m2, mean of 15 days after 5 to settle.
+    the spun-up T21L8 aquaplanet, within 3 W/m2 over 20 days (data/samples/README.md).
 
     Parameters
     ----------
