@@ -77,19 +77,28 @@ inline void multiply_wide(const Pattern& s, const float* values, int64_t first, 
     multiply_rows<Number, ROW, WIDE, BC>(s, values, first, last, r0, x + part * LANE, y + part * LANE);
 }
 
+// The share of one chunk in block rows first..last-1: blocks begin[i] to end[i] of block row i.
 template <class Number, int BC>
-void multiply_block_row(const Pattern& s, const float* values, int64_t i, int64_t first,
-                        int64_t last, const float* x, float* y) {
-  y += i * s.br * TILE;
-  if constexpr (BC == 1 && std::is_same_v<Number, Fp32>)
-    if (s.br == 1) return multiply_row_of_one(s, values, first, last, x, y);
+void multiply_chunk(const Pattern& s, const float* values, int64_t first, int64_t last,
+                    const int32_t* begin, const int32_t* end, const float* x, float* y) {
   constexpr int MOST = LANE == 16 ? 8 : 4;
-  int r = 0;
-  for (; r + MOST <= s.br; r += MOST)
-    multiply_wide<Number, MOST, BC>(s, values, first, last, r, x, y + r * TILE);
-  for (; r + 4 <= s.br; r += 4) multiply_wide<Number, 4, BC>(s, values, first, last, r, x, y + r * TILE);
-  for (; r + 2 <= s.br; r += 2) multiply_wide<Number, 2, BC>(s, values, first, last, r, x, y + r * TILE);
-  for (; r < s.br; ++r) multiply_wide<Number, 1, BC>(s, values, first, last, r, x, y + r * TILE);
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t b = begin[i], e = end[i];
+    float* to = y + i * s.br * TILE;
+    if constexpr (BC == 1 && std::is_same_v<Number, Fp32>)
+      if (s.br == 1) {
+        multiply_row_of_one(s, values, b, e, x, to);
+        continue;
+      }
+    int r = 0;
+    for (; r + MOST <= s.br; r += MOST)
+      multiply_wide<Number, MOST, BC>(s, values, b, e, r, x, to + r * TILE);
+    for (; r + 4 <= s.br; r += 4)
+      multiply_wide<Number, 4, BC>(s, values, b, e, r, x, to + r * TILE);
+    for (; r + 2 <= s.br; r += 2)
+      multiply_wide<Number, 2, BC>(s, values, b, e, r, x, to + r * TILE);
+    for (; r < s.br; ++r) multiply_wide<Number, 1, BC>(s, values, b, e, r, x, to + r * TILE);
+  }
 }
 
 int32_t check(const Pattern& s) {
@@ -126,12 +135,12 @@ template <class Number, class Out>
 int32_t multiply(const Pattern& s, const float* x, int64_t x_stride, int64_t batch, int64_t cols,
                  const float* values, Out* y, int64_t rows, int n_thread) {
   if (const int32_t status = check(s)) return status;
-  const auto block_row = s.bc == 16  ? multiply_block_row<Number, 16>
-                         : s.bc == 8 ? multiply_block_row<Number, 8>
-                         : s.bc == 4 ? multiply_block_row<Number, 4>
-                         : s.bc == 2 ? multiply_block_row<Number, 2>
-                         : s.bc == 1 ? multiply_block_row<Number, 1>
-                                     : multiply_block_row<Number, 0>;
+  const auto chunk = s.bc == 16  ? multiply_chunk<Number, 16>
+                         : s.bc == 8 ? multiply_chunk<Number, 8>
+                         : s.bc == 4 ? multiply_chunk<Number, 4>
+                         : s.bc == 2 ? multiply_chunk<Number, 2>
+                         : s.bc == 1 ? multiply_chunk<Number, 1>
+                                     : multiply_chunk<Number, 0>;
   const auto edge = chunk_edges(s);
   const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br;
   const int64_t n_tile = (batch + TILE - 1) / TILE;
@@ -146,24 +155,46 @@ int32_t multiply(const Pattern& s, const float* x, int64_t x_stride, int64_t bat
     pack_features(x + tile * TILE * x_stride, x_stride, n_sample, cols, n_in, in);
     std::memset(out + first * s.br * TILE, 0, (last - first) * s.br * TILE * sizeof(float));
     for (size_t c = 0; c + 1 < edge.size(); ++c)
-      for (int64_t i = first; i < last; ++i)
-        if (edge[c][i] < edge[c + 1][i])
-          block_row(s, values, i, edge[c][i], edge[c + 1][i], in, out);
+      chunk(s, values, first, last, edge[c].data(), edge[c + 1].data(), in, out);
     const int64_t end = last * s.br < rows ? last * s.br : rows;
     unpack_features(out, first * s.br, end, n_sample, y + tile * TILE * rows, rows);
   });
   return OK;
 }
 
-template <class Number>
-int32_t transpose_all(const Number* values, const int32_t* order, int64_t n_block, int br, int bc,
+// EDGE is the side of square blocks, or 0: then br x bc.
+template <int EDGE, class Number>
+void transpose_blocks(const Number* values, const int32_t* order, int64_t n_block, int br, int bc,
                       Number* out) {
+  if (EDGE) br = bc = EDGE;
   for (int64_t t = 0; t < n_block; ++t) {
-    if (order[t] < 0 || order[t] >= n_block) return BAD_INDEX;
     const Number* from = values + int64_t(order[t]) * br * bc;
-    for (int c = 0; c < bc; ++c)
-      for (int r = 0; r < br; ++r) *out++ = from[r * bc + c];
+    Number* to = out + t * br * bc;
+    if constexpr (EDGE == LANE && sizeof(Number) == 4) {
+      Vec a[LANE];
+      for (int r = 0; r < LANE; ++r) a[r] = load(reinterpret_cast<const float*>(from) + r * LANE);
+      transpose(a);
+      for (int c = 0; c < LANE; ++c) store(reinterpret_cast<float*>(to) + c * LANE, a[c]);
+    } else {
+      for (int c = 0; c < bc; ++c)
+        for (int r = 0; r < br; ++r) to[c * br + r] = from[r * bc + c];
+    }
   }
+}
+
+template <class Number>
+int32_t transpose_all(const void* values, const int32_t* order, int64_t n_block, int br, int bc,
+                      void* out) {
+  int32_t outside = 0;
+  for (int64_t t = 0; t < n_block; ++t) outside |= (order[t] < 0) | (order[t] >= n_block);
+  if (outside) return BAD_INDEX;
+  const int edge = br == bc ? br : 0;
+  const auto run = edge == 16  ? transpose_blocks<16, Number>
+                   : edge == 8 ? transpose_blocks<8, Number>
+                   : edge == 4 ? transpose_blocks<4, Number>
+                   : edge == 1 ? transpose_blocks<1, Number>
+                               : transpose_blocks<0, Number>;
+  run(static_cast<const Number*>(values), order, n_block, br, bc, static_cast<Number*>(out));
   return OK;
 }
 
@@ -193,9 +224,6 @@ extern "C" int32_t tessera_has_bf16() { return HAS_BF16; }
 extern "C" int32_t tessera_transpose_blocks(const void* values, const int32_t* order,
                                             int64_t n_block, int32_t br, int32_t bc, void* out,
                                             int32_t n_byte) {
-  if (n_byte == 4)
-    return transpose_all(static_cast<const uint32_t*>(values), order, n_block, br, bc,
-                         static_cast<uint32_t*>(out));
-  return transpose_all(static_cast<const uint16_t*>(values), order, n_block, br, bc,
-                       static_cast<uint16_t*>(out));
+  return (n_byte == 4 ? transpose_all<uint32_t> : transpose_all<uint16_t>)(values, order, n_block,
+                                                                           br, bc, out);
 }
