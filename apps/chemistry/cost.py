@@ -10,6 +10,7 @@ import hw
 from apps.chemistry.network import BindingNetwork, MolBatch
 from apps.chemistry.predictor import freeze
 from apps.lab.record import CostEntry
+from apps.lab.variant import REFERENCE_MACHINES
 
 
 def cost_entries(
@@ -53,7 +54,7 @@ def cost_entries(
     train_program, infer_program = hw.trace(train_step, batch), hw.trace(infer, batch)
     reports = [
         report
-        for machine in machines or hw.machine_names()
+        for machine in machines or REFERENCE_MACHINES
         for report in (
             hw.cost_program(train_program, machine, phase="train_step"),
             hw.cost_program(infer_program, machine, phase="inference"),

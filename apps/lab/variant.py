@@ -83,3 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 VARIANTS: dict[str, Variant] = {name: Variant(name=name, **PRESETS[name]) for name in PRESETS}
+
+# What a run is costed on unless it names its machines: the tile machine in two generations, and the
+# two that it is compared with.
+REFERENCE_MACHINES = ("ipu_gc200", "ipu_bow", "a100", "tpu_v3")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import hw
-from apps.lab.variant import Variant
+from apps.lab.variant import REFERENCE_MACHINES, Variant
 from apps.weather.learned.emulator import Emulator, LearnedRadiation
 from apps.weather.learned.fitting import (
     Batch,
@@ -90,7 +90,7 @@ def cost_entries(
             name = f"exact-{points[0]}+{points[1]}"
             programs.append((name, "inference", hw.trace(exact_step, scheme, columns)))
     entries = []
-    for machine in machines or hw.machine_names():
+    for machine in machines or REFERENCE_MACHINES:
         for name, phase, program in programs:
             entry = hw.cost_program(program, machine, phase=phase).entry(name)
             peak = math.ceil(entry["peak_tile_memory_byte"])

@@ -119,6 +119,8 @@ class Study:
             rows.append(Row(line.label, "model", cells, line.index))
             for member in ordered(name for r in records for name in r.members):
                 scores = [r.members.get(member, {}) for r in records]
+                if scores == [r.accuracy for r in records]:
+                    continue  # the part is the whole
                 cells = [_cell(_values(scores, split, m), line.href) for m in metrics]
                 rows.append(Row(f"its {plain(member)}", "member", cells))
         everywhere = [r for line in self.lines for r in line.runs]
