@@ -31,6 +31,8 @@ COLUMNS = (
 FORMATS = {"FP16": "fp16", "FP32": "fp32", "FP16 storage FP32 compute (FP16*)": "fp32"}
 #: Dense columns tried where a table gives the best over them and does not say which.
 BEST_N = (16, 64, 256, 1024, 2048, 4096, 8192, 16384, 65536)
+#: Sides of square products where a table gives the best product of a machine.
+BEST_SIDE = (512, 1024, 1536, 2048, 4096)
 #: Share of the measurements that the calibration leaves out.
 HELD_OUT = 0.5
 SPARSE_LIBRARY = ("cusparse_bsr_spmm", "cusparse_csr_spmm")
@@ -262,6 +264,11 @@ def _predict_metric(cells: Mapping[str, str], testbed: Testbed) -> float:
     if op == "peak" and metric == "throughput":
         machine = load_machine(testbed.machine)
         return 2 * machine.mac_per_s("fp16" if cells["dtype"] == "mixed" else "fp32") / 1e12
+    if op == "matmul best" and metric == "throughput":
+        format = "fp16" if "FP16" in cells["dtype"] else "fp32"
+        squares = (Contraction(1, m, m, m, format, format, format) for m in BEST_SIDE)
+        costs = [_cost(square, testbed, "matmul") for square in squares]
+        return max(2e-12 * cost.n_mac / cost.time_s for cost in costs if cost.fits)
     if op not in ("matmul", "spmm", "softmax", "gelu", *SPARSE_LIBRARY):
         raise _NotPredictedError(f"no prediction for {op!r} of metric {metric!r}")
     if metric == "fitted_speedup_law":

@@ -112,6 +112,7 @@ def test_equal_counts_with_different_patterns_are_told_apart() -> None:
     assert diagonal == crowded
     assert cost_item(diagonal, machine).time_s != cost_item(crowded, machine).time_s
     assert cost_item(diagonal, machine) is cost_item(work(index, index), machine)
+    assert cost_item(diagonal, machine) is not cost_item(work(index, index[::-1]), machine)
 
 
 def test_orders_of_machines_as_published() -> None:
