@@ -11,7 +11,7 @@ from apps.chemistry.molecules.fingerprint import key_sets, tanimoto
 
 BASELINES = ("train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4")
 N_BIT = 2048
-N_TREE = 200
+N_TREE = 100
 MAX_FEATURES = 0.1  # share of the bits tried at each split
 
 
