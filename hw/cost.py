@@ -13,6 +13,7 @@ import numpy as np
 
 from core.errors import MemoryExceededError
 from hw import report
+from hw.fuse import fuse as fuse_program
 from hw.machine import Machine, TileMachine, load_machine
 from hw.program import RESIDENT, Program
 from hw.rules import Task, tasks_of
@@ -77,6 +78,8 @@ class CostReport:
     clock_hz : float
         Turns superstep cycles into time.
     ops : tuple of OpCost
+    n_fused : int
+        Ops that run inside another one of `ops` (see `hw.fuse`).
     """
 
     machine: str
@@ -93,6 +96,7 @@ class CostReport:
     utilisation: float
     clock_hz: float
     ops: tuple[OpCost, ...]
+    n_fused: int = 0
 
     @property
     def fits(self) -> bool:
@@ -144,6 +148,7 @@ def cost(
     phase: Literal["train_step", "inference"] = "inference",
     free: Collection[str] = (),
     fake: bool = False,
+    fuse: bool = True,
 ) -> CostReport:
     """Return what ``step(*args)`` costs on `machine`.
 
@@ -162,6 +167,9 @@ def cost(
         Ops to take as costless, by name.
     fake : bool
         Trace under `FakeTensorMode`, without computing.
+    fuse : bool
+        Run chains of element-wise ops, and a reduction at their end, as one: a kernel, a vertex.
+        The rule is that of `hw.fuse`, the same for every machine.
 
     Raises
     ------
@@ -173,7 +181,8 @@ def cost(
         If a fake run needs a real value.
     """
     machine = load_machine(machine)
-    return cost_program(trace(step, *args, fake=fake), machine, phase=phase, free=free)
+    program = trace(step, *args, fake=fake)
+    return cost_program(program, machine, phase=phase, free=free, fuse=fuse)
 
 
 def cost_program(
@@ -182,10 +191,13 @@ def cost_program(
     *,
     phase: Literal["train_step", "inference"] = "inference",
     free: Collection[str] = (),
+    fuse: bool = True,
 ) -> CostReport:
     """Return what a traced program costs; one trace serves many machines. See `cost`."""
     machine = load_machine(machine)
-    tasks = tasks_of(program, free)
+    tasks, n_fused = tasks_of(program, free), 0
+    if fuse:
+        program, tasks, n_fused = fuse_program(program, tasks)
     costs = [[cost_item(item, machine) for item in task.items] for task in tasks]
     memory = _memory(program, tasks, costs, machine)
     ops = tuple(
@@ -216,6 +228,7 @@ def cost_program(
         utilisation=ideal_s / time_s if time_s else 0.0,
         clock_hz=machine.clock_hz,
         ops=ops,
+        n_fused=n_fused,
     )
 
 

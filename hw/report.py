@@ -65,7 +65,8 @@ def table(report: CostReport) -> str:
         f"  peak memory  {report.peak_tile_memory_byte:,.0f} of {report.memory_byte:,.0f} byte"
         f"{' per tile' if _is_tiled(report) else ''}, {verdict}",
         f"  utilisation  {report.utilisation:.2%} of peak, {report.n_mac:,} multiply-adds "
-        f"in {len(report.ops):,} ops",
+        f"in {len(report.ops):,} ops"
+        + (f", {report.n_fused:,} more fused into them" if report.n_fused else ""),
         "",
         f"  {'op':<34}{'phase':<11}{'calls':>6}{'time':>11}{'share':>7}{'energy':>11}  binds",
     ]

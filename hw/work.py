@@ -96,6 +96,18 @@ class Reduction:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """Pointwise steps over the same entries in one pass, at the end perhaps a reduction of them.
+
+    Values between the steps are never written: the `n_input` of a step counts only operands that
+    come from memory, and only the last step's result, or the reduction's, goes there.
+    """
+
+    steps: tuple[Pointwise, ...]
+    reduction: Reduction | None = None
+
+
+@dataclass(frozen=True)
 class Softmax:
     """`n_row` rows of `n_col` entries, normalised; also layer norm, by `kind`."""
 
@@ -154,6 +166,7 @@ Work = (
     | SparseContraction
     | Pointwise
     | Reduction
+    | Fused
     | Softmax
     | Gather
     | Scatter

@@ -14,6 +14,7 @@ from hw.plan.phases import Array, Candidates
 from hw.work import (
     Contraction,
     Fourier,
+    Fused,
     Gather,
     HostRead,
     Move,
@@ -31,30 +32,41 @@ INDEX_CYCLE = 6
 
 def plan_pointwise(item: Pointwise, machine: TileMachine) -> ItemCost:
     """Spread the results evenly; operands lie where the results go."""
-    format = compute_format(machine, item.in_format, item.out_format)
-    n_tile = _tiles_for(item.n_element, machine)
-    n_l = math.ceil(item.n_element / n_tile)
+    return plan_fused(Fused((item,)), machine)
+
+
+def plan_fused(item: Fused, machine: TileMachine) -> ItemCost:
+    """Run all steps on each entry before the next entry; a reduction at the end takes it up."""
+    if item.reduction is not None:
+        return _plan_reduction(item.reduction, machine, item.steps)
+    slots, in_byte, pj = _of_steps(machine, item.steps)
+    last = item.steps[-1]
+    out_byte = stored_byte(machine, last.out_format)
+    n_tile = _tiles_for(last.n_element, machine)
+    n_l = math.ceil(last.n_element / n_tile)
     c = Candidates(machine, 1)
     c.n_tile = np.array([n_tile])
-    in_byte = item.n_input * stored_byte(machine, item.in_format)
-    out_byte = stored_byte(machine, item.out_format)
     c.compute(
         "pointwise",
-        vertex_cycles(machine)
-        + _element_cycles(
-            machine, format, item.kind, n_l, item.flop_per_element, in_byte, out_byte
-        ),
-        local_byte=item.n_element * (in_byte + out_byte),
-        pj=item.n_element * item.flop_per_element * machine.vector_pj[format],
+        vertex_cycles(machine) + n_l * _entry_cycles(machine, slots, in_byte, out_byte),
+        local_byte=last.n_element * (in_byte + out_byte),
+        pj=last.n_element * pj,
     )
     text = f"{n_l} entries on each of {n_tile} tiles"
-    return c.item_cost(0, n_mac=0, plan=text + substitutes(machine, item.in_format))
+    return c.item_cost(
+        0, n_mac=0, plan=text + substitutes(machine, *(step.in_format for step in item.steps))
+    )
 
 
 def plan_reduction(item: Reduction, machine: TileMachine) -> ItemCost:
     """Reduce on the tiles, then exchange the partial results and reduce those."""
-    format = compute_format(machine, item.in_format)
-    c, splits = _reduction(item, machine, format)
+    return _plan_reduction(item, machine)
+
+
+def _plan_reduction(
+    item: Reduction, machine: TileMachine, steps: tuple[Pointwise, ...] = ()
+) -> ItemCost:
+    c, splits = _reduction(item, machine, compute_format(machine, item.in_format), steps)
     winner, fits, binds = c.choose()
     text = f"each result from {int(splits[winner])} tiles" + substitutes(machine, item.in_format)
     return c.item_cost(winner, n_mac=0, plan=text, fits=fits, memory_binds=binds)
@@ -84,7 +96,8 @@ def plan_softmax(item: Softmax, machine: TileMachine) -> ItemCost:
     for label, kind, flop in kinds:
         c.compute(
             label,
-            vertex_cycles(machine) + _element_cycles(machine, format, kind, n_l, flop, byte, byte),
+            vertex_cycles(machine)
+            + n_l * _entry_cycles(machine, flop * _slots(machine, format, kind), byte, byte),
             local_byte=2 * n_element * byte,
             pj=n_element * flop * machine.vector_pj[format],
         )
@@ -173,28 +186,39 @@ def _tiles_for(n_element: float, machine: TileMachine) -> int:
     return max(1, min(machine.n_tile, math.ceil(n_element / (GRAIN * machine.n_worker))))
 
 
-def _element_cycles(
-    machine: TileMachine,
-    format: str,
-    kind: str,
-    n_l: float | Array,
-    flop: float,
-    in_byte: float,
-    out_byte: float,
-) -> Array:
-    """Return cycles for `n_l` entries on one tile: the slower of issue slots and memory."""
-    slots = {
+def _of_steps(machine: TileMachine, steps: tuple[Pointwise, ...]) -> tuple[float, float, float]:
+    """Return issue slots, bytes read and picojoule of arithmetic, for each entry."""
+    slots = in_byte = pj = 0.0
+    for step in steps:
+        format = compute_format(machine, step.in_format, step.out_format)
+        slots += step.flop_per_element * _slots(machine, format, step.kind)
+        in_byte += step.n_input * stored_byte(machine, step.in_format)
+        pj += step.flop_per_element * machine.vector_pj[format]
+    return slots, in_byte, pj
+
+
+def _slots(machine: TileMachine, format: str, kind: str) -> float:
+    """Return the issue slots of a tile for one operation."""
+    return {
         "arithmetic": 1 / machine.vector_per_cycle[format],
         "divide": machine.divide_cycle[format],
         "transcendental": machine.transcendental_cycle[format],
     }[kind]
+
+
+def _entry_cycles(machine: TileMachine, slots: float, in_byte: float, out_byte: float) -> float:
+    """Return cycles for one entry on one tile: the slower of issue slots and memory."""
     memory = in_byte / machine.load_byte_per_cycle + out_byte / machine.store_byte_per_cycle
-    cycles: Array = np.asarray(n_l) * np.maximum(flop * slots, memory)
-    return cycles
+    return max(slots, memory)
 
 
-def _reduction(item: Reduction, machine: TileMachine, format: str) -> tuple[Candidates, Array]:
-    """Return candidates over how many tiles share one result, and those numbers."""
+def _reduction(
+    item: Reduction, machine: TileMachine, format: str, steps: tuple[Pointwise, ...] = ()
+) -> tuple[Candidates, Array]:
+    """Return candidates over how many tiles share one result, and those numbers.
+
+    `steps` make the entries that are reduced; without them these come from memory.
+    """
     most = max(1, min(item.n_reduced, machine.n_tile // min(item.n_out, machine.n_tile)))
     split = np.unique(np.rint(np.geomspace(1, most, 12)))
     byte = stored_byte(machine, item.in_format)
@@ -203,13 +227,16 @@ def _reduction(item: Reduction, machine: TileMachine, format: str) -> tuple[Cand
     in_l = out_l * np.ceil(item.n_reduced / split)
     c = Candidates(machine, split.size)
     c.n_tile = n_group * split
-    width = np.minimum(machine.load_byte_per_cycle / byte, machine.vector_per_cycle[format])
+    slots, in_byte, pj = _of_steps(machine, steps)
+    in_byte = in_byte if steps else byte
+    one = _entry_cycles(machine, slots + 1 / machine.vector_per_cycle[format], in_byte, 0.0)
     c.compute(
         "reduce on the tiles",
-        vertex_cycles(machine) + in_l / width,
-        local_byte=item.n_out * item.n_reduced * byte,
-        pj=item.n_out * item.n_reduced * machine.vector_pj[format],
+        vertex_cycles(machine) + in_l * one,
+        local_byte=item.n_out * item.n_reduced * in_byte,
+        pj=item.n_out * item.n_reduced * (pj + machine.vector_pj[format]),
     )
+    width = np.minimum(machine.load_byte_per_cycle / byte, machine.vector_per_cycle[format])
     #: stages of a tree whose fan-in is the square root keep the last tile from receiving all
     fan_in = np.where(split > 1, np.ceil(np.sqrt(split)), 1.0)
     n_stage = np.where(split > 1, np.where(split > 4, 2.0, 1.0), 0.0)

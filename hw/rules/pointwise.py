@@ -27,6 +27,13 @@ _ARITHMETIC = {
     8: "bernoulli uniform normal random native_dropout rand_like randn_like rand randn randint "
     "randperm exponential multinomial",
 }
+#: Results of these depend on more than the entry in their own place.
+_NOT_BY_ENTRY = {
+    *("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "randperm", "multinomial"),
+    "native_dropout",
+}
+#: Ops whose every result stems from the entries in its own place, so that passes may be joined.
+BY_ENTRY: set[str] = {"aten.pow", "aten.float_power", "core.dequantize"}
 _DIVIDE = {
     1: "div reciprocal sqrt rsqrt true_divide",
     3: "addcdiv",
@@ -68,6 +75,7 @@ def _register(table: dict[int, str], kind: Kind) -> None:
             return [pointwise(op, kind, flop * 3 if is_complex_product else flop)]
 
         rule(*(f"aten.{name}" for name in names.split()))(element_wise)
+        BY_ENTRY.update(f"aten.{name}" for name in set(names.split()) - _NOT_BY_ENTRY)
 
 
 _register(_ARITHMETIC, "arithmetic")

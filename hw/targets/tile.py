@@ -11,6 +11,7 @@ from hw.plan.sparse import plan_static
 from hw.work import (
     Contraction,
     Fourier,
+    Fused,
     Gather,
     HostRead,
     Move,
@@ -35,6 +36,8 @@ def cost_on_tiles(item: Work, machine: TileMachine) -> ItemCost:
             return plan_static(item, machine)
         case Pointwise():
             return vector.plan_pointwise(item, machine)
+        case Fused():
+            return vector.plan_fused(item, machine)
         case Reduction():
             return vector.plan_reduction(item, machine)
         case Softmax():
