@@ -145,8 +145,12 @@ def featurise(molecule: str | Chem.Mol) -> MolGraph:
     core.errors.DataError
         If the SMILES cannot be read; the sentence gives the reason.
     """
-    mol = mol_from_smiles(molecule) if isinstance(molecule, str) else molecule
-    return featurise_many([mol])[0]
+    if isinstance(molecule, str):
+        molecule = mol_from_smiles(molecule)
+    else:
+        # RDKit's other calls (RenumberAtoms) leave a quick ring search that depends on atom order
+        Chem.GetSymmSSSR(molecule)
+    return featurise_many([molecule])[0]
 
 
 def featurise_many(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
@@ -155,7 +159,7 @@ def featurise_many(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
     Parameters
     ----------
     mols : sequence of rdkit.Chem.Mol
-        Sanitised molecules without explicit hydrogen atoms.
+        Molecules without explicit hydrogen atoms, with the rings that sanitisation finds.
 
     Returns
     -------

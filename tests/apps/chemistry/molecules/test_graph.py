@@ -56,6 +56,15 @@ def test_features_do_not_depend_on_atom_order(smiles):
         np.testing.assert_allclose(environments(featurise(text)), expected, atol=ATOL)
 
 
+def test_rings_do_not_depend_on_atom_order_of_a_molecule():
+    # RDKit leaves a quick ring search after RenumberAtoms, which finds other rings in this one
+    mol = Chem.MolFromSmiles("O1CC[C@@H](NC(=O)[C@@H](Cc2cc3cc(ccc3nc2N)-c2ccccc2C)C)CC1(C)C")
+    order = np.random.default_rng(0).permutation(mol.GetNumAtoms()).tolist()
+    expected = featurise(mol).atom_features[order]
+    renumbered = featurise(Chem.RenumberAtoms(mol, order))
+    np.testing.assert_array_equal(renumbered.atom_features, expected)
+
+
 def test_order_dependent_tag_would_have_failed():
     # the tag of one and the same molecule differs between two SMILES; the CIP label does not
     a, b = (Chem.MolFromSmiles(s) for s in ("C[C@H](N)C(=O)O", "N[C@@H](C)C(=O)O"))
