@@ -75,7 +75,13 @@ class Machine:
     host_byte_per_s: float = _number(1e9, 200e9)
     host_latency_s: float = _number(1e-7, 1e-3)
     chip_link_byte_per_s: float = _number(1e9, 2e12)
+    """Sent, and at once received, by one chip to others of its node."""
     chip_link_latency_s: float = _number(1e-7, 1e-3)
+    node_chip: int = _number(1, 4096)
+    """Chips that the fast links join: a board, a server, a torus."""
+    node_link_byte_per_s: float = _number(1e9, 1e13)
+    """Sent, and at once received, by all chips of a node together to other nodes."""
+    node_link_latency_s: float = _number(1e-7, 1e-3)
     mac_pj: Mapping[str, float] = _by_format(0.005, 30)
     vector_pj: Mapping[str, float] = _by_format(0.003, 30)
     """Energy of one addition or multiplication outside the matrix engine."""

@@ -68,6 +68,8 @@ def test_a_reduction_ends_a_chain():
         (lambda x: x.exp().reshape(20, 50) * 2, ["fused exp+mul"]),
         # in place: the value before is gone
         (lambda x: x.exp().mul_(2).add_(1), ["fused exp+mul+add"]),
+        # what an op writes in place is kept if it outlives the step
+        (lambda x: x.mul_(2) + 1, ["aten.mul_", "aten.add"]),
         # two branches meet
         (lambda x: x.exp() + x.sin(), ["fused exp+sin+add"]),
     ],
