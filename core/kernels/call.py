@@ -32,6 +32,7 @@ _ARGUMENTS = {
     "tessera_has_bf16": [],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
+    "tessera_multiply_adds": [_L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }
 

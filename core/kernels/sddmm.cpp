@@ -5,6 +5,8 @@
 // group of four lanes and multiplying by x adds a row of the outer product for all these samples at
 // once. Other blocks take dot products over samples, sixteen entries of a row at a time.
 
+#include <algorithm>
+
 #include "pack.h"
 
 namespace {
@@ -128,6 +130,54 @@ void row_of_entries(const Pattern& s, int64_t first, int64_t last, const float* 
 
 namespace {
 
+// Where blocks that have no quads are many, all of dy^T x is computed, by quads, a strip of sixteen
+// rows at a time, and the live entries of the strip are kept.
+void gradient_by_strips(const Pattern& s, const float* dy, int64_t dy_stride, int64_t rows,
+                        const float* x, int64_t x_stride, int64_t cols, int64_t batch,
+                        int64_t n_col, int64_t n_block, float* out, int n_thread) {
+  constexpr int HEIGHT = 16, MOST = LANE == 16 ? 4 : 2;
+  const int64_t n_quad = (n_col * s.bc + 4 * MOST - 1) / (4 * MOST) * MOST, width = n_quad * 4;
+  const int64_t n_slot = (batch + SLOT - 1) / SLOT, n_strip = (rows + HEIGHT - 1) / HEIGHT;
+  auto samples = [&](int64_t slot) { return int(std::min<int64_t>(SLOT, batch - slot * SLOT)); };
+  const Scratch all_x(n_slot * width * SLOT);
+  parallel_for(n_slot, n_thread, [&](int64_t slot) {
+    float* to = all_x.get() + slot * width * SLOT;
+    const int64_t full = (cols + 3) / 4 * 4;
+    pack_quads(x + slot * SLOT * x_stride, x_stride, samples(slot), SLOT, 0, cols, to);
+    std::memset(to + full * SLOT, 0, (width - full) * SLOT * sizeof(float));
+  });
+  parallel_for(n_strip, n_thread, [&](int64_t strip) {
+    const int64_t row0 = strip * HEIGHT, row1 = std::min<int64_t>(row0 + HEIGHT, rows);
+    const Scratch scratch(HEIGHT * (width + SLOT));
+    float *sum = scratch.get(), *in_dy = sum + HEIGHT * width;
+    std::memset(sum, 0, HEIGHT * width * sizeof(float));
+    for (int64_t slot = 0; slot < n_slot; ++slot) {
+      pack_quads(dy + slot * SLOT * dy_stride, dy_stride, samples(slot), SLOT, row0, row1, in_dy);
+      const float* in_x = all_x.get() + slot * width * SLOT;
+      for (int64_t q = 0; q < n_quad; q += MOST)
+        for (int down = 0; down * 4 < row1 - row0; ++down) {
+          const float* from[4] = {};
+          float* to[4] = {};
+          for (int n = 0; n < MOST; ++n) {
+            from[n] = in_x + (q + n) * SLOT * 4;
+            to[n] = sum + down * 4 * width + (q + n) * 4;
+          }
+          outer_quads<Fp32, MOST>(in_dy + down * SLOT * 4, from, to, int(width));
+        }
+    }
+    const int32_t* end = s.row_index + n_block;
+    int64_t k = std::lower_bound(s.row_index, end, int32_t(row0 / s.br)) - s.row_index;
+    for (; k < n_block && int64_t(s.row_index[k]) * s.br < row1; ++k)
+      for (int r = 0; r < s.br; ++r) {
+        const int64_t row = int64_t(s.row_index[k]) * s.br + r;
+        if (row < row0 || row >= row1) continue;
+        const float* from = sum + (row - row0) * width + int64_t(s.col_index[k]) * s.bc;
+        float* to = out + (k * s.br + r) * s.bc;
+        for (int c = 0; c < s.bc; ++c) to[c] = from[c];
+      }
+  });
+}
+
 // Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit.
 template <class Number, class In>
 int32_t gradient(const Pattern& s, const In* dy, int64_t dy_stride, int64_t rows, const In* x,
@@ -142,6 +192,12 @@ int32_t gradient(const Pattern& s, const In* dy, int64_t dy_stride, int64_t rows
   }
   constexpr int PER_UNIT = sizeof(float) / sizeof(In);
   const bool quads = br % 4 == 0 && bc % 4 == 0;
+  if constexpr (PER_UNIT == 1)
+    if (!quads && 6 * n_block > n_row * n_col) {  // measured: strips win from a sixth on
+      gradient_by_strips(s, dy, dy_stride, rows, x, x_stride, cols, batch, n_col, n_block, out,
+                         n_thread);
+      return OK;
+    }
   const int slot = quads ? SLOT : TILE;
   parallel_for(n_thread, n_thread, [&](int64_t cut) {
     // Each thread owns the block rows whose first block lies in its equal share of the blocks.

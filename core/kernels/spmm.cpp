@@ -87,6 +87,14 @@ void multiply_chunk(const Pattern& s, const float* values, int64_t first, int64_
     float* to = y + i * s.br * TILE;
     if constexpr (BC == 1 && std::is_same_v<Number, Fp32>)
       if (s.br == 1) {
+        // Rows lie far apart in memory and a chunk takes little of each: too short a stretch for
+        // the processor to guess the next one.
+        constexpr int AHEAD = 4;
+        if (i + AHEAD < last)
+          for (int64_t k = begin[i + AHEAD]; k < end[i + AHEAD]; k += 16) {
+            __builtin_prefetch(values + k);
+            __builtin_prefetch(s.col_index + k);
+          }
         multiply_row_of_one(s, values, b, e, x, to);
         continue;
       }

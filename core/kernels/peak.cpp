@@ -1,0 +1,35 @@
+// Multiply-adds that never leave the registers: what a benchmark holds a kernel against.
+
+#include "vector.h"
+
+namespace {
+
+template <class Number>
+int32_t spin(int64_t n) {
+  constexpr int CHAINS = LANE == 16 ? 24 : 12;  // latency times issue rate, with room
+  const float bits = 0x1.0p-60f;                // as fp32 or as a pair of bf16, sums stay finite
+  const Vec a = spread(&bits);
+  Vec sum[CHAINS] = {};
+  for (int64_t i = 0; i < n; ++i)
+    for (int c = 0; c < CHAINS; ++c) {
+      sum[c] = Number::mac(sum[c], a, a);
+      // Keeps the chain, though no one reads its end.
+#if defined(__x86_64__)
+      asm volatile("" : "+v"(sum[c]));
+#else
+      asm volatile("" : "+w"(sum[c]));
+#endif
+    }
+  return CHAINS * LANE;
+}
+
+}  // namespace
+
+// Runs n rounds and returns how many lanes each round multiplied and added (two products a lane in
+// bf16).
+extern "C" int32_t tessera_multiply_adds(int64_t n, int32_t is_bf16) {
+#if defined(__AVX512BF16__)
+  if (is_bf16) return 2 * spin<Bf16Pair>(n);
+#endif
+  return is_bf16 ? 0 : spin<Fp32>(n);
+}
