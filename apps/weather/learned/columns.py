@@ -15,13 +15,24 @@ from torch import Tensor
 
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.config import Config, config_sha256
-from apps.lab.progress import track
+from apps.lab.progress import say, track
 from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.forecast.sample import SAMPLE_FILE
 from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 
 SPLITS = ("train", "valid", "test")
+_WEATHER = Path(__file__).resolve().parents[1]
+# What decides how columns look and what they are labelled with: any change makes them anew.
+_SOURCES = (
+    "atmosphere/*.py",
+    "physics/**/*.py",
+    "boundary.py",
+    "model.py",
+    "forecast/simulate.py",
+    "learned/columns.py",
+)
 
 
 class ColumnsConfig(Config):
@@ -182,17 +193,42 @@ def split_index(time_s: Tensor, config: ColumnsConfig) -> dict[str, Tensor]:
 def cached_columns(
     config: ColumnsConfig, *, seed: int, folder: Path
 ) -> tuple[LabelledColumns, str]:
-    """Give `sample_columns`, made once for a configuration and seed and kept in `folder`.
+    """Give `sample_columns`, made once for all that decides them and kept in `folder`.
 
-    Runs that share the folder wait for the one that makes the file. Returns the columns and the
-    sha256 of the file.
+    Runs that share the folder wait for the one that makes the file. A file of another
+    configuration, seed, start or physics has another name; one that is damaged is made again.
+    Returns the columns and a sha256 of their values.
     """
-    path = folder / f"columns-{config_sha256(config)[:12]}-{seed}.safetensors"
+    path = folder / f"columns-{columns_key(config, seed)[:16]}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_suffix(".lock")):
-        if not path.exists():
+        found = None
+        if path.exists():
+            try:
+                found = _load(path)
+            except DataError as error:
+                say(f"columns are made again, as {path} cannot be used: {error}")
+        if found is None:
             _save(path, sample_columns(config, seed=seed))
-    return _load(path), hashlib.sha256(path.read_bytes()).hexdigest()
+            found = _load(path)
+        return found, _digest(found)
+
+
+def columns_key(config: ColumnsConfig, seed: int) -> str:
+    """Digest of all that decides what `sample_columns` gives: settings, start, and the sources."""
+    digest = hashlib.sha256(f"{config_sha256(config)} {seed}".encode())
+    begin = SAMPLE_FILE if config.start == "sample" else Path(config.start)
+    sources = (path for part in _SOURCES for path in _WEATHER.glob(part))
+    for path in (*([begin] if begin.is_file() else []), *sorted(sources)):
+        digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(found: LabelledColumns) -> str:
+    digest = hashlib.sha256()
+    for tensor in (*found.columns, *found.label, found.time_s):
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _save(path: Path, found: LabelledColumns) -> None:

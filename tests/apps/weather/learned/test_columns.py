@@ -1,8 +1,18 @@
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.learned.columns import ColumnsConfig, cached_columns, label_columns, split_index
+from apps.weather.learned import columns as columns_module
+from apps.weather.learned.columns import (
+    ColumnsConfig,
+    cached_columns,
+    columns_key,
+    label_columns,
+    split_index,
+)
 from core.errors import ConfigError
 
 # A model small enough to run for days in a test.
@@ -66,7 +76,8 @@ def test_only_training_columns_are_widened(found):
 
 def test_file_is_made_once_and_a_seed_gives_the_same_columns(found, tmp_path, monkeypatch):
     (columns, sha256), folder = found
-    again, _ = cached_columns(TINY, seed=3, folder=tmp_path)
+    again, same = cached_columns(TINY, seed=3, folder=tmp_path)
+    assert same == sha256
     for a, b in zip(again.columns, columns.columns, strict=True):
         assert torch.equal(a, b)
 
@@ -78,6 +89,52 @@ def test_file_is_made_once_and_a_seed_gives_the_same_columns(found, tmp_path, mo
     assert same == sha256
     with pytest.raises(AssertionError, match="made again"):
         cached_columns(TINY, seed=4, folder=folder)
+
+
+def test_a_damaged_file_is_made_again_and_said(found, tmp_path, capsys):
+    (columns, sha256), folder = found
+    (whole,) = folder.glob("columns-*.safetensors")
+    data = whole.read_bytes()
+    flipped = bytearray(data)
+    flipped[-1000] ^= 1
+    for damaged in (data[: len(data) // 2], b"", bytes(flipped)):
+        (tmp_path / whole.name).write_bytes(damaged)
+        again, same = cached_columns(TINY, seed=3, folder=tmp_path)
+        assert same == sha256
+        assert torch.equal(again.label.toa_lw, columns.label.toa_lw)
+        assert "columns are made again, as" in capsys.readouterr().err
+    cached_columns(TINY, seed=3, folder=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_key_follows_all_that_decides_the_columns(tmp_path, monkeypatch):
+    """Settings, seed, the state they start from, and every line of the physics."""
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(b"one")
+    started = TINY.model_copy(update={"start": str(state)})
+    keys = [
+        columns_key(TINY, 0),
+        columns_key(TINY, 1),
+        columns_key(TINY.model_copy(update={"start": "sample"}), 0),
+        columns_key(started, 0),
+    ]
+    state.write_bytes(b"two")
+    keys.append(columns_key(started, 0))
+    package = Path(columns_module.__file__).parents[1]
+    for changed in (
+        "physics/radiation/longwave.py",
+        "physics/clouds.py",
+        "model.py",
+        "atmosphere/dynamics.py",
+    ):
+        copy = tmp_path / changed.replace("/", "-")
+        shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(columns_module, "_WEATHER", copy)
+        assert columns_key(TINY, 0) == keys[0]  # whatever the place
+        with (copy / changed).open("a") as file:
+            file.write("# changed\n")
+        keys.append(columns_key(TINY, 0))
+    assert len(set(keys)) == len(keys)
 
 
 def test_too_few_days_are_refused(tmp_path):
