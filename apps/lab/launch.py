@@ -17,6 +17,7 @@ from core.errors import ConfigError, DataError
 
 SCHEMA = "tessera.run/1"
 RUN_FILE = "run.json"
+CONFIG_FILE = "config.toml"
 LOCK_FILE = ".lock"
 
 
@@ -66,7 +67,8 @@ def start_run(
     Parameters
     ----------
     out : path
-        New or empty; with `resume`, also a folder of the same run.
+        New, empty, or left by a run that stopped before its first result (bad input, most
+        often); with `resume`, also a folder of the same run.
     device : "auto", "cpu" or "cuda"
 
     Raises
@@ -88,15 +90,21 @@ def start_run(
         "seed": seed,
         "config_sha256": config_sha256(config),
     }
-    is_new = not folder.exists() or not any(p for p in folder.iterdir() if p.name != LOCK_FILE)
+    is_new = not folder.exists() or _is_barely_begun(folder)
     if not is_new:
         _check_same_run(folder, wanted, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take_lock(folder)
     if is_new:
-        write_atomic(folder / "config.toml", config_toml(config))
+        write_atomic(folder / CONFIG_FILE, config_toml(config))
         write_atomic(folder / RUN_FILE, json.dumps(wanted, indent=1) + "\n")
     return Run(folder, chosen, resumed=not is_new, lock=lock)
+
+
+def _is_barely_begun(folder: Path) -> bool:
+    """Whether nothing is there, or only what `start_run` itself writes."""
+    names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    return not names or (RUN_FILE in names and names <= {CONFIG_FILE, RUN_FILE})
 
 
 def _check_same_run(folder: Path, wanted: dict[str, Any], *, resume: bool) -> None:
@@ -110,7 +118,7 @@ def _check_same_run(folder: Path, wanted: dict[str, Any], *, resume: bool) -> No
         raise DataError(f"--out {folder} already holds a run; {hint}")
     for key, value in wanted.items():
         if there.get(key) != value:
-            hint = f"its settings are in {folder / 'config.toml'}; resume with those, or start anew"
+            hint = f"its settings are in {folder / CONFIG_FILE}; resume with those, or start anew"
             raise DataError(
                 f"--resume: {folder} holds a run with {key} {there.get(key)!r}, "
                 f"this one has {value!r}; {hint}"

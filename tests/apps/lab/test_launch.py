@@ -35,6 +35,7 @@ def test_a_new_folder_gets_the_configuration(tmp_path):
 
 def test_the_same_run_is_resumed(tmp_path):
     start(tmp_path).close()
+    (tmp_path / "checkpoint.safetensors").write_text("")
     with start(tmp_path, resume=True) as run:
         assert run.resumed
     with start(tmp_path / "new", resume=True) as run:  # nothing there yet: just begin
@@ -49,12 +50,23 @@ def test_what_must_not_be_written_over_is_not(tmp_path):
     with pytest.raises(DataError, match=r"thesis\.tex is a file; choose a folder"):
         start(tmp_path / "mine" / "thesis.tex")
     start(tmp_path / "run").close()
+    (tmp_path / "run" / "checkpoint.safetensors").write_text("")
     with pytest.raises(DataError, match=r"already holds a run; continue it with --resume"):
         start(tmp_path / "run")
     with pytest.raises(DataError, match=r"holds a run with seed 1, this one has 2"):
         start(tmp_path / "run", resume=True, seed=2)
     with pytest.raises(DataError, match=r"config_sha256 .*resume with those, or start anew"):
         start(tmp_path / "run", resume=True, n_epoch=4)
+
+
+def test_a_run_stopped_by_bad_input_does_not_block_the_next(tmp_path):
+    start(tmp_path, n_epoch=3).close()
+    with start(tmp_path, n_epoch=5, seed=2) as run:
+        assert not run.resumed
+        assert load_config(Settings, file=run.dir / "config.toml") == Settings(n_epoch=5)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(DataError, match=r"is not empty and is not a run folder"):
+        start(tmp_path)
 
 
 def test_one_writer_at_a_time(tmp_path):
