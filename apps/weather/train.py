@@ -141,7 +141,7 @@ def run(
             "source": "embedded",
             "sha256": sha256,
             **{f"n_{name}": len(part) for name, part in parts.items()},
-            "unit": "column",
+            "unit": "K/day and W/m2",
         }
         record = _judged(config, place, emulator, fitted, parts, data, seed)
         write_record(place.dir, record)
