@@ -131,3 +131,28 @@ def forecast(
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:
         typer.echo(text)
+
+
+@app.command()
+@handle_errors
+def score(
+    emulator: EmulatorOption,
+    out: OutOption = Path("runs/weather-score"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Judge a learned scheme as forecasters do: a scorecard over dates, regions and leads."""
+    from apps.lab.config import load_config
+    from apps.weather.verdict.score import ScoreConfig, run
+
+    settings = load_config(ScoreConfig, file=config, overrides=set_ or ())
+    record, text = run(settings, emulator=emulator, out=out, seed=seed, device=device)
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        typer.echo(text)

@@ -1,0 +1,353 @@
+"""The scorecard: a learned scheme against the exact one, by variable, region and lead.
+
+Truth is one long run of the exact scheme. From each date the model runs on with every scheme.
+Beside the learned scheme stand persistence, climatology, the exact scheme with fewer spectral
+points, the exact scheme called less often, and the noise floor (the exact scheme from a start
+disturbed by 0.001 K). Since nobody's start is perfect, the exact and the learned scheme also run
+from a start in error by `analysis_error` climatological spreads, in a balanced pattern: half the
+difference, suitably scaled, of two states of another time. Between these two, "hours of skill
+lost" says how much earlier the learned forecast is as wrong as the exact one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from apps.lab.config import Config, config_sha256
+from apps.lab.launch import Run, resolve_device, start_run
+from apps.lab.progress import track
+from apps.lab.record import Record, new_record, write_record
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.atmosphere.state import State
+from apps.weather.atmosphere.stepping import TimeLevels
+from apps.weather.forecast.forecast import COARSE, LEARNED, with_radiation
+from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.forecast.verify import NOISE_FLOOR, NOISE_K, PERSISTENCE, doubling_time
+from apps.weather.learned import LearnedRadiation, load_emulator
+from apps.weather.model import Model, ModelState
+from apps.weather.physics import ExactRadiation, Radiation
+from apps.weather.verdict.fields import VARIABLES, judged_fields
+from apps.weather.verdict.figures import error_figure, scorecard_figure
+from apps.weather.verdict.metrics import (
+    REGIONS,
+    anomaly_correlation,
+    diebold_mariano,
+    hours_lost,
+    region_weights,
+    rmse,
+    squared_error,
+)
+from core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+INFREQUENT, CLIMATOLOGY = "infrequent_radiation", "climatology"
+EXACT_ANALYSIS, LEARNED_ANALYSIS = "exact_from_analysis", "learned_from_analysis"
+# Days apart at which states are kept, whose differences are balanced errors.
+_KEPT_EVERY_DAY = 5
+HEADLINE_DAYS = (1, 3, 5, 10)
+SCORECARD_FILE = "scorecard.nc"
+
+
+class ScoreConfig(Config):
+    """Which dates, leads and rivals.
+
+    Attributes
+    ----------
+    n_climatology_day : int
+        Days run before the first date: their zonal and time mean is the climatology.
+    infrequent_h : float
+        Hours between the calls of the rival that calls the exact scheme less often.
+    analysis_error : float
+        Error of an imperfect start, in climatological standard deviations.
+    """
+
+    model: ModelConfig = ModelConfig()
+    start: str = "sample"
+    n_date: int = Field(default=20, ge=2)
+    spacing_day: int = Field(default=5, ge=1)
+    lead_day: int = Field(default=14, ge=1)
+    n_climatology_day: int = Field(default=60, ge=10)
+    coarse_longwave: int = Field(default=16, ge=2)
+    coarse_shortwave: int = Field(default=8, ge=8)
+    infrequent_h: float = Field(default=12.0, gt=0)
+    analysis_error: float = Field(default=0.1, gt=0)
+    significance: float = Field(default=0.05, gt=0, lt=1)
+
+
+class Reference(NamedTuple):
+    """What forecasts are scored against.
+
+    Attributes
+    ----------
+    dates : list of ModelState
+    disturbed : list of ModelState
+        The same in error by `analysis_error`.
+    truth : ndarray [date, lead, variable, lat, lon]
+        Leads 0, 1, ... days.
+    climatology : ndarray [variable, lat, lon]
+    """
+
+    dates: list[ModelState]
+    disturbed: list[ModelState]
+    truth: np.ndarray
+    climatology: np.ndarray
+
+
+def make_reference(config: ScoreConfig, model: Model, seed: int) -> Reference:
+    """Run the truth from its start: first the days of the climatology, then the dates."""
+    state, fields, kept = first_state(model, config.start, seed), [], []
+    for day in track(range(config.n_climatology_day), "climatology, days"):
+        state = model.run(state, DAY_S)
+        fields.append(judged_fields(model, state))
+        if day % _KEPT_EVERY_DAY == 0:
+            kept.append(state)
+    mean = np.stack(fields).mean(axis=(0, -1), dtype=np.float64)
+    climatology = np.repeat(mean[..., None], model.grid.n_lon, axis=-1)
+    daily, dates = [judged_fields(model, state)], [state]
+    n_day = (config.n_date - 1) * config.spacing_day + config.lead_day
+    for day in track(range(1, n_day + 1), "truth, days"):
+        state = model.run(state, DAY_S)
+        daily.append(judged_fields(model, state))
+        if day % config.spacing_day == 0 and len(dates) < config.n_date:
+            dates.append(state)
+    span = range(config.lead_day + 1)
+    truth = np.stack(
+        [[daily[i * config.spacing_day + lead] for lead in span] for i in range(config.n_date)]
+    )
+    generator = torch.Generator().manual_seed(seed)
+    disturbed = [balanced_error(date, kept, config.analysis_error, generator) for date in dates]
+    fresh = [date._replace(radiation=None) for date in dates]
+    return Reference(fresh, disturbed, truth, climatology)
+
+
+def balanced_error(
+    state: ModelState, kept: Sequence[ModelState], size: float, generator: torch.Generator
+) -> ModelState:
+    """Add `size` times the difference of two of the `kept` states, over root two, to a state.
+
+    The difference of two independent states has twice the climatological variance, and their
+    balance of wind and mass.
+    """
+    first, second = torch.randperm(len(kept), generator=generator)[:2].tolist()
+    factor = size / math.sqrt(2.0)
+
+    def moved(level: State, plus: State, minus: State) -> State:
+        return State(*(x + factor * (a - b) for x, a, b in zip(level, plus, minus, strict=True)))
+
+    levels = [
+        moved(*three)
+        for three in zip(
+            state.levels[:2], kept[first].levels[:2], kept[second].levels[:2], strict=True
+        )
+    ]
+    return state._replace(
+        levels=TimeLevels(levels[0], levels[1], state.levels.n_step), radiation=None
+    )
+
+
+def forecast_fields(
+    model: Model, starts: Sequence[ModelState], lead_day: int, name: str
+) -> np.ndarray:
+    """Run `model` from each start; give fields [date, lead, variable, lat, lon], leads from 0."""
+    out = []
+    for start in track(starts, name, len(starts)):
+        state, leads = start, [judged_fields(model, start)]
+        for _ in range(lead_day):
+            state = model.run(state, DAY_S)
+            leads.append(judged_fields(model, state))
+        out.append(np.stack(leads))
+    return np.stack(out)
+
+
+def all_forecasts(
+    config: ScoreConfig, learned: Radiation, reference: Reference, model: Model, seed: int
+) -> dict[str, np.ndarray]:
+    """Make the forecasts of every line, [date, lead, variable, lat, lon] each."""
+    generator = torch.Generator().manual_seed(seed)
+    noisy = [model.perturbed(date, NOISE_K, generator) for date in reference.dates]
+    device = model.transform.device.type
+    coarse = ExactRadiation(config.coarse_longwave, config.coarse_shortwave)
+    with_learned = with_radiation(config.model, learned, device)
+    seldom = config.model.model_copy(update={"radiation_interval_h": config.infrequent_h})
+    runs: dict[str, tuple[Model, Sequence[ModelState]]] = {
+        LEARNED: (with_learned, reference.dates),
+        COARSE: (with_radiation(config.model, coarse, device), reference.dates),
+        INFREQUENT: (seldom.build(device), reference.dates),
+        NOISE_FLOOR: (model, noisy),
+        EXACT_ANALYSIS: (model, reference.disturbed),
+        LEARNED_ANALYSIS: (with_learned, reference.disturbed),
+    }
+    out = {
+        name: forecast_fields(scheme, starts, config.lead_day, name)
+        for name, (scheme, starts) in runs.items()
+    }
+    out[PERSISTENCE] = np.repeat(reference.truth[:, :1], config.lead_day + 1, axis=1)
+    out[CLIMATOLOGY] = np.broadcast_to(reference.climatology, reference.truth.shape)
+    return out
+
+
+def scorecard(
+    config: ScoreConfig, model: Model, reference: Reference, forecasts: Mapping[str, np.ndarray]
+) -> Dataset:
+    """Score every line: RMSE, anomaly correlation, and p-value of its difference to `learned`.
+
+    Returns
+    -------
+    Dataset
+        ``rmse``, ``acc`` and ``p_value`` over scheme, lead_time (days, from 0), variable, region;
+        ``hours_lost`` over lead_time, variable and region.
+    """
+    import xarray as xr
+
+    weights = region_weights(model.grid)
+    loss = {
+        name: squared_error(field, reference.truth, weights) for name, field in forecasts.items()
+    }
+    errors = {name: rmse(values) for name, values in loss.items()}
+    lead = np.arange(config.lead_day + 1)
+    horizon = math.ceil(config.lead_day / config.spacing_day)
+    p_value = {
+        name: diebold_mariano(values, loss[LEARNED], horizon) for name, values in loss.items()
+    }
+    acc = {
+        name: anomaly_correlation(field, reference.truth, reference.climatology, weights)
+        for name, field in forecasts.items()
+    }
+    exact, learned = errors[EXACT_ANALYSIS], errors[LEARNED_ANALYSIS]
+    lost = np.empty_like(exact)
+    for i in np.ndindex(exact.shape[1:]):
+        cell = (slice(None), *i)
+        lost[cell] = hours_lost(24.0 * lead, exact[cell], learned[cell])
+    axes = ("scheme", "lead_time", "variable", "region")
+    return xr.Dataset(
+        {
+            "rmse": (axes, np.stack(list(errors.values()))),
+            "acc": (axes, np.stack(list(acc.values()))),
+            "p_value": (axes, np.stack(list(p_value.values()))),
+            "hours_lost": (axes[1:], lost, {"units": "h"}),
+        },
+        coords={
+            "scheme": list(errors),
+            "lead_time": ("lead_time", lead, {"units": "days"}),
+            "variable": list(VARIABLES),
+            "region": list(REGIONS),
+            "unit": ("variable", [v.unit for v in VARIABLES.values()]),
+        },
+    )
+
+
+def headline(card: Dataset, name: str) -> dict[str, float]:
+    """Give the metrics of one line that a record holds, for the days of `HEADLINE_DAYS`."""
+    out = {}
+    for day in (day for day in HEADLINE_DAYS if day <= card.lead_time[-1]):
+        cell = card.sel(scheme=name, lead_time=day, region="global")
+        out[f"t_upper_rmse_k_day{day}"] = float(cell.rmse.sel(variable="t200"))
+        out[f"z500_rmse_m_day{day}"] = float(cell.rmse.sel(variable="z500"))
+        out[f"z500_acc_day{day}"] = float(cell.acc.sel(variable="z500"))
+    return out
+
+
+def run(
+    config: ScoreConfig, *, emulator: Path, out: Path, seed: int = 0, device: str = "auto"
+) -> tuple[Record, str]:
+    """Score the scheme trained in the folder `emulator`; write record, scorecard and figures."""
+    learned = LearnedRadiation(load_emulator(emulator)[0])
+    if math.ceil(config.lead_day / config.spacing_day) >= config.n_date:
+        raise ConfigError(
+            f"score: {config.n_date} dates {config.spacing_day} days apart cannot judge leads of "
+            f"{config.lead_day} days; take more dates or space them wider"
+        )
+    model = config.model.build(resolve_device(device))
+    with start_run(
+        out, config, seed=seed, device=device, command="weather score", application="weather"
+    ) as folder:
+        reference = make_reference(config, model, seed)
+        forecasts = all_forecasts(config, learned, reference, model, seed)
+        card = scorecard(config, model, reference, forecasts)
+        record = _recorded(config, folder, card, seed)
+        write_record(folder.dir, record)
+    return record, table(card)
+
+
+def _recorded(config: ScoreConfig, folder: Run, card: Dataset, seed: int) -> Record:
+    from apps.weather.forecast.netcdf import write_dataset
+
+    write_dataset(folder.dir / SCORECARD_FILE, card)
+    scores = headline(card, LEARNED)
+    lost = card.hours_lost.sel(region="global").isel(lead_time=slice(1, None))
+    scores["hours_lost_z500"] = float(lost.sel(variable="z500").mean())
+    scores["hours_lost_worst_variable"] = float(lost.mean("lead_time").max())
+    scores["noise_doubling_day"] = doubling_day(card)
+    for rival in (COARSE, INFREQUENT):
+        better = _better(card, rival, config.significance)
+        scores[f"share_better_than_{rival}"] = float((better > 0).mean())
+        scores[f"share_worse_than_{rival}"] = float((better < 0).mean())
+    rivals = [str(name) for name in card.scheme.values if name != LEARNED]
+    return new_record(
+        application="weather",
+        command="weather score",
+        config=config,
+        seed=seed,
+        device=folder.device,
+        data={
+            "name": config.start,
+            "source": "embedded" if config.start in ("sample", "rest") else "file",
+            "sha256": config_sha256(config),
+            "n_train": 0,
+            "n_valid": 0,
+            "n_test": config.n_date,
+            "unit": "forecast",
+        },
+        accuracy={"test": scores},
+        baselines={name: {"test": headline(card, name)} for name in rivals},
+        figures=[
+            scorecard_figure(folder.dir, card, (COARSE, INFREQUENT), config.significance),
+            error_figure(folder.dir, card),
+        ],
+    )
+
+
+def _better(card: Dataset, rival: str, significance: float) -> np.ndarray:
+    """One where `learned` is surely better than `rival`, minus one where surely worse."""
+    cells = card.isel(lead_time=slice(1, None))
+    gain = cells.rmse.sel(scheme=rival) - cells.rmse.sel(scheme=LEARNED)
+    sure = cells.p_value.sel(scheme=rival) < significance
+    return np.sign(gain.values) * sure.values
+
+
+def doubling_day(card: Dataset) -> float:
+    """Days in which the noise floor of t200 doubles, over all leads."""
+    floor = card.rmse.sel(scheme=NOISE_FLOOR, variable="t200", region="global")[1:]
+    return doubling_time(floor.lead_time.values.tolist(), floor.values.tolist())
+
+
+def table(card: Dataset) -> str:
+    """Spell the global scores for a reader."""
+    days = [day for day in HEADLINE_DAYS if day <= card.lead_time[-1]]
+    lines = []
+    for variable in ("z500", "t200"):
+        unit = str(card.unit.sel(variable=variable).values)
+        head = f"{variable} RMSE, {unit}, global".ljust(26)
+        lines.append(head + "".join(f"   day {day:<4d}" for day in days))
+        for name in card.scheme.values:
+            cells = card.rmse.sel(scheme=name, variable=variable, region="global")
+            values = "".join(f"{float(cells.sel(lead_time=day)):11.4f}" for day in days)
+            lines.append(f"{name:26s}{values}")
+    lost = card.hours_lost.sel(region="global").isel(lead_time=slice(1, None)).mean("lead_time")
+    spelt = ", ".join(f"{v} {float(lost.sel(variable=v)):.1f}" for v in card.variable.values)
+    return "\n".join(
+        [
+            *lines,
+            f"hours of skill lost, mean over leads: {spelt}",
+            f"t200 of the noise floor doubles in {doubling_day(card):.1f} days",
+        ]
+    )

@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from apps.lab.record import read_record
+from apps.weather.forecast.netcdf import open_dataset
+from apps.weather.forecast.simulate import ModelConfig
+from apps.weather.learned import Emulator, save_emulator
+from apps.weather.physics import ExactRadiation
+from apps.weather.verdict.fields import judged_fields
+from apps.weather.verdict.score import (
+    ScoreConfig,
+    all_forecasts,
+    balanced_error,
+    make_reference,
+    run,
+    scorecard,
+)
+from core.errors import ConfigError
+
+# A world of sixteen by eight points that is still spinning up.
+TINY = ScoreConfig(
+    model=ModelConfig(resolution="T5L8", dt_s=5400.0, n_longwave=16, n_shortwave=8),
+    start="rest",
+    n_date=4,
+    spacing_day=1,
+    lead_day=2,
+    n_climatology_day=11,
+    coarse_longwave=15,
+)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    model = TINY.model.build()
+    reference = make_reference(TINY, model, 0)
+    forecasts = all_forecasts(TINY, ExactRadiation(16, 8), reference, model, 0)
+    return reference, forecasts, scorecard(TINY, model, reference, forecasts)
+
+
+def test_the_exact_scheme_in_the_learned_place_loses_nothing(judged):
+    _, _, card = judged
+    assert float(card.rmse.sel(scheme="learned").max()) == 0.0
+    assert float(abs(card.hours_lost).max()) == 0.0
+    assert card.acc.sel(scheme="learned").values == pytest.approx(np.ones((3, 6, 4)))
+
+
+def test_rivals_are_ranked_as_they_must_be(judged):
+    _, _, card = judged
+    error = card.rmse.sel(variable="t200", region="global", lead_time=2)
+    floor, coarse = (float(error.sel(scheme=s)) for s in ("noise_floor", "coarse_radiation"))
+    assert 0.0 < 10 * floor < min(coarse, float(error.sel(scheme="persistence")))
+    assert float(error.sel(scheme="infrequent_radiation")) > 0.0
+    start = card.rmse.sel(lead_time=0, variable="t200", region="global")
+    assert float(start.sel(scheme="coarse_radiation")) == 0.0
+    assert float(start.sel(scheme="exact_from_analysis")) > 0.0
+
+
+def test_a_date_is_verified_against_the_day_it_is_for(judged):
+    reference, forecasts, _ = judged
+    assert np.array_equal(reference.truth[0, 1], reference.truth[1, 0])
+    assert np.array_equal(reference.truth[1, 2], reference.truth[3, 0])
+    assert np.array_equal(forecasts["persistence"][2, 2], reference.truth[2, 0])
+
+
+def test_a_balanced_error_is_a_share_of_a_difference():
+    model = TINY.model.build()
+    states = [model.initial(seed=seed) for seed in range(3)]
+    moved = balanced_error(states[0], states[1:], 0.5, torch.Generator().manual_seed(0))
+    added = moved.levels.current.vorticity - states[0].levels.current.vorticity
+    between = states[1].levels.current.vorticity - states[2].levels.current.vorticity
+    assert float(added.norm()) == pytest.approx(0.5 / math.sqrt(2.0) * float(between.norm()))
+    assert not np.array_equal(judged_fields(model, moved), judged_fields(model, states[0]))
+
+
+def test_a_run_leaves_record_card_and_figures(tmp_path):
+    emulator = Emulator(8, width=16, generator=torch.Generator().manual_seed(0))
+    emulator.output_scale.fill_(1e-3)
+    save_emulator(tmp_path / "train" / "emulator.safetensors", emulator, {})
+    few = TINY.model_copy(update={"n_date": 3, "lead_day": 1, "n_climatology_day": 10})
+    record, text = run(few, emulator=tmp_path / "train", out=tmp_path / "run", device="cpu")
+    assert read_record(tmp_path / "run") == record
+    card = open_dataset(tmp_path / "run" / "scorecard.nc")
+    cell = card.rmse.sel(scheme="learned", lead_time=1, variable="t200", region="global")
+    value = float(cell)
+    assert record.accuracy["test"]["t_upper_rmse_k_day1"] == pytest.approx(value)
+    assert "hours of skill lost" in text
+    assert "doubles in" in text
+    for name in ("scorecard.svg", "error_by_lead.svg"):
+        assert (tmp_path / "run" / name).read_text().startswith("<?xml")
+
+
+def test_too_few_dates_are_refused_before_the_folder_is_made(tmp_path):
+    emulator = Emulator(8, width=16, generator=torch.Generator().manual_seed(0))
+    save_emulator(tmp_path / "train" / "emulator.safetensors", emulator, {})
+    few = TINY.model_copy(update={"n_date": 2})
+    with pytest.raises(ConfigError, match="2 dates 1 days apart cannot judge leads of 2 days"):
+        run(few, emulator=tmp_path / "train", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
