@@ -143,15 +143,14 @@ def segment_sum(kernels: Kernels, x: Tensor, index: Tensor, n_segment: int) -> T
     return None if status else out
 
 
-def round_to(
-    kernels: Kernels, x: Tensor, format: Format, seed: tuple[int, int] | None = None
-) -> Tensor:
+def round_to(kernels: Kernels, x: Tensor, format: Format, seed: int | None = None) -> Tensor:
     """Return float32 `x` rounded to a float format or integers; at random where a seed is given."""
     x = x.contiguous()
     out = torch.empty_like(x)
+    low, high = ((seed or 0) >> shift & 0xFFFFFFFF for shift in (0, 32))
     kernels.round(
         x.data_ptr(), out.data_ptr(), x.numel(), format.n_exponent, format.n_mantissa,
-        format.max_value, format.overflow == "saturate", seed is not None, *(seed or (0, 0)),
+        format.max_value, format.overflow == "saturate", seed is not None, low, high,
         torch.get_num_threads(),
     )  # fmt: skip
     return out

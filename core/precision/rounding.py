@@ -15,6 +15,10 @@ from core.precision.formats import Format, format_named
 
 Rounding = Literal["nearest", "stochastic"]
 
+_LIBRARY = torch.library.Library("core", "FRAGMENT")
+# A seed below zero rounds to nearest.
+_LIBRARY.define("round_to_format(Tensor x, str format, int seed) -> Tensor")
+
 
 def round_to_format(
     x: Tensor,
@@ -68,12 +72,17 @@ def round_to_format(
         return torch.where(x.isnan(), x, torch.where(x >= 0, 1.0, -1.0).to(x.dtype))
     if x.dtype == format.dtype and format.name != "tf32":
         return x.clone()
-    seed = None
-    if rounding == "stochastic":
-        first, second = torch.randint(0, 1 << 32, (2,), generator=generator).tolist()
-        seed = (first, second)
+    seed = -1
+    if rounding == "stochastic" and generator is not None:
+        draw = torch.randint((1 << 63) - 1, (), generator=generator, device=generator.device)
+        seed = int(draw)
+    return torch.ops.core.round_to_format(x, format.name, seed)
+
+
+def _round_to_format(x: Tensor, format_name: str, seed: int) -> Tensor:
+    format = format_named(format_name)
     if (kernels := kernels_for(x, x)) is not None:
-        return call.round_to(kernels, x, format, seed)
+        return call.round_to(kernels, x, format, None if seed < 0 else seed)
     wide = x.double()
     spacing: Tensor | float = 1.0
     if format.kind == "float":
@@ -81,12 +90,12 @@ def round_to_format(
         exponent = exponent.clamp(min=format.min_exponent) - format.n_mantissa
         spacing = _power_of_two(exponent)
     count = wide / spacing
-    if seed is None:
+    if seed < 0:
         count = count.round()
     else:
         # Away from zero if the draw lies below the share of the spacing that would be lost.
         lower = count.abs().floor()
-        count = (lower + (_draws(x, *seed) < count.abs() - lower)).copysign(count)
+        count = (lower + (_draws(x, seed) < count.abs() - lower)).copysign(count)
     out = torch.where(wide.isfinite(), count * spacing, wide)
     limit = format.max_value
     if format.overflow == "saturate":
@@ -98,9 +107,10 @@ def round_to_format(
     return out.to(x.dtype)
 
 
-def _draws(x: Tensor, seed0: int, seed1: int) -> Tensor:
+def _draws(x: Tensor, seed: int) -> Tensor:
     """Return uniform float64 draws in [0, 1) in steps of 2**-24, as core/kernels/round.cpp does."""
     low = 0xFFFFFFFF
+    seed0, seed1 = seed & low, seed >> 32
     h = torch.arange(x.numel(), device=x.device).view(x.shape)
     h = (h * 0x9E3779B1 + seed0) & low
     h = ((h ^ (h >> 16)) * 0x85EBCA6B) & low
@@ -111,3 +121,11 @@ def _draws(x: Tensor, seed0: int, seed1: int) -> Tensor:
 def _power_of_two(exponent: Tensor) -> Tensor:
     """Return 2**exponent in float64, exact from -1022 to 1023, from the bits of the exponent."""
     return ((exponent.long() + 1023) << 52).view(torch.float64)
+
+
+_LIBRARY.impl("round_to_format", _round_to_format, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("core::round_to_format", lib=_LIBRARY)
+def _(x: Tensor, format: str, seed: int) -> Tensor:
+    return torch.empty_like(x)

@@ -109,6 +109,7 @@ def _spmm(
 ) -> Tensor:
     _check_operands("core::spmm", "x", x, values)
     n_row = row_ptr.numel() - 1
+    _check_index("core::spmm", row_ptr, values)
     _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
     if (kernels := kernels_for(x, values, call.PRODUCT_DTYPES)) is not None:
         return call.spmm(kernels, x, values, row_ptr, col_index, rows)
@@ -120,6 +121,8 @@ def _spmm_t(
 ) -> Tensor:
     _check_operands("core::spmm_t", "dy", dy, values)
     n_col = col_ptr.numel() - 1
+    _check_index("core::spmm_t", col_ptr, values)
+    _check_index("core::spmm_t", order_t, values)
     _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
     if (kernels := kernels_for(dy, values, call.PRODUCT_DTYPES)) is not None:
         values_t = call.transpose_blocks(kernels, values, order_t)
@@ -131,6 +134,11 @@ def _spmm_t(
 
 def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int) -> Tensor:
     check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
+    _check_index("core::sddmm", row_index, x)
+    _check_index("core::sddmm", col_index, x)
+    check_shape(
+        "core::sddmm", "col_index", col_index, tuple(row_index.shape), "give one entry per block"
+    )
     if dy.dtype != x.dtype:
         raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
     if (kernels := kernels_for(dy, x, call.PRODUCT_DTYPES)) is not None:
@@ -153,11 +161,20 @@ def _check_operands(who: str, name: str, x: Tensor, values: Tensor) -> None:
 def _check_pattern(
     who: str, name: str, size: int, n: int, width: int, values: Tensor, index: Tensor
 ) -> None:
+    _check_index(who, index, values)
     if not (n - 1) * width < size <= n * width or index.numel() != values.shape[0]:
         raise PatternError(
             f"{who}: {name} = {size} and {values.shape[0]} blocks of {list(values.shape[1:])} do "
             f"not fit a pattern of {n} block rows or columns and {index.numel()} live blocks; "
             "pass the tensors of one BlockPattern"
+        )
+
+
+def _check_index(who: str, index: Tensor, operand: Tensor) -> None:
+    if index.dtype != torch.int32 or index.device != operand.device:
+        raise DtypeError(
+            f"{who}: pattern tensors must be int32 on {operand.device}, got {index.dtype} on "
+            f"{index.device}; move the pattern with the layer, layer.to(device)"
         )
 
 

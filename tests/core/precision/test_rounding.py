@@ -172,6 +172,13 @@ def test_kernels_and_torch_agree_bit_for_bit(name, rule, monkeypatch):
     assert same.all(), (x[~same][:4], got[0][~same][:4], got[1][~same][:4])
 
 
+def test_op_keeps_the_promises_torch_compile_needs():
+    op, x = torch.ops.core.round_to_format.default, torch.randn(5, 3)
+    for seed in (-1, 7):
+        result = torch.library.opcheck(op, (x, "fp8_e4m3", seed))
+        assert set(result.values()) == {"SUCCESS"}
+
+
 def test_clear_errors():
     x = torch.ones(2)
     with pytest.raises(FormatError, match=r"unknown format 'fp8'; .* did you mean 'fp"):

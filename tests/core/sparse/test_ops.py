@@ -218,3 +218,9 @@ def test_clear_errors():
         torch.ops.core.spmm(torch.zeros(3, 12), v, p.row_ptr, p.col_index[:2], p.row_index, 8)
     with pytest.raises(ShapeError, match=r"dy must have shape \[3, any\], got \[4, 8\]"):
         torch.ops.core.sddmm(torch.zeros(4, 8), torch.zeros(3, 12), p.row_index, p.col_index, 4, 4)
+    with pytest.raises(DtypeError, match=r"pattern tensors must be int32 on cpu, got torch.int64"):
+        torch.ops.core.spmm(torch.zeros(3, 12), v, p.row_ptr.long(), p.col_index, p.row_index, 8)
+    with pytest.raises(ShapeError, match=r"col_index must have shape \[3\], got \[2\]"):
+        torch.ops.core.sddmm(
+            torch.zeros(3, 8), torch.zeros(3, 12), p.row_index, p.col_index[:2], 4, 4
+        )
