@@ -32,7 +32,8 @@ class OpCost:
     """One op of the program on one machine; times in seconds, energies in joule, dynamic only.
 
     `memory_byte` is what the fullest tile holds while the op runs (the whole memory, on a machine
-    without tiles): all that is live, the op's temporaries, code.
+    without tiles): all that is live, the op's temporaries, code. `i_op` is its place in the
+    program.
     """
 
     name: str
@@ -47,6 +48,7 @@ class OpCost:
     memory_byte: float
     plan: str
     binds: str
+    i_op: int
     supersteps: tuple[Superstep, ...] = field(default=(), repr=False)
 
 
@@ -247,6 +249,7 @@ def _op_cost(task: Task, costs: list[ItemCost], memory_byte: float) -> OpCost:
         memory_byte=memory_byte,
         plan="; ".join(c.plan for c in costs),
         binds=longest.binds,
+        i_op=task.i_op,
         supersteps=tuple(s for c in costs for s in c.supersteps),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -42,29 +43,43 @@ def parse_op(text: str) -> Work:
     ConfigError
         Names the word that is wrong and what may stand there.
     """
+    name, values = parse_words(text, OPS, _DEFAULT, what="op")
+    dtype = values["dtype"]
+    if dtype not in FORMAT_BYTE:
+        raise ConfigError(f"{name}: dtype {dtype!r} is unknown; {_suggest(dtype, FORMAT_BYTE)}")
+    return _work(name, values)
+
+
+def parse_words(
+    text: str, known: Mapping[str, Mapping[str, type]], default: Mapping[str, Any], *, what: str
+) -> tuple[str, dict[str, Any]]:
+    """Return the name that `text` begins with and its arguments, all positive, defaults filled in.
+
+    Raises
+    ------
+    ConfigError
+        Names the word that is wrong and what may stand there.
+    """
     name, *pairs = text.split() or [""]
-    if name not in OPS:
-        raise ConfigError(f"op {name!r} is unknown; {_suggest(name, OPS)}")
-    values = {key: default for key, default in _DEFAULT.items() if key in OPS[name]}
+    if name not in known:
+        raise ConfigError(f"{what} {name!r} is unknown; {_suggest(name, known)}")
+    values = {key: default for key, default in default.items() if key in known[name]}
     for pair in pairs:
         key, _, value = pair.partition("=")
-        if key not in OPS[name]:
-            raise ConfigError(f"{name} has no argument {key!r}; {_suggest(key, OPS[name])}")
-        kind = OPS[name][key]
+        if key not in known[name]:
+            raise ConfigError(f"{name} has no argument {key!r}; {_suggest(key, known[name])}")
+        kind = known[name][key]
         try:
             values[key] = kind(value)
         except ValueError:
             raise ConfigError(f"{name}: {key} must be {kind.__name__}, got {value!r}") from None
-    missing = [key for key in OPS[name] if key not in values]
+    missing = [key for key in known[name] if key not in values]
     if missing:
         raise ConfigError(f"{name}: {', '.join(missing)} missing; write as in {missing[0]}=1024")
     for key, value in values.items():
         if isinstance(value, int | float) and value <= 0:
             raise ConfigError(f"{name}: {key} must be positive, got {value}")
-    dtype = values["dtype"]
-    if dtype not in FORMAT_BYTE:
-        raise ConfigError(f"{name}: dtype {dtype!r} is unknown; {_suggest(dtype, FORMAT_BYTE)}")
-    return _work(name, values)
+    return name, values
 
 
 def _work(name: str, values: dict[str, Any]) -> Work:

@@ -105,6 +105,70 @@ def cost(
 
 @app.command()
 @handle_errors
+def scale(
+    model: Annotated[
+        str,
+        typer.Option("--model", help='As "transformer width=1024 depth=24 batch=8 dtype=fp16".'),
+    ] = "transformer width=1024 depth=24 head=16 length=128 batch=8 dtype=fp16",
+    machine: Annotated[str, typer.Option("--machine", "-m", help="Name or TOML file.")] = "ipu_bow",
+    chips: Annotated[str, typer.Option(help="Numbers of chips, separated by commas.")] = (
+        "1,2,4,8,16,32,64,128,256,512,1024"
+    ),
+    tensor: Annotated[int, typer.Option(help="Chips that share each layer.")] = 1,
+    pipeline: Annotated[int, typer.Option(help="Stages of layers.")] = 1,
+    micro: Annotated[int, typer.Option(help="Micro-batches of a pipeline.")] = 8,
+    algorithm: Annotated[str, typer.Option(help="All-reduce: ring, tree or best.")] = "best",
+    overlap: Annotated[
+        bool, typer.Option(help="Reduce gradients behind the backward pass.")
+    ] = True,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train a model on many chips: its batch on each replica, gradients summed over all."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from core.errors import ConfigError
+    from hw import cost_program, load_machine
+    from hw.model_text import trace_model
+    from hw.report import si
+    from hw.scale import Layout, step_work
+    from hw.scale import scale as scale_step
+
+    loaded = load_machine(machine)
+    program, n_item = trace_model(model)
+    report = cost_program(program, loaded, phase="train_step")
+    work = step_work(report, program, n_item)
+    rows = []
+    for text in chips.split(","):
+        n_chip = int(text) if text.strip().isdigit() else 0
+        if n_chip < 1 or (n_chip > 1 and n_chip % (tensor * pipeline)):
+            raise ConfigError(
+                f"scale: chips must be 1 or multiples of tensor x pipeline = "
+                f"{tensor * pipeline}, got {text!r}"
+            )
+        layout = Layout()
+        if n_chip > 1:
+            layout = Layout(n_chip // (tensor * pipeline), pipeline, tensor, micro)
+        rows.append(scale_step(work, loaded, layout, overlap=overlap, algorithm=algorithm))  # type: ignore[arg-type]
+    if json:
+        typer.echo(dumps([asdict(row) | {"n_chip": row.layout.n_chip} for row in rows], indent=2))
+        return
+    typer.echo(f"{loaded.title}: {model}\nbatch of {n_item} on each replica, one chip alone:")
+    typer.echo(f"  {si(work.time_s, 's')}, gradients {si(work.gradient_byte / 1e6, 'MB')}")
+    if not report.fits:
+        typer.echo("  does not fit on one chip: times are those of its share, were there room")
+    typer.echo(f"{'chips':>6}{'step':>11}{'items/s':>12}{'efficiency':>12}{'sent':>12}  parts")
+    for row in rows:
+        parts = ", ".join(f"{name} {si(s, 's')}" for name, s in row.parts_s.items() if s)
+        typer.echo(
+            f"{row.layout.n_chip:>6}{si(row.time_s, 's'):>11}{row.item_per_s:>12,.0f}"
+            f"{row.efficiency:>12.1%}{row.sent_byte / 1e9:>9.3g} GB  {parts}"
+        )
+
+
+@app.command()
+@handle_errors
 def validate(
     table: Annotated[Path, typer.Option("--table", help="CSV of published measurements.")],
     json: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,

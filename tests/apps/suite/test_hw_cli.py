@@ -31,6 +31,23 @@ def test_cost_of_one_op_on_all_machines_and_on_one():
     assert "cycles" in run("cost", "--op", op, "-m", "ipu_bow", "-v").output
 
 
+def test_scale_from_one_chip_to_many():
+    model = ("--model", "mlp width=256 depth=4 batch=64 dtype=fp16")
+    text = run("scale", *model, "--chips", "1,4,64").output
+    assert "batch of 64 on each replica" in text
+    assert "100.0%" in text
+    rows = json.loads(
+        run("scale", *model, "--chips", "1,8", "--tensor", "2", "--pipeline", "2", "--json").output
+    )
+    assert [row["n_chip"] for row in rows] == [1, 8]
+    assert rows[0]["efficiency"] == pytest.approx(1)
+    assert rows[1]["layout"] == {"data": 2, "pipeline": 2, "tensor": 2, "n_micro": 8}
+    assert rows[1]["efficiency"] < 1
+    slip = run("scale", *model, "--chips", "6", "--tensor", "4")
+    assert slip.exit_code == 2
+    assert "multiples of tensor x pipeline = 4, got '6'" in slip.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
