@@ -18,7 +18,7 @@ from apps.lab.variant import Variant
 from apps.weather.cost import EXACT_POINTS, cost_entries
 from apps.weather.forecast.forecast import COARSE, LEARNED, ForecastConfig, verify_radiation
 from apps.weather.forecast.forecast import save_figure as forecast_figure
-from apps.weather.forecast.verify import NOISE_FLOOR, PERSISTENCE, radiation_cpu_s
+from apps.weather.forecast.verify import NOISE_FLOOR, PERSISTENCE
 from apps.weather.learned.columns import (
     ColumnsConfig,
     LabelledColumns,
@@ -39,7 +39,13 @@ from apps.weather.learned.fitting import (
     make_optimizer,
     tensors_of,
 )
-from apps.weather.learned.scores import COARSE_POINTS, baselines, forcing_error, score_scheme
+from apps.weather.learned.scores import (
+    COARSE_POINTS,
+    baselines,
+    cpu_ratio,
+    forcing_error,
+    score_scheme,
+)
 from apps.weather.physics import Clouds, ExactRadiation
 
 APPLICATION = "weather"
@@ -48,7 +54,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 N_SCORED_TRAIN = 4096
 N_TIMED = 2048
 # Calls of which the fastest counts: enough to find a quiet moment on a shared machine.
-N_REPEAT = 20
+N_CALL = 200
 
 
 class TrainConfig(Config):
@@ -166,11 +172,7 @@ def _judged(
     test = parts["test"]
     timed = test.take(torch.arange(min(N_TIMED, len(test))))
     accuracy["test"]["co2_forcing_error_w_m2"] = forcing_error(scheme, timed, exact)
-    cpu_s = {
-        name: radiation_cpu_s(radiation, timed.columns, n_repeat=N_REPEAT)
-        for name, radiation in (("exact", exact), (LEARNED, scheme))
-    }
-    accuracy["test"]["radiation_cpu_ratio"] = cpu_s["exact"] / cpu_s[LEARNED]
+    accuracy["test"]["radiation_cpu_ratio"] = cpu_ratio(exact, scheme, timed.columns)
     lines = baselines(parts["train"], {k: scored[k] for k in ("valid", "test")}, clouds)
 
     results = {config.variant.name: scheme(test.columns)}
@@ -189,7 +191,7 @@ def _judged(
         figures.append(forecast_figure(verified, place.dir))
         say(str(verified), 1)
     walls = []
-    for _ in range(N_REPEAT):
+    for _ in range(N_CALL):
         begun = time.perf_counter()
         scheme(timed.columns)
         walls.append(time.perf_counter() - begun)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.forecast.verify import radiation_cpu_s
 from apps.weather.learned.columns import LabelledColumns
 from apps.weather.learned.emulator import features, result_from_targets, targets
 from apps.weather.physics import Clouds, Columns, ExactRadiation, Radiation, RadiationResult
@@ -74,6 +75,21 @@ def forcing_error(scheme: Radiation, part: LabelledColumns, exact: Radiation) ->
     true = part.label.toa_lw - exact(doubled).toa_lw
     got = scheme(part.columns).toa_lw - scheme(doubled).toa_lw
     return float((got - true).double().mean())
+
+
+def cpu_ratio(
+    slow: Radiation, fast: Radiation, columns: Columns, *, n_round: int = 5, n_fast: int = 40
+) -> float:
+    """CPU time of one call of `slow` over that of `fast`, on one thread, the quickest of each.
+
+    The two take turns and fill about the same time, so that both find the quiet moments of a
+    shared machine: with equal numbers of calls the short ones found none and lost a factor of two.
+    """
+    times: dict[str, list[float]] = {"slow": [], "fast": []}
+    for _ in range(n_round):
+        times["slow"].append(radiation_cpu_s(slow, columns, n_repeat=1))
+        times["fast"].append(radiation_cpu_s(fast, columns, n_repeat=n_fast))
+    return min(times["slow"]) / min(times["fast"])
 
 
 class _MeanProfile:

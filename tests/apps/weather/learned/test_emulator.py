@@ -12,6 +12,7 @@ from apps.weather.learned.emulator import (
     save_emulator,
     targets,
 )
+from apps.weather.learned.scores import cpu_ratio
 from apps.weather.physics import Clouds, ExactRadiation, soundings
 from apps.weather.physics.thermodynamics import layer_mass
 from core import LayerSpec
@@ -19,6 +20,8 @@ from core.errors import DataError
 
 # Sum of 8 products of some 100 W/m2 in float32: 8 * 2**-24 * 1e3 W/m2.
 CLOSURE_W_M2 = 1e-3
+# The goal.
+LEAST_CPU_RATIO = 20.0
 
 
 def air(n=64, seed=0, dtype=torch.float32):
@@ -108,3 +111,13 @@ def test_a_file_that_is_no_emulator_is_refused(tmp_path):
         load_emulator(path)
     with pytest.raises(DataError, match="there is no checkpoint"):
         load_emulator(tmp_path)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_far_cheaper_than_the_exact_scheme(name):
+    """Measured 28 to 53 times less CPU time, with other work on the machine."""
+    columns = air(2048)
+    learned = LearnedRadiation(
+        Emulator(8, spec=VARIANTS[name].layer_spec(), generator=torch.Generator().manual_seed(0))
+    )
+    assert cpu_ratio(ExactRadiation(128, 32), learned, columns) > LEAST_CPU_RATIO
