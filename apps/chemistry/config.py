@@ -14,13 +14,22 @@ class DataConfig(Config):
     Parameters
     ----------
     source : str
-        "pocket" (the embedded model pocket), "bace", another registered set, or a CSV file.
+        "pocket" (the embedded model pocket), "bace", another registered set, or a file (CSV, SMI,
+        SDF, also with .gz).
+    more : tuple of str
+        Further sets or files with the same columns; the target of each is a task of its own.
     smiles : str
         Column of the SMILES.
     target : tuple of str
         Columns to predict; a single name may be given alone.
     split_column : str, optional
         Column with train, valid, test; without it `split` names the rule.
+    relation_column : str, optional
+        Column with "=", "<" or ">"; such values are bounds in training, and not judged.
+    unit, unit_column : str, optional
+        nM, uM, mM, M or pM, in all rows or row by row, are turned into pK.
+    standardise : str
+        See `load_table`.
     """
 
     source: str = "pocket"
@@ -28,6 +37,11 @@ class DataConfig(Config):
     target: tuple[str, ...] = ()
     split_column: str | None = None
     split: Literal["gem", "deepchem", "random_scaffold", "random"] = "gem"
+    more: tuple[str, ...] = ()
+    relation_column: str | None = None
+    unit: str = ""
+    unit_column: str | None = None
+    standardise: Literal["auto", "none", "parent", "tautomer"] = "auto"
 
     @field_validator("target", mode="before")
     @classmethod

@@ -74,7 +74,7 @@ def score_rows(prediction: np.ndarray, table: Table) -> dict[str, float]:
     ----------
     prediction : float [molecule, task]
     table : Table
-        The same rows; missing values are left out task by task.
+        The same rows; missing values and bounds are left out task by task.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def score_rows(prediction: np.ndarray, table: Table) -> dict[str, float]:
         Those of `metrics.score` (means over the tasks); `rmse_NAME` for each task where there are
         several, and for each kind of row in `held_out` where the table tells them apart.
     """
-    target = table.target
+    target = table.exact
     out = score(target, prediction, cliff=table.extra.get("cliff_mol"))
     if len(table.target_names) > 1:
         for task, name in enumerate(table.target_names):

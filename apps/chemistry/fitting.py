@@ -30,14 +30,15 @@ def fit_network(
     device = model.target_mean.device
     n_step = max(1, len(train) // config.batch_size)
     valid_batches = [
-        pack(valid.graphs[i : i + 256], valid.target[i : i + 256]).to(device)
+        pack(valid.graphs[i : i + 256], valid.exact[i : i + 256]).to(device)
         for i in range(0, len(valid), 256)
     ]
 
     def batches(epoch: int) -> Iterator[MolBatch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
         for rows in np.array_split(order, n_step):
-            yield pack([train.graphs[i] for i in rows], train.target[rows]).to(device)
+            bound = None if train.bound is None else train.bound[rows]
+            yield pack([train.graphs[i] for i in rows], train.target[rows], bound).to(device)
 
     def validate(_: torch.nn.Module) -> dict[str, float]:
         square = weight = 0.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.cost import cost_entries
-from apps.chemistry.datasets import SPLITS, Table, load_table
+from apps.chemistry.datasets import SPLITS, Table, join_tables, load_table
 from apps.chemistry.evaluate import Evaluation, evaluate
 from apps.chemistry.fitting import fit_network, make_optimizer
 from apps.chemistry.network import MolBatch, pack
@@ -76,16 +76,29 @@ def run(
 def read_table(config: TrainConfig, seed: int) -> Table:
     """Load the table of a run and say which rows were left out."""
     data = config.data
-    table = load_table(
-        data.source,
-        smiles=data.smiles,
-        target=data.target,
-        split_column=data.split_column,
-        split=data.split,
-        seed=seed,
+    table = join_tables(
+        [
+            load_table(
+                source,
+                smiles=data.smiles,
+                target=data.target,
+                split_column=data.split_column,
+                split=data.split,
+                seed=seed,
+                relation_column=data.relation_column,
+                unit=data.unit,
+                unit_column=data.unit_column,
+                standard=data.standardise,
+            )
+            for source in (data.source, *data.more)
+        ]
     )
     for report in table.rejected:
-        say(f"{table.name}: {report}")
+        say(f"{table.name}: left out: {report}")
+    for report in table.changed:
+        say(f"{table.name}: {report}", verbosity=2)
+    if table.changed:
+        say(f"{table.name}: {len(table.changed)} rows standardised or merged (-v lists them)")
     n_train = int((table.split == "train").sum())
     if n_train < 2:
         raise DataError(

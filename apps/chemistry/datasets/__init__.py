@@ -2,6 +2,6 @@
 
 from apps.chemistry.datasets.load import load_table
 from apps.chemistry.datasets.split import split_molecules
-from apps.chemistry.datasets.table import SPLITS, RowReport, Table
+from apps.chemistry.datasets.table import SPLITS, RowReport, Table, join_tables
 
-__all__ = ["SPLITS", "RowReport", "Table", "load_table", "split_molecules"]
+__all__ = ["SPLITS", "RowReport", "Table", "join_tables", "load_table", "split_molecules"]

@@ -3,14 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from rdkit import Chem
 
 from apps.chemistry.datasets import pocket
-from apps.chemistry.datasets.read import Sheet, read_numbers, read_sheet
+from apps.chemistry.datasets.read import Sheet, columns_text, read_sheet, read_targets
 from apps.chemistry.datasets.split import carve_valid, split_molecules
 from apps.chemistry.datasets.table import SPLITS, RowReport, Table
-from apps.chemistry.molecules import featurise_many, mol_from_smiles
+from apps.chemistry.datasets.values import merge_replicates
+from apps.chemistry.molecules import featurise_many, mol_from_smiles, standardise
 from apps.lab.datastore import fetch
 from core.errors import DataError
 
@@ -37,6 +40,10 @@ def load_table(
     split_column: str | None = None,
     split: str = "gem",
     seed: int = 0,
+    relation_column: str | None = None,
+    unit: str = "",
+    unit_column: str | None = None,
+    standard: str = "auto",
 ) -> Table:
     """Read a set of molecules.
 
@@ -44,7 +51,8 @@ def load_table(
     ----------
     data : str
         "pocket" (the embedded model pocket), a registered set such as "bace" or
-        "moleculeace/CHEMBL204_Ki" (see `apps.lab.datastore`), or a path to a CSV file.
+        "moleculeace/CHEMBL204_Ki" (see `apps.lab.datastore`), or a path to a file
+        (`rows.open_rows`).
     smiles : str
         Column with SMILES.
     target : str or sequence of str
@@ -57,12 +65,18 @@ def load_table(
     seed : int
         Seeds the random rules and the draw of validation rows. The pocket set is one fixed set,
         whatever the seed.
+    relation_column, unit, unit_column : str, optional
+        See `values.read_value`; the column of units stands above the one `unit`.
+    standard : str
+        Level of `molecules.standardise`. "auto" is "parent", with replicates merged, for a file,
+        and "none" for the embedded and the registered sets, which are taken as published.
 
     Returns
     -------
     Table
         A 0/1 column `cliff_mol` becomes `extra["cliff_mol"]`; the pocket set has `held_out`,
-        `pk_true` and `atom_pk` (object array of float64 [atom]).
+        `pk_true` and `atom_pk` (object array of float64 [atom]). Where rows of one molecule (in
+        one split) were merged, `extra["spread"]` is the largest minus the smallest value.
 
     Raises
     ------
@@ -72,7 +86,8 @@ def load_table(
     if data == "pocket":
         return _pocket_table()
     path = Path(data)
-    if path.suffix or path.is_file():
+    is_file = bool(path.suffix) or path.is_file()
+    if is_file:
         about = {"name": path.name, "source": "file"}
     else:
         item = fetch(data)
@@ -85,16 +100,41 @@ def load_table(
     names = [target] if isinstance(target, str) else list(target)
     if not any(names):
         raise DataError(
-            f"load_table: which column of {sheet.name} is the target? It has {sheet.columns_text()}"
+            f"load_table: which column of {sheet.name} is the target? "
+            f"It has {columns_text(sheet.header)}"
         )
-    return _table_from_sheet(
-        sheet,
-        smiles=smiles,
-        names=names,
-        split_column=split_column,
-        rule=split,
-        seed=seed,
-        about=about | {"unit": ", ".join(names), "sha256": sheet.sha256},
+    value, bound, reports = read_targets(
+        sheet, names, relation_column=relation_column, unit=unit, unit_column=unit_column
+    )
+    level = ("parent" if is_file else "none") if standard == "auto" else standard
+    rows = _usable_rows(sheet, smiles, value, split_column, level, reports)
+    rows = rows._replace(rejected=[*sheet.rejected, *reports, *rows.rejected])
+    if not rows.place:
+        worst = "; ".join(str(report) for report in rows.rejected[:3])
+        raise DataError(f"{sheet.name}: no usable row of {len(sheet.rows)} is left ({worst})")
+    value, bound = value[rows.place], bound[rows.place]
+    extra = {}
+    if "cliff_mol" in sheet.header:
+        words = sheet.cells("cliff_mol")
+        extra["cliff_mol"] = np.array([words[i].lower() in _TRUE_WORDS for i in rows.place])
+    if level != "none":
+        rows, value, bound, extra = _merged(rows, value, bound, extra, sheet, smiles)
+    known = np.nan_to_num(np.nanmean(value, axis=1))
+    number = np.array([sheet.number[i] for i in rows.place])
+    return Table(
+        smiles=rows.smiles,
+        graphs=featurise_many(rows.mols),
+        target=value.astype(np.float32),
+        split=_split(rows, known, sheet.name, split_column, split, seed, extra.get("cliff_mol")),
+        row=number,
+        target_names=names,
+        unit=", ".join(names) if not (unit or unit_column) else f"p{names[0]}",
+        sha256=sheet.sha256,
+        extra=extra,
+        bound=bound if bound.any() else None,
+        rejected=sorted(rows.rejected, key=lambda report: report.row),
+        changed=sorted(rows.changed, key=lambda report: report.row),
+        **about,
     )
 
 
@@ -121,61 +161,112 @@ def _pocket_table() -> Table:
     )
 
 
-def _table_from_sheet(
+class _Usable(NamedTuple):
+    """The rows of a sheet with a molecule, a value and a split."""
+
+    place: list[int]
+    """Where each stands in the sheet."""
+    smiles: list[str]
+    mols: list[Chem.Mol]
+    part: list[str]
+    """train, valid or test; empty without a split column."""
+    rejected: list[RowReport]
+    changed: list[RowReport]
+
+
+def _usable_rows(
     sheet: Sheet,
-    *,
     smiles: str,
-    names: list[str],
+    value: np.ndarray,
+    split_column: str | None,
+    level: str,
+    reports: list[RowReport],
+) -> _Usable:
+    rows = _Usable([], [], [], [], [], [])
+    texts = sheet.cells(smiles)
+    words = sheet.cells(split_column) if split_column is not None else None
+    reported = {report.row for report in reports}
+    for i, row in enumerate(sheet.number):
+        if words is not None and words[i].lower() not in _SPLIT_WORDS:
+            reason = f"{words[i]!r} is none of train, valid, test"
+            rows.rejected.append(RowReport(row, str(split_column), words[i], reason))
+        elif np.isnan(value[i]).all():
+            if row not in reported:
+                rows.rejected.append(RowReport(row, "", "", "no value"))
+        else:
+            try:
+                mol, changes = standardise(texts[i], level)
+            except DataError as error:
+                rows.rejected.append(RowReport(row, smiles, texts[i], str(error)))
+                continue
+            if changes:
+                rows.changed.append(RowReport(row, smiles, texts[i], "; ".join(changes)))
+            rows.place.append(i)
+            rows.smiles.append(Chem.MolToSmiles(mol) if changes else texts[i])
+            rows.mols.append(mol)
+            rows.part.append("" if words is None else _SPLIT_WORDS[words[i].lower()])
+    return rows
+
+
+def _merged(
+    rows: _Usable,
+    value: np.ndarray,
+    bound: np.ndarray,
+    extra: dict[str, np.ndarray],
+    sheet: Sheet,
+    smiles: str,
+) -> tuple[_Usable, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Merge the rows of one molecule in one split; the first row stands for all."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, (mol, part) in enumerate(zip(rows.mols, rows.part, strict=True)):
+        groups.setdefault((Chem.MolToSmiles(mol), part), []).append(i)
+    if len(groups) == len(rows.place):
+        return rows, value, bound, extra
+    kept, spread = [], []
+    for group in groups.values():
+        first = group[0]
+        if len(group) > 1:
+            each = [
+                merge_replicates(v, b) for v, b in zip(value[group].T, bound[group].T, strict=True)
+            ]
+            value[first], bound[first] = [e[0] for e in each], [e[1] for e in each]
+            numbers = ", ".join(str(sheet.number[rows.place[i]]) for i in group[1:])
+            row, text = sheet.number[rows.place[first]], rows.smiles[first]
+            if np.isnan(value[first]).all():
+                reason = f"bounds contradict each other (rows {row}, {numbers})"
+                rows.rejected.append(RowReport(row, smiles, text, reason))
+                continue
+            largest = max(e[2] for e in each)
+            reason = f"the same molecule as row {numbers}: merged, spread {largest:.3g}"
+            rows.changed.append(RowReport(row, smiles, text, reason))
+            spread.append(largest)
+        else:
+            spread.append(0.0)
+        kept.append(first)
+    rows = rows._replace(
+        place=[rows.place[i] for i in kept],
+        smiles=[rows.smiles[i] for i in kept],
+        mols=[rows.mols[i] for i in kept],
+        part=[rows.part[i] for i in kept],
+    )
+    extra = {name: column[kept] for name, column in extra.items()} | {"spread": np.array(spread)}
+    return rows, value[kept], bound[kept], extra
+
+
+def _split(
+    rows: _Usable,
+    target: np.ndarray,
+    name: str,
     split_column: str | None,
     rule: str,
     seed: int,
-    about: dict[str, str],
-) -> Table:
-    place = sheet.column(smiles)
-    values, reports = read_numbers(sheet, names)
-    parts = None if split_column is None else sheet.column(split_column)
-    rejected = [*sheet.rejected, *reports]
-    kept, mols = [], []
-    for i, (cells, row) in enumerate(zip(sheet.rows, sheet.number, strict=True)):
-        if parts is not None and cells[parts].strip().lower() not in _SPLIT_WORDS:
-            reason = f"{cells[parts]!r} is none of train, valid, test"
-            rejected.append(RowReport(row, str(split_column), cells[parts], reason))
-        elif all(np.isnan(values[i])):
-            if not any(report.row == row for report in reports):
-                rejected.append(RowReport(row, ", ".join(names), "", "no value"))
-        else:
-            try:
-                mols.append(mol_from_smiles(cells[place].strip()))
-                kept.append(i)
-            except DataError as error:
-                rejected.append(RowReport(row, smiles, cells[place], str(error)))
-    if not kept:
-        worst = "; ".join(str(report) for report in rejected[:3])
-        raise DataError(f"{sheet.name}: no usable row of {len(sheet.rows)} is left ({worst})")
-    y = np.array([values[i] for i in kept], dtype=np.float64)
-    extra = {}
-    if "cliff_mol" in sheet.header:
-        flag = sheet.column("cliff_mol")
-        extra["cliff_mol"] = np.array(
-            [sheet.rows[i][flag].strip().lower() in _TRUE_WORDS for i in kept]
-        )
-    if parts is None:
-        split = split_molecules(mols, rule, seed=seed)
-    else:
-        split = np.array([_SPLIT_WORDS[sheet.rows[i][parts].strip().lower()] for i in kept])
-        if not (split == "train").any():
-            raise DataError(f"{sheet.name}: column {split_column!r} marks no row as 'train'")
-        if not (split == "valid").any():
-            mean = np.nanmean(y, axis=1)
-            split = carve_valid(split, mean, seed=seed, flag=extra.get("cliff_mol"))
-    return Table(
-        smiles=[sheet.rows[i][place].strip() for i in kept],
-        graphs=featurise_many(mols),
-        target=y.astype(np.float32),
-        split=split,
-        row=np.array([sheet.number[i] for i in kept]),
-        target_names=names,
-        extra=extra,
-        rejected=sorted(rejected, key=lambda report: report.row),
-        **about,
-    )
+    flag: np.ndarray | None,
+) -> np.ndarray:
+    if split_column is None:
+        return split_molecules(rows.mols, rule, seed=seed)
+    split = np.array(rows.part)
+    if not (split == "train").any():
+        raise DataError(f"{name}: column {split_column!r} marks no row as 'train'")
+    if not (split == "valid").any():
+        split = carve_valid(split, target, seed=seed, flag=flag)
+    return split

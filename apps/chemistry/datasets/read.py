@@ -1,19 +1,16 @@
-"""Delimited text to columns: every bad row is reported and costs nobody the others."""
+"""A file of molecules as columns: every bad row is reported and costs nobody the others."""
 
-import csv
 import difflib
-import gzip
 import hashlib
-import io
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.chemistry.datasets.table import RowReport
-from core.errors import DataError
+import numpy as np
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
+from apps.chemistry.datasets.rows import EMPTY, open_rows
+from apps.chemistry.datasets.table import RowReport
+from apps.chemistry.datasets.values import read_value
+from core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -26,127 +23,100 @@ class Sheet:
     header: list[str]
     rows: list[list[str]]
     number: list[int]
-    """Row number of each row, the header being row 1."""
+    """Row number of each row, see `rows.Row`."""
     rejected: list[RowReport]
-    """Rows of another width than the header."""
+    """Rows that cannot be read, or of another width than the header."""
 
-    def columns_text(self) -> str:
-        """Return the names of the first columns, for a message."""
-        more = f" and {len(self.header) - 12} more" if len(self.header) > 12 else ""
-        return ", ".join(repr(title) for title in self.header[:12]) + more
+    def cells(self, name: str) -> list[str]:
+        """Return column `name`, stripped, row for row."""
+        place = place_of(name, self.header, self.name)
+        return [row[place].strip() for row in self.rows]
 
-    def column(self, name: str) -> int:
-        """Return the place of column `name`.
 
-        Raises
-        ------
-        DataError
-            If there is none or more than one; lists the columns there are.
-        """
-        place = [i for i, title in enumerate(self.header) if title == name]
-        if len(place) == 1:
-            return place[0]
-        if place:
-            raise DataError(
-                f"{self.name}: column {name!r} stands {len(place)} times in the header; "
-                "rename all but one"
-            )
-        near = difflib.get_close_matches(name, self.header, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{self.name}: no column {name!r}; it has {self.columns_text()}{hint}")
+def columns_text(header: list[str]) -> str:
+    """Return the names of the first columns, for a message."""
+    more = f" and {len(header) - 12} more" if len(header) > 12 else ""
+    return ", ".join(repr(title) for title in header[:12]) + more
+
+
+def place_of(name: str, header: list[str], file: str) -> int:
+    """Return the place of column `name` in the header of `file`.
+
+    Raises
+    ------
+    DataError
+        If there is none or more than one; lists the columns there are.
+    """
+    place = [i for i, title in enumerate(header) if title == name]
+    if len(place) == 1:
+        return place[0]
+    if place:
+        raise DataError(
+            f"{file}: column {name!r} stands {len(place)} times in the header; rename all but one"
+        )
+    near = difflib.get_close_matches(name, header, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise DataError(f"{file}: no column {name!r}; it has {columns_text(header)}{hint}")
 
 
 def read_sheet(path: Path) -> Sheet:
-    """Read a delimited text file (comma, semicolon or tab; plain or .gz).
-
-    Parameters
-    ----------
-    path : Path
-        The file; UTF-8, undecodable bytes are replaced.
-
-    Returns
-    -------
-    Sheet
+    """Read a whole file of molecules; formats as `open_rows` has them.
 
     Raises
     ------
     DataError
         If the file is missing, is empty or has no row below its header.
     """
-    try:
-        stored = path.read_bytes()
-        raw = gzip.decompress(stored) if path.suffix == ".gz" else stored
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the name and the file") from error
-    text = raw.decode("utf-8-sig", errors="replace").replace("\0", "")
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header: list[str] = []
     rows: list[list[str]] = []
     number: list[int] = []
     rejected: list[RowReport] = []
-    row = 0
-    while True:
-        row += 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            rejected.append(RowReport(row, "", "", f"not readable as a row ({error})"))
-            continue
-        if not header:
-            header = [cell.strip() for cell in cells]
-        elif len(cells) == len(header):
-            rows.append(cells)
-            number.append(row)
-        elif any(cell.strip() for cell in cells):
-            reason = f"{len(cells)} cells, the header has {len(header)}"
-            rejected.append(RowReport(row, "", delimiter.join(cells)[:60], reason))
-    if not any(header):
-        raise DataError(f"{path}: the file is empty; expected a header and at least one row")
+    with open_rows(path) as opened:
+        for row in opened.rows:
+            if not row.problem:
+                rows.append(row.cells)
+                number.append(row.number)
+            elif row.problem != EMPTY:
+                rejected.append(RowReport(row.number, "", ",".join(row.cells)[:60], row.problem))
     if not rows:
         raise DataError(
             f"{path}: no row below the header fits it ({len(rejected)} rejected); "
             "expected at least one"
         )
-    return Sheet(path.name, hashlib.sha256(stored).hexdigest(), header, rows, number, rejected)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Sheet(path.name, sha256, opened.header, rows, number, rejected)
 
 
-def read_numbers(sheet: Sheet, names: Sequence[str]) -> tuple[list[list[float]], list[RowReport]]:
-    """Read columns of numbers.
-
-    Parameters
-    ----------
-    sheet : Sheet
-        The file.
-    names : sequence of str
-        Columns, one per task.
+def read_targets(
+    sheet: Sheet,
+    names: list[str],
+    *,
+    relation_column: str | None = None,
+    unit: str = "",
+    unit_column: str | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[RowReport]]:
+    """Read columns of measured values; see `values.read_value` for units and relations.
 
     Returns
     -------
-    values : list of list of float
-        [row][task]; NaN where the cell is empty, a word for missing, or no finite number.
+    value : ndarray, float64 [row, task]
+        NaN where the cell is empty, a word for missing, or no finite number.
+    bound : ndarray, int8 [row, task]
+        0 exact, 1 the true value lies above, -1 below.
     reports : list of RowReport
-        One for each cell that is neither a finite number nor a word for missing.
+        One for each cell that is neither a value nor a word for missing.
     """
-    places = [sheet.column(name) for name in names]
-    values: list[list[float]] = []
+    columns = [sheet.cells(name) for name in names]
+    n_row = len(sheet.rows)
+    relation = sheet.cells(relation_column) if relation_column else [""] * n_row
+    units = sheet.cells(unit_column) if unit_column else [unit] * n_row
+    value = np.full((n_row, len(names)), np.nan)
+    bound = np.zeros((n_row, len(names)), dtype=np.int8)
     reports: list[RowReport] = []
-    for cells, row in zip(sheet.rows, sheet.number, strict=True):
-        line = []
-        for name, place in zip(names, places, strict=True):
-            text = cells[place].strip()
-            value = math.nan
-            if text.lower() not in MISSING:
-                try:
-                    value = float(text)
-                except ValueError:
-                    reports.append(RowReport(row, name, text, f"{text[:40]!r} is not a number"))
-                if math.isinf(value):
-                    reports.append(RowReport(row, name, text, f"{text!r} is not finite"))
-                    value = math.nan
-            line.append(value)
-        values.append(line)
-    return values, reports
+    for task, (name, column) in enumerate(zip(names, columns, strict=True)):
+        for i, text in enumerate(column):
+            read = read_value(text, relation=relation[i], unit=units[i])
+            value[i, task], bound[i, task] = read.value, read.bound
+            if read.problem:
+                reports.append(RowReport(sheet.number[i], name, text, read.problem))
+    return value, bound, reports

@@ -10,6 +10,7 @@ from apps.chemistry.molecules.graph import (
     featurise_many,
 )
 from apps.chemistry.molecules.read import MAX_ATOM, mol_from_smiles
+from apps.chemistry.molecules.standardise import standardise
 
 __all__ = [
     "ATOM_FEATURES",
@@ -21,4 +22,5 @@ __all__ = [
     "featurise",
     "featurise_many",
     "mol_from_smiles",
+    "standardise",
 ]

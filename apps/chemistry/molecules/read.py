@@ -6,6 +6,8 @@ from core.errors import DataError
 
 MAX_ATOM = 500  # heavy atoms; larger ones are polymers, peptides or mistakes, not ligands
 
+_NOT_ASCII = "it holds a character that is not ASCII"
+
 
 def mol_from_smiles(smiles: str) -> Chem.Mol:
     """Return the sanitised molecule without explicit hydrogen atoms.
@@ -29,7 +31,9 @@ def mol_from_smiles(smiles: str) -> Chem.Mol:
         mol = Chem.MolFromSmiles(smiles)
         reason = "" if mol is not None else _why_not(smiles)
     if mol is not None:
-        if mol.GetNumAtoms() == 0:
+        if not smiles.split(" ", 1)[0].isascii():  # RDKit reads such text up to the character
+            reason = _NOT_ASCII
+        elif mol.GetNumAtoms() == 0:
             reason = "it holds no atom"
         elif mol.GetNumAtoms() > MAX_ATOM:
             reason = f"it has {mol.GetNumAtoms():,} heavy atoms, at most {MAX_ATOM} are read"
@@ -48,7 +52,7 @@ def _why_not(smiles: str) -> str:
         problems = Chem.DetectChemistryProblems(mol)
         return problems[0].Message().lower() if problems else "it fails sanitisation"
     if not smiles.isascii():
-        return "it holds a character that is not ASCII"
+        return _NOT_ASCII
     for opening, closing in ("()", "[]"):
         if smiles.count(opening) != smiles.count(closing):
             return f"{smiles.count(opening)} '{opening}' but {smiles.count(closing)} '{closing}'"

@@ -35,6 +35,8 @@ class MolBatch(NamedTuple):
     """float32 [G, T]: measured values, 0 where there is none."""
     y_weight: Tensor
     """float32 [G, T]: 1 where `y` was measured, 0 where it was not."""
+    bound: Tensor | None = None
+    """float32 [G, T]: 0 exact, 1 the true value lies above `y`, -1 below; None: all exact."""
 
     @property
     def num_graphs(self) -> int:
@@ -43,10 +45,14 @@ class MolBatch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "MolBatch":
         """Return the batch on `device`."""
-        return MolBatch(*(tensor.to(device) for tensor in self))
+        return MolBatch._make(None if tensor is None else tensor.to(device) for tensor in self)
 
 
-def pack(graphs: Sequence[MolGraph], target: np.ndarray | None = None) -> MolBatch:
+def pack(
+    graphs: Sequence[MolGraph],
+    target: np.ndarray | None = None,
+    bound: np.ndarray | None = None,
+) -> MolBatch:
     """Return the molecules as one disconnected graph.
 
     Parameters
@@ -55,6 +61,8 @@ def pack(graphs: Sequence[MolGraph], target: np.ndarray | None = None) -> MolBat
         At least one; each with at least one atom.
     target : float32 [molecule, task], optional
         NaN where a task has no value. None makes one task without values (prediction).
+    bound : int8 [molecule, task], optional
+        Which values are bounds, see `MolBatch`.
 
     Raises
     ------
@@ -90,7 +98,8 @@ def pack(graphs: Sequence[MolGraph], target: np.ndarray | None = None) -> MolBat
         np.where(measured, target, 0.0).astype(np.float32),
         measured.astype(np.float32),
     )
-    return MolBatch(*(torch.from_numpy(array) for array in arrays))
+    limits = None if bound is None else torch.from_numpy(bound).float()
+    return MolBatch._make((*(torch.from_numpy(array) for array in arrays), limits))
 
 
 def pyg_data(graph: MolGraph, target: np.ndarray | None = None) -> "Data":

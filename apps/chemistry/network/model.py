@@ -103,8 +103,14 @@ class BindingNetwork(nn.Module):
         self.target_sd.copy_(torch.from_numpy(np.where(sd > 0, sd, 1.0)))
 
     def loss(self, batch: Any) -> Tensor:
-        """Return the mean squared error in scaled units over the measured values of the batch."""
+        """Return the mean squared error in scaled units over the measured values of the batch.
+
+        A value that is a bound costs nothing on its right side.
+        """
         error = self(batch) - (batch.y - self.target_mean) / self.target_sd
+        bound = getattr(batch, "bound", None)
+        if bound is not None:
+            error = error * (bound * error <= 0)
         return (batch.y_weight * error * error).sum() / batch.y_weight.sum().clamp(min=1.0)
 
     def predict(self, batch: Any) -> Tensor:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.chemistry.datasets import load_table
+from apps.chemistry.datasets import join_tables, load_table
 from apps.chemistry.datasets.read import read_sheet
 from core.errors import DataError
 
+FLOAT32 = 1e-6  # targets are float32: half a unit in the last place is 6e-8, relative
 GOOD = """smiles,pk,part,cliff_mol
 CCO,1.5,train,0
 CCN,2.5,train,1
@@ -91,9 +92,10 @@ def test_validation_rows_are_carved_when_the_file_has_none(write):
         for i in range(100)
     )
     path = write(text)
-    table = load_table(path, target="pk", split_column="split", seed=1)
+    options = {"target": "pk", "split_column": "split", "seed": 1, "standard": "none"}
+    table = load_table(path, **options)
     assert [(table.split == part).sum() for part in ("train", "valid", "test")] == [72, 8, 20]
-    again = load_table(path, target="pk", split_column="split", seed=1)
+    again = load_table(path, **options)
     assert (again.split == table.split).all()
 
 
@@ -114,6 +116,86 @@ def test_validation_rows_are_carved_when_the_file_has_none(write):
 def test_unusable_files_say_why(write, text, options, sentence):
     with pytest.raises(DataError, match=sentence):
         load_table(write(text), **({"target": "pk"} | options))
+
+
+def test_concentrations_relations_and_replicates(write):
+    # 1 uM is a pK of 6, 10 nM one of 8; "> 10 uM" means a pK below 5
+    text = (
+        "smiles\tvalue\tunit\tsign\tpart\n"
+        "CCO\t1\tuM\t=\ttrain\n"
+        "OCC\t10\tnM\t\ttrain\n"  # row 3: the same molecule
+        "CCN\t>10\t\u00b5M\t\ttrain\n"  # row 4: micro sign, relation in the cell
+        "CCNC\t1\tnM\t<\ttrain\n"
+        "CCC\t0\tnM\t=\ttrain\n"  # row 6: no logarithm
+        "CCCC\t5\tstone\t=\ttrain\n"  # row 7
+        "CCS\t5\tnM\t?\ttrain\n"  # row 8
+        "CCF\t7.5\tpIC50\t\tvalid\n"
+        "OCC\t100\tnM\t\ttest\n"  # a row of another part is not merged
+        "CCCl\t5\tnM\t>\ttrain\nClCC\t7\tnM\t<\ttrain\n"  # rows 11, 12 contradict
+    )
+    table = load_table(
+        write(text),
+        target="value",
+        split_column="part",
+        unit_column="unit",
+        relation_column="sign",
+    )
+    assert table.smiles == ["CCO", "CCN", "CCNC", "CCF", "OCC"]
+    np.testing.assert_allclose(table.target[:, 0], [7.0, 5.0, 9.0, 7.5, 7.0], rtol=FLOAT32)
+    assert table.bound[:, 0].tolist() == [0, -1, 1, 0, 0]
+    assert np.isnan(table.exact[:, 0]).tolist() == [False, True, True, False, False]
+    np.testing.assert_allclose(table.extra["spread"], [2.0, 0, 0, 0, 0], rtol=FLOAT32)
+    reasons = {report.row: report.reason for report in table.rejected}
+    assert reasons == {
+        6: "'0' nM has no logarithm; a concentration is above 0",
+        7: "unit 'stone' is none of pM, nM, uM, mM, M, pK",
+        8: "relation '?' is none of =, <, >",
+        11: "bounds contradict each other (rows 11, 12)",
+    }
+    assert [(r.row, r.reason) for r in table.changed] == [
+        (2, "the same molecule as row 3: merged, spread 2")
+    ]
+
+
+def test_salts_metals_and_giants_are_told_and_cost_nobody_the_others(write):
+    text = (
+        "smiles,pk\n"
+        "CCO,1\n"
+        f"{'C' * 1000},2\n"
+        "[Na+].[Cl-],3\n"
+        "N[Pt](N)(Cl)Cl,4\n"
+        "CC(=O)[O-].[Na+],5\n"
+        "C\u00d6,6\n"
+        ",7\n"
+        "C[N+](C)(C)C,-inf\n" + "".join(f"{'C' * i}N,{i}\n" for i in range(2, 30))
+    )
+    table = load_table(write(text), target="pk", split="random")
+    assert table.smiles[:2] == ["CCO", "CC(=O)O"]
+    assert len(table) == 2 + 28
+    reasons = {report.row: report.reason for report in table.rejected}
+    assert list(reasons) == [3, 4, 5, 7, 8, 9]
+    assert "1,000 heavy atoms" in reasons[3]
+    assert "no organic fragment" in reasons[4]
+    assert "not ASCII" in reasons[7]
+    assert [(r.row, r.reason) for r in table.changed] == [
+        (6, "left out [Na+]; balanced charges (O-1 to none)")
+    ]
+
+
+def test_files_of_several_targets_are_stacked_with_a_task_each(write):
+    a = load_table(write(GOOD, "a.csv"), target="pk", split_column="part")
+    b = load_table(write(GOOD.replace("CCC,3.5", "CCC,>3.5"), "b.csv"), target="pk",
+                   split_column="part")  # fmt: skip
+    both = join_tables([a, b])
+    assert both.target_names == ["a.csv", "b.csv"]
+    nan = np.nan
+    expected = [[1.5, nan], [2.5, nan], [3.5, nan], [4.5, nan],
+                [nan, 1.5], [nan, 2.5], [nan, 3.5], [nan, 4.5]]  # fmt: skip
+    np.testing.assert_array_equal(both.target, np.float32(expected))
+    assert both.bound[6].tolist() == [0, 1]
+    assert both.split.tolist() == a.split.tolist() * 2
+    assert both.extra["cliff_mol"].tolist() == a.extra["cliff_mol"].tolist() * 2
+    assert join_tables([a]) is a
 
 
 def test_missing_file_and_unknown_set(tmp_path):

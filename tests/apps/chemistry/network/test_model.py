@@ -168,3 +168,24 @@ def test_same_seed_same_bits():
     a, b = make("sparse").state_dict(), make("sparse").state_dict()
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_bound_costs_nothing_on_its_right_side():
+    graphs = [featurise(s) for s in ("CCO", "CCN", "CCC")]
+    net = BindingNetwork(
+        N_ATOM_FEATURE,
+        N_EDGE_FEATURE,
+        d_hidden=16,
+        n_layer=1,
+        spec=core.LayerSpec(),
+        generator=torch.Generator().manual_seed(0),
+    ).eval()
+    with torch.no_grad():
+        value = net.predict(pack(graphs)).numpy()
+        target = value + np.float32([[2.0], [2.0], [-3.0]])  # first two are predicted too low
+        bound = np.int8([[0], [-1], [-1]])
+        # exact: 2^2; below y, as it must be: 0; above y by 3: 3^2
+        loss = float(net.loss(pack(graphs, target, bound)))
+        assert loss == pytest.approx((4.0 + 0.0 + 9.0) / 3, rel=1e-5)  # sums of float32
+        loss = float(net.loss(pack(graphs, target, -bound)))
+        assert loss == pytest.approx((4.0 + 4.0 + 0.0) / 3, rel=1e-5)

@@ -1,0 +1,118 @@
+"""One form for each substance: salts stripped, charges balanced, and every change told."""
+
+from rdkit import Chem, rdBase
+from rdkit.Chem.MolStandardize import rdMolStandardize
+
+from apps.chemistry.molecules.read import mol_from_smiles
+from core.errors import DataError
+
+LEVELS = ("none", "parent", "tautomer")
+# H, B, C, N, O, F, Si, P, S, Cl, Se, Br, I: what ligands are made of.
+_ORGANIC = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53})
+
+
+def standardise(smiles: str, level: str = "parent") -> tuple[Chem.Mol, list[str]]:
+    """Read a SMILES and bring the molecule to its standard form.
+
+    Parameters
+    ----------
+    smiles : str
+    level : str
+        "none": as it stands. "parent": metal salts come apart, the largest organic fragment
+        stays, charges that protons can balance are balanced, stereo is kept. "tautomer": then the
+        canonical tautomer, stereo kept as well (some 10 ms a molecule).
+
+    Returns
+    -------
+    mol : rdkit.Chem.Mol
+        Sanitised.
+    changes : list of str
+        What was done, in words; empty where nothing was.
+
+    Raises
+    ------
+    DataError
+        If the SMILES cannot be read, no fragment is organic (salts only), or a metal stays.
+    """
+    mol = mol_from_smiles(smiles)
+    changes: list[str] = []
+    if level == "none" or (level == "parent" and _is_plain(smiles)):
+        return mol, changes
+    with rdBase.BlockLogs():
+        mol = _parent(mol, smiles, changes)
+        if level == "tautomer":
+            mol = _canonical_tautomer(mol, changes)
+    if not changes:
+        return mol, changes
+    # once more through text: hydrogen counts, rings and stereo labels as of a molecule just read
+    try:
+        return mol_from_smiles(Chem.MolToSmiles(mol)), changes
+    except DataError as error:
+        raise DataError(
+            f"{_shown(smiles)} is no molecule any more after standardisation "
+            f"({', '.join(changes)}); drop it"
+        ) from error
+
+
+def _is_plain(smiles: str) -> bool:
+    """Whether there is carbon and nothing to strip or balance, told from the text (fast)."""
+    if "[" in smiles or "." in smiles:
+        return False
+    return "c" in smiles or "C" in smiles.replace("Cl", "")
+
+
+def _parent(mol: Chem.Mol, smiles: str, changes: list[str]) -> Chem.Mol:
+    if not _is_organic(mol):
+        loose = rdMolStandardize.MetalDisconnector().Disconnect(mol)
+        if loose.GetNumBonds() < mol.GetNumBonds():
+            changes.append("took bonds to metals apart")
+            mol = loose
+    fragments = Chem.GetMolFrags(mol, asMols=True)
+    if len(fragments) > 1:
+        texts = [Chem.MolToSmiles(fragment) for fragment in fragments]
+        size = [(f.GetNumHeavyAtoms() if _has_carbon(f) else 0) for f in fragments]
+        best = max(range(len(fragments)), key=lambda i: (size[i], texts[i]))
+        dropped = ".".join(sorted(text for i, text in enumerate(texts) if i != best))
+        changes.append(f"left out {dropped if len(dropped) <= 40 else dropped[:37] + '...'}")
+        mol = fragments[best]
+    if not _has_carbon(mol):
+        raise DataError(f"{_shown(smiles)} has no organic fragment (salt or solvent); drop it")
+    if not _is_organic(mol):
+        strange = {a.GetSymbol() for a in mol.GetAtoms() if a.GetAtomicNum() not in _ORGANIC}
+        raise DataError(
+            f"{_shown(smiles)} holds {', '.join(sorted(strange))}, which no ligand model knows; "
+            "drop it"
+        )
+    if any(atom.GetFormalCharge() for atom in mol.GetAtoms()):
+        before = _charges(mol)
+        mol = rdMolStandardize.Uncharger().uncharge(mol)
+        if before != (after := _charges(mol)):
+            changes.append(f"balanced charges ({before} to {after or 'none'})")
+    return mol
+
+
+def _canonical_tautomer(mol: Chem.Mol, changes: list[str]) -> Chem.Mol:
+    enumerator = rdMolStandardize.TautomerEnumerator()
+    enumerator.SetRemoveSp3Stereo(False)
+    enumerator.SetRemoveBondStereo(False)
+    out = enumerator.Canonicalize(mol)
+    if Chem.MolToSmiles(out) != Chem.MolToSmiles(mol):
+        changes.append("took the canonical tautomer")
+    return out
+
+
+def _charges(mol: Chem.Mol) -> str:
+    charged = (a for a in mol.GetAtoms() if a.GetFormalCharge())
+    return " ".join(sorted(f"{a.GetSymbol()}{a.GetFormalCharge():+d}" for a in charged))
+
+
+def _has_carbon(mol: Chem.Mol) -> bool:
+    return any(atom.GetAtomicNum() == 6 for atom in mol.GetAtoms())
+
+
+def _is_organic(mol: Chem.Mol) -> bool:
+    return all(atom.GetAtomicNum() in _ORGANIC for atom in mol.GetAtoms())
+
+
+def _shown(smiles: str) -> str:
+    return repr(smiles if len(smiles) <= 60 else smiles[:57] + "...")
