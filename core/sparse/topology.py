@@ -56,7 +56,7 @@ def grid_neighbours(n_lat: int, n_lon: int, reach: int, block: tuple[int, int]) 
     return BlockPattern.from_mask(torch.kron(near_lat.byte(), near_lon.byte()), block)
 
 
-def attention(
+def attention_blocks(
     n_token: int, block: int, *, window: int, n_global: int = 0, is_causal: bool = False
 ) -> BlockPattern:
     """Return a pattern of attention: queries are rows, keys are columns.
@@ -75,7 +75,8 @@ def attention(
     """
     if window < 0 or n_global < 0:
         raise PatternError(
-            f"attention: window and n_global must be 0 or more tokens, got {window}, {n_global}"
+            f"attention_blocks: window and n_global must be 0 or more tokens, "
+            f"got {window} and {n_global}"
         )
     n = -(-n_token // block)
     i = torch.arange(n)
