@@ -312,6 +312,7 @@ _PATTERN_TENSORS = ("row_ptr", "col_index", "row_index", "col_ptr", "row_index_t
 
 
 def _register_pattern(module: nn.Module, pattern: BlockPattern) -> None:
+    module._pattern = pattern  # type: ignore[assignment]
     for name in _PATTERN_TENSORS:
         # The two indices say everything; the rest is rebuilt from them.
         kept = name in ("row_index", "col_index")
@@ -319,8 +320,11 @@ def _register_pattern(module: nn.Module, pattern: BlockPattern) -> None:
 
 
 def _pattern_of(module: Any) -> BlockPattern:
-    shape = (module.out_features, module.in_features)
-    return BlockPattern(shape, module.block, *(getattr(module, name) for name in _PATTERN_TENSORS))
+    pattern, buffers = module._pattern, module._buffers
+    if pattern.col_index is not buffers["col_index"]:  # moved to a device, or loaded
+        tensors = (buffers[name] for name in _PATTERN_TENSORS)
+        pattern = module._pattern = BlockPattern(pattern.shape, pattern.block, *tensors)
+    return pattern
 
 
 def _row_scale(values: Tensor, pattern: BlockPattern, format: Format) -> Tensor:
