@@ -73,7 +73,7 @@ def test_erdos_renyi_shares_a_density_between_layers():
 def test_clear_errors():
     with pytest.raises(PatternError, match=r"reach must be 0 or more columns, got -1"):
         banded((4, 4), (2, 2), -1)
-    with pytest.raises(PatternError, match=r"window and n_global must be 0 or more tokens, got -2 and 0"):
+    with pytest.raises(PatternError, match=r"window and n_global .* got -2 and 0"):
         attention_blocks(8, 2, window=-2)
     with pytest.raises(PatternError, match=r"density must lie in \(0, 1\], got 0"):
         erdos_renyi_densities([(2, 2)], 0)
