@@ -18,7 +18,7 @@ from hw.machine import TileMachine
 from hw.plan.dense import vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
-from hw.plan.sparse import block_cycles
+from hw.plan.sparse import block_cycles, evened
 from hw.work import SparseContraction
 
 #: Oversize of a bucket (poplibs, metaInfoBucketOversizeProportion).
@@ -125,7 +125,7 @@ def _candidates(
         local_byte=partial * c.n_tile,
     )
     rows_l = np.minimum(np.ceil(rows / br / p_x), capacity)
-    cycles = block_cycles(machine, format, (br, bc), capacity, rows_l, n_l)
+    cycles = block_cycles(machine, format, (br, bc), evened(capacity, rows_l), rows_l, n_l)
     one = block_cycles(machine, format, (br, bc), np.ones(c.n), np.ones(c.n), n_l)
     c.compute(
         "products",

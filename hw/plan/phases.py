@@ -20,13 +20,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase over all candidates: cycles, bytes delivered and bytes touched in tile memory."""
+    """One phase over all candidates: cycles, bytes delivered to all tiles and to the fullest."""
 
     label: str
     kind: str
     part: Part
     cycles: Array
     byte: Array
+    tile_byte: Array
 
 
 @dataclass
@@ -67,7 +68,8 @@ class Candidates:
 
         `local_byte` (tile memory traffic) and `pj` (arithmetic) are sums over all tiles.
         """
-        self.phases.append(Phase(label, "compute", part, self._full(cycles), np.zeros(self.n)))
+        zero = np.zeros(self.n)
+        self.phases.append(Phase(label, "compute", part, self._full(cycles), zero, zero))
         self.local_byte = self.local_byte + self._full(local_byte)
         self.arithmetic_pj = self.arithmetic_pj + self._full(pj)
 
@@ -102,9 +104,25 @@ class Candidates:
         cycles = exchange_cycles(self.machine, tile_byte, shared, n_phase * self._full(n_fragment))
         zero = np.zeros(self.n)
         sync = n_phase * self.machine.sync_cycle
-        self.phases.append(Phase(f"sync before {label}", "sync", "sync", sync, zero))
+        self.phases.append(Phase(f"sync before {label}", "sync", "sync", sync, zero, zero))
         delivered = np.where(happens, self._full(total_byte), 0.0)
-        self.phases.append(Phase(label, "exchange", "exchange", cycles, delivered))
+        self.phases.append(Phase(label, "exchange", "exchange", cycles, delivered, tile_byte))
+
+    def of_tiles(self) -> Candidates:
+        """Take the candidates for the tiles of one plan: the slowest sets each phase, bytes add up.
+
+        Arithmetic and memory traffic are taken from the tile that counts most.
+        """
+        one = Candidates(self.machine, 1)
+        for phase in self.phases:
+            cycles, byte = phase.cycles.max(keepdims=True), phase.tile_byte.sum(keepdims=True)
+            most = phase.tile_byte.max(keepdims=True)
+            one.phases.append(Phase(phase.label, phase.kind, phase.part, cycles, byte, most))
+        one.temporary_byte = self.temporary_byte.max(keepdims=True)
+        one.local_byte = self.local_byte.max(keepdims=True)
+        one.arithmetic_pj = self.arithmetic_pj.max(keepdims=True)
+        one.n_tile = self.n_tile.max(keepdims=True)
+        return one
 
     def cycles(self) -> Array:
         """Return the cycles of each candidate."""

@@ -21,6 +21,7 @@ from hw.machine import TileMachine
 from hw.plan.dense import matrix_cycles, vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
+from hw.plan.placement import Placement, live_share, place_blocks
 from hw.work import SparseContraction
 
 #: Splits searched, as in the vendor's planner.
@@ -51,7 +52,9 @@ class Spread:
 
     `n_split` splits of the dense columns, `n_band` column bands, `n_tile` tiles for each band and
     split; on the fullest tile: dense columns `n_l`, live blocks, block rows, and block columns of
-    its band.
+    its band; tiles that hold a partial sum of the same row, `n_partial`. In entries: live blocks
+    `copied` from the first split, partial sums `taken` from other tiles and `added` up, results
+    `placed`. The vertex runs through `run` blocks.
     """
 
     n_split: Array
@@ -59,86 +62,109 @@ class Spread:
     n_tile: Array
     n_l: Array
     block: Array
+    run: Array
     row: Array
     col: Array
     n_partial: Array
-    """Tiles that hold a partial sum of the same row."""
+    copied: Array
+    taken: Array
+    added: Array
+    placed: Array
 
-    def take(self, index: int) -> Spread:
-        """Return one candidate alone."""
-        values = {key: value[index : index + 1] for key, value in vars(self).items()}
-        return Spread(**values)
+
+@dataclass(frozen=True)
+class StaticPlan:
+    """How a real pattern is spread: `n_split` runs of `n_l` dense columns, each on all blocks."""
+
+    n_split: int
+    n_l: int
+    placement: Placement
+
+    def columns(self, n: int) -> list[int]:
+        """Return the columns of each split, the last one taking the rest of `n`."""
+        return [min(self.n_l, n - i * self.n_l) for i in range(self.n_split)]
 
 
 def plan_static(item: SparseContraction, machine: TileMachine) -> ItemCost:
     """Return the cost of the spread of a static block-sparse product that its compiler picks."""
+    return choose_static(item, machine)[1]
+
+
+def choose_static(
+    item: SparseContraction, machine: TileMachine
+) -> tuple[StaticPlan | None, ItemCost]:
+    """Return the spread that the compiler picks and its cost; no spread without a real pattern."""
     spread = _expected_spreads(item, machine)
     c = _charge(item, machine, spread)
     winner, fits, memory_binds = c.choose(_vendor_rank(c))
-    text = (
-        f"static, {int(spread.n_band[winner])} column bands, n split {int(spread.n_split[winner])}"
-    )
+    n_split, n_band = int(spread.n_split[winner]), int(spread.n_band[winner])
+    text = f"static, {n_band} column bands, n split {n_split}"
+    n_block = int(spread.block[winner])
+    plan = None
     if item.row_index is not None and item.col_index is not None:
         row, col = item.row_index, item.col_index
         if item.product == "spmm_t":
             row, col = col, row
-        spread = spread.take(winner)
-        counts = count_on_pattern(row, col, int(spread.n_band[0]), int(spread.n_tile[0]))
-        counted = [np.array([float(count)]) for count in counts]
-        spread = Spread(
-            spread.n_split,
-            spread.n_band,
-            spread.n_tile,
-            spread.n_l,
-            *counted,
-        )
-        c, winner = _charge(item, machine, spread), 0
+        placement = place_blocks(row, col, n_band, int(spread.n_tile[winner]))
+        plan = StaticPlan(n_split, int(spread.n_l[winner]), placement)
+        c, winner = _charge(item, machine, _on_tiles(item, machine, plan)).of_tiles(), 0
+        c.n_tile = np.array([n_split * np.count_nonzero(placement.n_block)])
         fits = fits and bool(c.temporary_byte[0] <= c.memory_bound())
-    text += f", {int(spread.block[winner])} blocks a tile"
+        n_block = int(placement.n_block.max())
+    text += f", {n_block} blocks a tile"
     text += substitutes(machine, item.weight_format, item.dense_format, item.out_format)
-    return c.item_cost(winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds)
+    return plan, c.item_cost(
+        winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds
+    )
 
 
-def count_on_pattern(
-    row_index: NDArray[np.int64], col_index: NDArray[np.int64], n_band: int, n_tile: int
-) -> tuple[int, int, int, int]:
-    """Count a real pattern as it is spread over bands and tiles.
+def dense_grain(item: SparseContraction, machine: TileMachine) -> int:
+    """Return the dense columns that lie together in one access; rows are padded to whole ones."""
+    return max(1, int(machine.load_byte_per_cycle / stored_byte(machine, item.dense_format)))
 
-    Parameters
-    ----------
-    row_index, col_index : NDArray, int64 [block]
-        Coordinates of the live blocks.
-    n_band : int
-        Column bands, cut so that each holds nearly the same number of live blocks.
-    n_tile : int
-        Tiles per band; each takes an equal run of the band's blocks in row order.
 
-    Returns
-    -------
-    tuple of int
-        Most blocks and most distinct block rows on a tile, most live block columns in a band,
-        most tiles that hold a part of the same row.
-    """
-    n_block = row_index.size
-    if n_block == 0:
-        return 0, 0, 0, 1
-    by_col = np.bincount(col_index)
-    before = np.cumsum(by_col) - by_col
-    band_of_col = np.minimum(before * n_band // n_block, n_band - 1)
-    band = band_of_col[col_index]
-    order = np.lexsort((col_index, row_index, band))
-    band, row = band[order], row_index[order]
-    in_band = np.bincount(band, minlength=n_band)
-    start = np.cumsum(in_band) - in_band
-    share = np.maximum(-(-in_band // n_tile), 1)
-    tile = band * n_tile + (np.arange(n_block) - start[band]) // share[band]
-    n_row = int(row.max()) + 1
-    pairs = np.unique(tile * n_row + row)
-    return (
-        int(np.bincount(tile).max()),
-        int(np.bincount(pairs // n_row).max()),
-        int(np.bincount(band_of_col[by_col > 0]).max()),
-        int(np.bincount(pairs % n_row).max()),
+def _on_tiles(item: SparseContraction, machine: TileMachine, plan: StaticPlan) -> Spread:
+    """Count a placed pattern on every tile of the machine, split by split."""
+    rows, _, (br, bc) = oriented(item)
+    placement, n_split = plan.placement, plan.n_split
+    grain = dense_grain(item, machine)
+    columns = plan.columns(-(-item.n // grain) * grain)
+
+    def on_tiles(by_split: list[NDArray[np.int64]], idle: float = 0.0) -> Array:
+        full = np.full(machine.n_tile, idle)
+        used = np.concatenate(by_split)
+        full[: used.size] = used
+        return full
+
+    if item.product == "sddmm":
+        n_entry = placement.n_block * (br * bc)
+        added = [n_entry // n_split + (i < n_entry % n_split) for i in range(n_split)]
+        taken = [(n_split - 1) * run for run in added]
+        if n_split == 1:
+            added = taken
+        placed = np.zeros(machine.n_tile)
+    else:
+        shares = [placement.shares(br * n_l) for n_l in columns]
+        added, taken = [share[0] for share in shares], [share[1] for share in shares]
+        is_live = np.zeros(-(-rows // br), dtype=bool)
+        is_live[placement.row] = True
+        is_live = np.repeat(is_live, br)[:rows]
+        placed = live_share(is_live, item.n, machine.n_tile).astype(float)
+    every = [placement.n_block] * n_split
+    return Spread(
+        n_split=np.full(machine.n_tile, float(n_split)),
+        n_band=np.full(machine.n_tile, float(placement.n_band)),
+        n_tile=np.full(machine.n_tile, float(placement.n_tile)),
+        n_l=on_tiles([np.full(placement.n_slot, n_l) for n_l in columns]),
+        block=on_tiles(every),
+        run=on_tiles(every),
+        row=on_tiles([placement.n_row] * n_split),
+        col=on_tiles([placement.n_col] * n_split),
+        n_partial=on_tiles([placement.n_partial] * n_split, idle=1.0),
+        copied=on_tiles([0 * every[0], *every[1:]]) * (br * bc),
+        taken=on_tiles(taken),
+        added=on_tiles(added),
+        placed=placed,
     )
 
 
@@ -165,7 +191,7 @@ def block_cycles(
         width = 2 * machine.load_byte_per_cycle / byte
         full, rest = np.floor(n_l / width), n_l % width > 0
         fill = 14 if byte == 2 else 10
-        others = np.maximum(np.ceil(n_block / rows) - 1, 0)
+        others = np.maximum(n_block / rows - 1, 0)
         per_row = 11 + full * (fill + 3 * others) + rest * (9 + 3 * others)
         cycles: Array = n_worker * (33 + np.ceil(rows / n_worker) * per_row)
         return cycles
@@ -179,8 +205,14 @@ def block_cycles(
     if (side, byte) == (4, 2):
         columns = np.where(streamed <= 2, n_worker * (SHORT_CYCLE + streamed), columns)
     once = VERTEX_CYCLE + head * n_worker + rows * (ROW_WORKER_CYCLE * n_worker + ROW_CYCLE)
-    n_block = rows * np.ceil(n_block / rows)
     return once + n_block * cover * (LIVE_BLOCK_CYCLE + load + columns)
+
+
+def evened(n_block: Array, n_row: Array) -> Array:
+    """Return `n_block` if every row of a tile had as many as the fullest; for expected counts."""
+    rows = np.maximum(n_row, 1.0)
+    blocks: Array = rows * np.ceil(n_block / rows)
+    return blocks
 
 
 def oriented(item: SparseContraction) -> tuple[int, int, tuple[int, int]]:
@@ -206,7 +238,7 @@ def _expected_spreads(item: SparseContraction, machine: TileMachine) -> Spread:
     rows, cols, (br, bc) = oriented(item)
     n_row, n_col = -(-rows // br), -(-cols // bc)
     density = min(item.n_block / (n_row * n_col), 1.0)
-    grain = max(1, int(machine.load_byte_per_cycle / stored_byte(machine, item.dense_format)))
+    grain = dense_grain(item, machine)
     n_grain = -(-item.n // grain)
     col_grain = 1 if (br, bc) == (1, 1) else grain
     bands = np.arange(1.0, min(-(-n_col // col_grain), N_BAND) + 1)
@@ -227,7 +259,16 @@ def _expected_spreads(item: SparseContraction, machine: TileMachine) -> Spread:
     hit_row, spread = _at_least_one(density, col)
     row = np.minimum(np.ceil(hit_row * row + spread(row)), row)
     n_partial = np.ceil((hit_row * n_band + spread(n_band)) * band_col / np.maximum(col, 1))
-    return Spread(n_split, n_band, n_tile, n_l, block, row, col, np.maximum(n_partial, 1))
+    n_partial = np.maximum(n_partial, 1)
+    held = block * (br * bc)
+    n_sum, n_add = (held, n_split) if item.product == "sddmm" else (row * br * n_l, n_partial)
+    return Spread(
+        *(n_split, n_band, n_tile, n_l, block, evened(block, row), row, col, n_partial),
+        copied=np.where(n_split > 1, held, 0.0),
+        taken=n_sum * (1 - 1 / n_add),
+        added=np.ceil(n_sum / n_add),
+        placed=np.full(n_split.size, np.ceil(rows * item.n / machine.n_tile)),
+    )
 
 
 def _dense_splits(n_grain: int, n_tile: int) -> Array:
@@ -303,41 +344,42 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
         cycles = machine.sparse_vertex_factor * (vertex_cycles(machine) + s.block * one)
         c.compute("products", cycles, local_byte=local_byte, pj=pj)
         c.exchange(
-            "partial sums", values * (1 - 1 / s.n_split), all_values * (s.n_split - 1),
-            n_fragment=s.n_split,
-        )  # fmt: skip
-        n_out = values / weight_byte / s.n_split
-        c.compute("reduction", reduction_cycles(machine, n_out, s.n_split))
+            "partial sums",
+            s.taken * weight_byte,
+            all_values * (s.n_split - 1),
+            n_fragment=s.n_split - 1,
+        )
+        c.compute("reduction", reduction_cycles(machine, s.added, s.n_split))
         c.temporary_byte = gathered + other + 2 * values * (s.n_split > 1)
         return c
 
     c.exchange(
         "live blocks to the tiles",
-        np.where(s.n_split > 1, values, 0.0),
+        s.copied * weight_byte,
         all_values * (s.n_split - 1),
     )
-    cycles = block_cycles(machine, format, (br, bc), s.block, s.row, s.n_l)
+    cycles = block_cycles(machine, format, (br, bc), s.run, s.row, s.n_l)
     c.compute("products", machine.sparse_vertex_factor * cycles, local_byte=local_byte, pj=pj)
     partial = s.row * br * s.n_l * partial_byte
     n_result = rows * item.n
     c.exchange(
         "partial sums",
-        partial * (1 - 1 / s.n_partial),
+        s.taken * partial_byte,
         n_result * partial_byte * (s.n_partial - 1),
         n_fragment=4 * (s.n_partial - 1),
     )
-    n_reduced = np.ceil(partial / partial_byte / s.n_partial)
     c.compute(
         "reduction",
-        reduction_cycles(machine, n_reduced, s.n_partial),
+        reduction_cycles(machine, s.added, s.n_partial),
         local_byte=np.where(s.n_partial > 1, n_result * partial_byte * (s.n_partial + 1), 0.0),
         pj=n_result * (s.n_partial - 1) * machine.vector_pj[format],
     )
     out = n_result * stored_byte(machine, item.out_format)
-    c.exchange("result to its place", out / machine.n_tile, out)
+    out_tile = s.placed * stored_byte(machine, item.out_format)
+    c.exchange("result to its place", out_tile, out)
     c.compute(
         "arrange the result",
-        machine.scatter_cycle_per_byte * out / machine.n_tile,
+        machine.scatter_cycle_per_byte * out_tile,
         local_byte=2 * out,
         part="move",
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hw.machine import TileMachine, load_machine
-from hw.plan.sparse import block_cycles, count_on_pattern, plan_static, reduction_cycles
+from hw.plan.placement import place_blocks
+from hw.plan.sparse import block_cycles, evened, plan_static, reduction_cycles
 from hw.work import SparseContraction
 
 Product = Literal["spmm", "spmm_t", "sddmm"]
@@ -66,14 +67,16 @@ def slow_count(mask: np.ndarray, n_band: int, n_tile: int) -> tuple[int, int, in
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_count_on_pattern_equals_placing_block_after_block(seed: int) -> None:
+def test_placement_equals_placing_block_after_block(seed: int) -> None:
     mask = random_mask(17, 23, 0.2, seed)
     mask[3] = False
     mask[:, 5] = False
     mask[0, 0] = True
     row, col = np.nonzero(mask)
     for n_band, n_tile in ((1, 1), (1, 6), (3, 4), (5, 50)):
-        assert count_on_pattern(row, col, n_band, n_tile) == slow_count(mask, n_band, n_tile)
+        placed = place_blocks(row, col, n_band, n_tile)
+        most = (placed.n_block, placed.n_row, placed.n_col, placed.n_partial)
+        assert tuple(int(count.max()) for count in most) == slow_count(mask, n_band, n_tile)
 
 
 def test_empty_pattern_costs_little_and_does_no_arithmetic() -> None:
@@ -87,8 +90,8 @@ def test_vertex_cycles_by_hand() -> None:
     machine = bow()
     two, three, twelve = np.array([2.0]), np.array([3.0]), np.array([12.0])
     # 30 a vertex, 13 a worker, 6 + 17 a row; a block: 16, its 512 byte at 8 a cycle, and six
-    # workers of two columns each: 19 + 4; both rows count as the fuller one, of two blocks
-    by_hand = 30 + 6 * 13 + 2 * 23 + 2 * 2 * (16 + 64 + 6 * 23)
+    # workers of two columns each: 19 + 4
+    by_hand = 30 + 6 * 13 + 2 * 23 + 3 * (16 + 64 + 6 * 23)
     assert block_cycles(machine, "fp16", (16, 16), three, two, twelve)[0] == by_hand
     # single entries: one row a worker, eight columns a pass, three cycles an entry, the first
     # of a row in the 14 that the pass starts with; four columns are left over
@@ -96,6 +99,10 @@ def test_vertex_cycles_by_hand() -> None:
     by_hand = 6 * (33 + 1 * (11 + (14 + 3 * 4) + (9 + 3 * 4)))
     rows = np.array([6.0])
     assert block_cycles(machine, "fp16", (1, 1), entries, rows, twelve)[0] == by_hand
+
+
+def test_expected_rows_count_as_the_fullest() -> None:
+    assert evened(np.array([3.0, 4.0, 0.0]), np.array([2.0, 2.0, 0.0])).tolist() == [4, 4, 0]
 
 
 def test_larger_blocks_count_as_the_blocks_that_cover_them() -> None:
