@@ -1,0 +1,74 @@
+"""Every kernel under AddressSanitizer and UBSan: no stray access, no undefined arithmetic."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.kernels import load
+
+SCRIPT = """
+import ctypes, itertools, sys
+import torch
+from core.kernels import call
+from core.precision import FORMATS
+from core.sparse import BlockPattern
+
+kernels = call.Kernels(ctypes.CDLL(sys.argv[1]))
+g = torch.Generator().manual_seed(1)
+blocks = [(1, 1), (4, 4), (8, 8), (16, 16), (12, 20), (5, 3), (16, 1), (1, 16), (2, 2)]
+for n_thread, block, batch, density in itertools.product((1, 2), blocks, (0, 1, 131), (0.05, 0.4)):
+    torch.set_num_threads(n_thread)
+    p = BlockPattern.random((75, 141), block, density, g)
+    for dtype in (torch.float32, torch.bfloat16):
+        values = torch.randn(p.n_block, *block).to(dtype)
+        x, dy = torch.randn(batch, 141).to(dtype), torch.randn(batch, 75).to(dtype)
+        call.spmm(kernels, x, values, p.row_ptr, p.col_index, 75)
+        turned = call.transpose_blocks(kernels, values, p.order_t)
+        call.spmm(kernels, dy, turned, p.col_ptr, p.row_index_t, 141)
+        call.sddmm(kernels, dy, x, p.row_index, p.col_index, *block)
+for n_feature in (1, 16, 37, 300):
+    index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
+    for i in (index, index.sort().values, index[:0]):
+        call.segment_sum(kernels, x[: len(i)], i, 23)
+odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e-40, 3e38, -0.0])
+x = torch.cat([torch.randn(20_001) * 1e3, odd])
+for format in FORMATS.values():
+    if format.name not in ("fp64", "fp32", "binary"):
+        call.round_to(kernels, x, format)
+        call.round_to(kernels, x, format, 12345678901234)
+print("clean")
+"""
+
+
+@pytest.mark.slow
+def test_no_stray_access_and_no_undefined_arithmetic(tmp_path):
+    compiler, level = shutil.which("g++"), load.chosen_level()
+    if compiler is None or level is None:
+        pytest.skip("needs g++ and kernels")
+    runtimes = [
+        subprocess.run([compiler, f"-print-file-name=lib{name}.so"], capture_output=True, text=True,
+                       check=True).stdout.strip()
+        for name in ("asan", "ubsan")
+    ]  # fmt: skip
+    if not all(Path(r).is_absolute() for r in runtimes):
+        pytest.skip("this g++ has no sanitizers")
+    folder, library = Path(load.__file__).parent, tmp_path / "sanitized.so"
+    flags = [f for f in load._COMMON if f != "-O3"] + list(load.LEVELS[level][1])
+    checks = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    sources = map(str, sorted(folder.glob("*.cpp")))
+    subprocess.run([compiler, *flags, *checks, *sources, "-o", str(library)], check=True)
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself leaks by design
+        "PYTHONPATH": str(folder.parent.parent),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(library)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip() == "clean", result.stderr[-3000:]
