@@ -28,8 +28,13 @@ app = typer.Typer(
 )
 
 DataOption = Annotated[
-    str | None,
-    typer.Option("--data", help="pocket (embedded), bace, or a CSV file.", show_default=False),
+    list[str] | None,
+    typer.Option(
+        "--data",
+        help="pocket (embedded), bace, moleculeace/NAME, or a file (CSV, SMI, SDF). Several: "
+        "one task each.",
+        show_default=False,
+    ),
 ]
 SmilesOption = Annotated[
     str | None, typer.Option("--smiles", help="Column of the SMILES.", show_default=False)
@@ -40,6 +45,12 @@ TargetOption = Annotated[
 SplitOption = Annotated[
     str | None,
     typer.Option("--split-column", help="Column with train, valid and test.", show_default=False),
+]
+UnitOption = Annotated[
+    str | None, typer.Option("--unit", help="Unit of the target: nM, uM, ... become pK.")
+]
+RelationOption = Annotated[
+    str | None, typer.Option("--relation-column", help="Column with =, < or >.")
 ]
 VariantOption = Annotated[
     str | None,
@@ -59,6 +70,8 @@ def train(
     smiles: SmilesOption = None,
     target: TargetOption = None,
     split_column: SplitOption = None,
+    unit: UnitOption = None,
+    relation_column: RelationOption = None,
     variant: VariantOption = None,
     seed: SeedOption = 0,
     seeds: SeedsOption = None,
@@ -77,10 +90,13 @@ def train(
     from apps.lab.config import load_config
 
     given = {
-        "data.source": data,
+        "data.source": data[0] if data else None,
+        "data.more": data[1:] if data and data[1:] else None,
         "data.smiles": smiles,
         "data.target": list(target) if target else None,
         "data.split_column": split_column,
+        "data.unit": unit,
+        "data.relation_column": relation_column,
         "variant": variant,
     }
     settings = load_config(TrainConfig, file=config, overrides=[*_overrides(given), *(set_ or [])])
@@ -98,7 +114,7 @@ def train(
 @handle_errors
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or its model file.")],
-    source: Annotated[Path, typer.Argument(help="CSV file with a column of SMILES.")],
+    source: Annotated[Path, typer.Argument(help="CSV, SMI or SDF, plain or .gz.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")],
     smiles: SmilesOption = None,
     strict: Annotated[
@@ -109,15 +125,19 @@ def predict(
     verbose: VerboseOption = False,
 ) -> None:
     """Predict every row of a file: same rows, same order, with a status."""
-    from apps.chemistry.answers import predict_file
+    from apps.chemistry import answers as room
     from apps.chemistry.predictor import Predictor
     from apps.lab.launch import resolve_device
 
     predictor = Predictor.load(run, device=resolve_device(device))
     column = smiles or predictor.config.data.smiles
-    counts = predict_file(predictor, source, out, smiles=column, strict=strict)
+    counts = room.predict_file(predictor, source, out, smiles=column, strict=strict)
     if not quiet:
-        typer.echo(f"{out}: {counts['ok']:,} rows predicted, {counts['invalid']:,} invalid")
+        n_row = counts["ok"] + counts["fixed"]
+        typer.echo(
+            f"{out}: {n_row:,} rows predicted ({counts['fixed']:,} fixed), "
+            f"{counts['invalid']:,} invalid"
+        )
 
 
 @app.command()

@@ -39,7 +39,11 @@ def evaluate(
     history: Sequence[Mapping[str, float]],
     folder: Path,
 ) -> Evaluation:
-    """Judge the frozen networks on every split, and write predictions and figures to `folder`."""
+    """Judge the frozen networks on every split, and write predictions and figures to `folder`.
+
+    `interval_coverage` of the test part is the share of values inside their interval, which
+    should be `reference.COVERAGE`.
+    """
     each = predictor.predict_members(table.graphs)
     prediction = each.mean(axis=0)
     accuracy = score_splits(prediction, table)
@@ -50,6 +54,12 @@ def evaluate(
     baselines = {name: score_splits(values, table) for name, values in references.items()}
     test = np.nonzero(table.split == "test")[0]
     similarity = nearest_training_row(table)[1][test]
+    if predictor.reference is not None and "test" in accuracy:
+        error = np.abs(prediction[test] - table.exact[test])
+        half = predictor.reference.half_width(similarity)
+        known = np.isfinite(error) & np.isfinite(half)
+        if known.any():
+            accuracy["test"]["interval_coverage"] = float((error <= half)[known].mean())
     figures = draw_figures(
         table, prediction, references, test, similarity, history=history, folder=folder
     )

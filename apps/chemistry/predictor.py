@@ -11,13 +11,16 @@ from pydantic import ValidationError
 
 import core
 from apps.chemistry.config import TrainConfig
+from apps.chemistry.datasets.load import standard_level
 from apps.chemistry.molecules import N_ATOM_FEATURE, N_EDGE_FEATURE, MolGraph
 from apps.chemistry.network import BindingNetwork, pack
+from apps.chemistry.reference import Reference
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from core.errors import DataError
 
 MODEL_FILE = "model.safetensors"
-SCHEMA = "tessera.chemistry.model/1"
+SCHEMA = "tessera.chemistry.model/2"
+_REFERENCE = "reference."  # prefix of its tensors in the model file
 # Molecules in a batch of inference: large enough to keep the products busy, small enough to
 # stay in the cache of one core (128 molecules are some 4,000 atoms, 2 MB at width 128).
 BATCH = 128
@@ -57,6 +60,8 @@ class Predictor:
         One per member.
     members : list of BindingNetwork
         Trained, not frozen.
+    reference : Reference, optional
+        What it remembers of its training data.
     """
 
     config: TrainConfig
@@ -64,6 +69,12 @@ class Predictor:
     unit: str
     seeds: list[int]
     members: list[BindingNetwork]
+    reference: Reference | None = None
+
+    @property
+    def level(self) -> str:
+        """How molecules were standardised in training, and have to be for prediction."""
+        return standard_level(self.config.data.source, self.config.data.standardise)
 
     @cached_property
     def frozen(self) -> list[BindingNetwork]:
@@ -93,6 +104,8 @@ class Predictor:
             for i, member in enumerate(self.members)
             for name, tensor in member.state_dict().items()
         }
+        if self.reference is not None:
+            tensors |= {_REFERENCE + k: v for k, v in self.reference.tensors().items()}
         meta = {
             "schema": SCHEMA,
             "config": self.config.model_dump(mode="json"),
@@ -133,8 +146,14 @@ class Predictor:
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 )
                 members.append(member.to(device).eval())
-        except (ValidationError, RuntimeError) as error:
+            kept = {
+                name.removeprefix(_REFERENCE): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(_REFERENCE)
+            }
+            reference = Reference.from_tensors(kept) if kept else None
+        except (ValidationError, RuntimeError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} does not fit this version ({error}); train it again"
             ) from error
-        return cls(config, meta["target_names"], meta["unit"], meta["seeds"], members)
+        return cls(config, meta["target_names"], meta["unit"], meta["seeds"], members, reference)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from apps.chemistry.evaluate import Evaluation, evaluate
 from apps.chemistry.fitting import fit_network, make_optimizer
 from apps.chemistry.network import MolBatch, pack
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
+from apps.chemistry.reference import Reference
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
 from apps.lab.progress import say
@@ -65,7 +67,10 @@ def run(
         application=APPLICATION,
     ) as place:
         table = read_table(config, seed)
+        _tell(table)
         predictor, fits = train_members(config, table, place, seed=seed, resume=resume)
+        valid = predictor.predict(table.select("valid").graphs)
+        predictor = replace(predictor, reference=Reference.of(table, valid))
         predictor.save(place.dir / MODEL_FILE)
         result = evaluate(predictor, table, seed=seed, history=fits[0].history, folder=place.dir)
         record = _record(config, table, place, predictor, fits, result, seed)
@@ -74,7 +79,7 @@ def run(
 
 
 def read_table(config: TrainConfig, seed: int) -> Table:
-    """Load the table of a run and say which rows were left out."""
+    """Load the table of a run."""
     data = config.data
     table = join_tables(
         [
@@ -93,18 +98,21 @@ def read_table(config: TrainConfig, seed: int) -> Table:
             for source in (data.source, *data.more)
         ]
     )
-    for report in table.rejected:
-        say(f"{table.name}: left out: {report}")
-    for report in table.changed:
-        say(f"{table.name}: {report}", verbosity=2)
-    if table.changed:
-        say(f"{table.name}: {len(table.changed)} rows standardised or merged (-v lists them)")
     n_train = int((table.split == "train").sum())
     if n_train < 2:
         raise DataError(
             f"{table.name}: training needs at least 2 rows, the train part has {n_train}"
         )
     return table
+
+
+def _tell(table: Table) -> None:
+    for report in table.rejected:
+        say(f"{table.name}: left out: {report}")
+    for report in table.changed:
+        say(f"{table.name}: {report}", verbosity=2)
+    if table.changed:
+        say(f"{table.name}: {len(table.changed)} rows standardised or merged (-v lists them)")
 
 
 def train_members(

@@ -1,14 +1,20 @@
-"""A file of SMILES in, the same rows in the same order out, with predictions and a status."""
+"""A file of molecules in, the same rows in the same order out, with predictions and a status."""
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from rdkit import Chem
 
-from apps.chemistry.molecules import MolGraph, featurise
+from apps.chemistry.datasets.read import place_of
+from apps.chemistry.datasets.rows import Row, open_rows
+from apps.chemistry.molecules import featurise_many, standardise
+from apps.chemistry.molecules.stereo import stereo_warnings
 from apps.chemistry.predictor import Predictor
 from apps.lab.files import atomic_path
 from apps.lab.progress import track
@@ -22,18 +28,21 @@ _LOG_UNIT = re.compile(r"\bp(ic50|ec50|k[id]?)\b", re.IGNORECASE)
 def predict_file(
     predictor: Predictor, source: Path, out: Path, *, smiles: str = "smiles", strict: bool = False
 ) -> Counter[str]:
-    """Predict every row of a CSV file.
+    """Predict every row of a file.
 
     Parameters
     ----------
     predictor : Predictor
     source : Path
-        CSV with a header, UTF-8.
+        A file of molecules, formats as `datasets.rows.open_rows` has them.
     out : Path
-        CSV with the columns of `source` and, for each task, `predicted_NAME` (and
-        `predicted_NAME_nM` where the unit is a pK); with several members `sd_NAME`, their spread;
-        last `status`: "ok" or "invalid: why". Rows and their order are those of `source`. Written
-        whole or not at all.
+        CSV with the columns of `source`, then for each task ``predicted_NAME`` (and
+        ``predicted_NAME_nM`` where the unit is a pK), with several members ``sd_NAME``, their
+        spread, and what the model remembers of its training: ``lower_NAME``, ``upper_NAME`` (an
+        80 % interval), ``nearest_train``, its ``nearest_train_tanimoto`` and measured
+        ``nearest_train_NAME``, ``domain`` (in, edge, out). Last ``warnings`` about open stereo
+        and ``status``: "ok", "fixed: what was changed", or "invalid: why". Rows and their order
+        are those of `source`. Written whole or not at all.
     smiles : str
         Column of the SMILES.
     strict : bool
@@ -42,7 +51,7 @@ def predict_file(
     Returns
     -------
     Counter
-        Number of rows "ok" and "invalid".
+        Number of rows "ok", "fixed" and "invalid".
 
     Raises
     ------
@@ -54,94 +63,100 @@ def predict_file(
     Memory does not grow with the file: `CHUNK` rows are held at a time.
     """
     counts: Counter[str] = Counter()
-    try:
-        with source.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            reader = csv.reader(text)
-            header = next(reader, None)
-            place = _column(source, header, smiles)
-            n_cell = len(header or [])
-            with atomic_path(out) as part, part.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow([*(header or []), *_new_columns(predictor), "status"])
-                for chunk in track(_chunks(reader), "predict"):
-                    for row in _predict_chunk(
-                        predictor, chunk, place, n_cell, counts, source, strict
-                    ):
-                        writer.writerow(row)
-    except OSError as error:
-        raise DataError(f"predict: {error.filename}: {error.strerror}") from error
+    with open_rows(source) as opened, atomic_path(out) as part:
+        place = place_of(smiles, opened.header, opened.name)
+        n_cell = len(opened.header)
+        columns = _new_columns(predictor)
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*opened.header, *columns, "warnings", "status"])
+            for chunk in track(_chunks(opened.rows), "predict"):
+                read = [_read(row, place, predictor.level) for row in chunk]
+                for row, state in zip(chunk, read, strict=True):
+                    if strict and state.mol is None:
+                        raise DataError(f"row {row.number} of {opened.name}: {state.text}")
+                    counts[state.word] += 1
+                answers = _answers(predictor, [state.mol for state in read if state.mol])
+                for row, state in zip(chunk, read, strict=True):
+                    cells = [*row.cells, *[""] * n_cell][:n_cell]
+                    if state.mol is None:
+                        new = [*[""] * len(columns), ""]
+                    else:
+                        new = [*next(answers), "; ".join(stereo_warnings(state.mol))]
+                    writer.writerow([*cells, *new, str(state)])
     return counts
 
 
-def _column(source: Path, header: list[str] | None, smiles: str) -> int:
-    if not header:
-        raise DataError(f"{source.name}: the file is empty; expected a header and rows")
-    if header.count(smiles) != 1:
-        shown = ", ".join(repr(name) for name in header[:12])
-        number = "no" if smiles not in header else f"{header.count(smiles)} times the"
-        raise DataError(
-            f"{source.name}: {number} column {smiles!r}; it has {shown}; name it with --smiles"
-        )
-    return header.index(smiles)
+class _State(NamedTuple):
+    """What became of a row: its molecule, or why there is none."""
+
+    mol: Chem.Mol | None
+    word: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.text}" if self.text else self.word
 
 
-def _chunks(reader: Iterator[list[str]]) -> Iterator[list[tuple[int, list[str]]]]:
-    chunk: list[tuple[int, list[str]]] = []
-    for number, cells in enumerate(reader, start=2):
-        chunk.append((number, cells))
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
+def _read(row: Row, place: int, level: str) -> _State:
+    if row.problem:
+        return _State(None, "invalid", row.problem)
+    try:
+        mol, changes = standardise(row.cells[place].strip(), level)
+    except DataError as error:
+        return _State(None, "invalid", str(error))
+    return _State(mol, "fixed", "; ".join(changes)) if changes else _State(mol, "ok")
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(itertools.islice(rows, CHUNK)):
         yield chunk
 
 
-def _predict_chunk(
-    predictor: Predictor,
-    chunk: list[tuple[int, list[str]]],
-    place: int,
-    n_cell: int,
-    counts: Counter[str],
-    source: Path,
-    strict: bool,
-) -> Iterator[list[str]]:
-    graphs: list[MolGraph] = []
-    status: list[str] = []
-    for number, cells in chunk:
-        try:
-            if len(cells) != n_cell:
-                raise DataError(f"the row has {len(cells)} cells, the header {n_cell}")
-            graphs.append(featurise(cells[place].strip()))
-            status.append("ok")
-        except DataError as error:
-            if strict:
-                raise DataError(f"row {number} of {source.name}: {error}") from error
-            status.append(f"invalid: {error}")
-    values = _values(predictor, predictor.predict_members(graphs)) if graphs else np.empty((0, 0))
-    answers = iter(values.tolist())
-    n_column = len(_new_columns(predictor))
-    for (_, cells), state in zip(chunk, status, strict=True):
-        is_ok = state == "ok"
-        counts["ok" if is_ok else "invalid"] += 1
-        cells = [*cells, *[""] * n_cell][:n_cell]
-        yield [*cells, *([f"{v:.4g}" for v in next(answers)] if is_ok else [""] * n_column), state]
-
-
 def _new_columns(predictor: Predictor) -> list[str]:
-    names = [f"predicted_{name}" for name in predictor.target_names]
+    """Return the names of the cells of `_answers`."""
+    names = predictor.target_names
+    columns = [f"predicted_{name}" for name in names]
     if _LOG_UNIT.search(predictor.unit):
-        names += [f"predicted_{name}_nM" for name in predictor.target_names]
+        columns += [f"predicted_{name}_nM" for name in names]
     if len(predictor.members) > 1:
-        names += [f"sd_{name}" for name in predictor.target_names]
-    return names
+        columns += [f"sd_{name}" for name in names]
+    if predictor.reference is not None:
+        columns += [f"lower_{name}" for name in names]
+        columns += [f"upper_{name}" for name in names]
+        columns += ["nearest_train", "nearest_train_tanimoto"]
+        columns += [f"nearest_train_{name}" for name in names]
+        columns += ["domain"]
+    return columns
 
 
-def _values(predictor: Predictor, each: np.ndarray) -> np.ndarray:
-    """Return the cells of `_new_columns` from predictions [member, molecule, task]."""
+def _answers(predictor: Predictor, mols: list[Chem.Mol]) -> Iterator[list[str]]:
+    if not mols:
+        return
+    graphs = featurise_many(mols)
+    each = predictor.predict_members(graphs)
     mean = each.mean(axis=0)
     parts = [mean]
     if _LOG_UNIT.search(predictor.unit):
         parts.append(10.0 ** (9.0 - mean))
     if len(each) > 1:
         parts.append(each.std(axis=0, ddof=1))
-    return np.concatenate(parts, axis=1)
+    known = predictor.reference
+    if known is None:
+        yield from ([_text(v) for v in row] for row in np.concatenate(parts, axis=1).tolist())
+        return
+    nearest, similarity = known.nearest(mols)
+    half = known.half_width(similarity)
+    values = np.concatenate([*parts, mean - half, mean + half], axis=1).tolist()
+    for i, row in enumerate(values):
+        yield [
+            *(_text(v) for v in row),
+            known.smiles[nearest[i]],
+            f"{similarity[i]:.3f}",
+            *(_text(v) for v in known.target[nearest[i]].tolist()),
+            known.domain(graphs[i], similarity[i]),
+        ]
+
+
+def _text(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4g}"

@@ -86,8 +86,7 @@ def load_table(
     if data == "pocket":
         return _pocket_table()
     path = Path(data)
-    is_file = bool(path.suffix) or path.is_file()
-    if is_file:
+    if _is_file(data):
         about = {"name": path.name, "source": "file"}
     else:
         item = fetch(data)
@@ -106,7 +105,7 @@ def load_table(
     value, bound, reports = read_targets(
         sheet, names, relation_column=relation_column, unit=unit, unit_column=unit_column
     )
-    level = ("parent" if is_file else "none") if standard == "auto" else standard
+    level = standard_level(data, standard)
     rows = _usable_rows(sheet, smiles, value, split_column, level, reports)
     rows = rows._replace(rejected=[*sheet.rejected, *reports, *rows.rejected])
     if not rows.place:
@@ -136,6 +135,17 @@ def load_table(
         changed=sorted(rows.changed, key=lambda report: report.row),
         **about,
     )
+
+
+def standard_level(data: str, standard: str) -> str:
+    """Return the level of `molecules.standardise` that `load_table` uses."""
+    if standard != "auto":
+        return standard
+    return "parent" if _is_file(data) else "none"
+
+
+def _is_file(data: str) -> bool:
+    return bool(Path(data).suffix) or Path(data).is_file()
 
 
 def _pocket_table() -> Table:

@@ -45,8 +45,8 @@ def test_train_cost_and_predict(csv_file, tmp_path):
     source.write_text("SMI\nCCO\nC1CC(\n")
     done = runner.invoke(app, ["predict", str(one), str(source), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "1 rows predicted, 1 invalid" in done.output
-    assert out.read_text().startswith("SMI,predicted_pk,predicted_pk_nM,status\nCCO,")
+    assert "1 rows predicted (0 fixed), 1 invalid" in done.output
+    assert out.read_text().startswith("SMI,predicted_pk,predicted_pk_nM,lower_pk,upper_pk,nearest")
 
 
 def test_json_is_the_record(csv_file, tmp_path):

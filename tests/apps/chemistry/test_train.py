@@ -58,6 +58,7 @@ def test_record_is_complete_and_written(finished):
     assert record.data.source == "file"
     assert set(record.accuracy) == {"train", "valid", "test"}
     assert {"rmse", "mae", "r2", "spearman"} <= set(record.accuracy["test"])
+    assert 0.5 < record.accuracy["test"]["interval_coverage"] < 1.0  # 60 rows, sd .05 about .8
     assert record.members["graph"] == record.accuracy
     assert {"train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4"} == set(
         record.baselines
@@ -159,7 +160,10 @@ def test_model_file_gives_the_same_bits(finished, csv_file):
     assert first.shape == (2, 1)
     copy = out.parent / "copy.safetensors"
     predictor.save(copy)
-    np.testing.assert_array_equal(Predictor.load(copy).predict(graphs), first)
+    again = Predictor.load(copy)
+    np.testing.assert_array_equal(again.predict(graphs), first)
+    assert len(again.reference.smiles) == 240
+    assert np.isfinite(again.reference.interval).all()
     assert_same_model(copy, out / "model.safetensors")
 
 
