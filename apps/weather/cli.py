@@ -156,3 +156,27 @@ def score(
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:
         typer.echo(text)
+
+
+@app.command()
+@handle_errors
+def assimilate(
+    out: OutOption = Path("runs/weather-assimilate"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Follow a hidden truth through sparse observations; withhold those over one ocean basin."""
+    from apps.lab.config import load_config
+    from apps.weather.assimilation.assimilate import AssimilateConfig, run
+
+    settings = load_config(AssimilateConfig, file=config, overrides=set_ or ())
+    record, text = run(settings, out=out, seed=seed, device=device)
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        typer.echo(text)

@@ -4,8 +4,8 @@ Truth is one long run of the exact scheme. From each date the model runs on with
 Beside the learned scheme stand persistence, climatology, the exact scheme with fewer spectral
 points, the exact scheme called less often, and the noise floor (the exact scheme from a start
 disturbed by 0.001 K). Since nobody's start is perfect, the exact and the learned scheme also run
-from a start in error by `analysis_error` climatological spreads, in a balanced pattern: half the
-difference, suitably scaled, of two states of another time. Between these two, "hours of skill
+from a start in error by `analysis_error` climatological spreads, in a balanced pattern: the
+scaled difference of two states of another time. Between these two, "hours of skill
 lost" says how much earlier the learned forecast is as wrong as the exact one.
 """
 

@@ -1,0 +1,371 @@
+"""The command's experiment: how good is a start made from observations, and what a basin is worth.
+
+In a perfect model an ensemble follows a hidden truth through radiosondes, aircraft and a
+satellite's swath. The 1944 question, after the forecast for the landing in Normandy that hung on
+the few reports from the Atlantic: from some day on a second ensemble goes without any observation
+over one ocean basin, and forecasts from both means are compared downstream of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from apps.lab.config import Config, config_sha256
+from apps.lab.figures import new_figure, save_svg
+from apps.lab.launch import resolve_device, start_run
+from apps.lab.progress import track
+from apps.lab.record import Record, new_record, write_record
+from apps.weather.assimilation.cycle import (
+    Filter,
+    Follow,
+    by_kind,
+    column_weight,
+    fields_of,
+    follow,
+    state_of,
+)
+from apps.weather.assimilation.networks import aircraft, radiosondes, stations, swath
+from apps.weather.assimilation.observations import (
+    KINDS,
+    ObservationOperator,
+    Places,
+    in_box,
+    join,
+)
+from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
+from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.model import Model, ModelState
+from apps.weather.verdict.metrics import box_weight, hours_lost
+
+# South, north, west, east in degrees; the second adjoins the first on the side of the westerlies.
+Box = tuple[float, float, float, float]
+FULL, WITHHELD = "full_coverage", "basin_withheld"
+_ROWS = (
+    ("error / climate", "analysis_over_climate"),
+    ("spread / skill", "spread_skill"),
+)
+_REFERENCE_K = 300.0  # of the energy norm
+
+
+class AssimilateConfig(Config):
+    """Which ensemble, which observations, how long.
+
+    Attributes
+    ----------
+    n_day, n_withheld_day : int
+        Days of cycling with every observation; then days of the two ensembles side by side.
+    forecast_day, forecast_every_day : int
+        Length of the forecasts from both means, and days between them.
+    member_spacing_day : int
+        Days between the states of one free run that begin as members.
+    n_station, n_flight : int
+        Radiosonde stations, and flights a cycle.
+    use_swath : bool
+        Whether the satellite flies.
+    basin, downstream : tuple of float
+        South, north, west, east (degrees) of what is withheld, and of where the loss is measured.
+    """
+
+    model: ModelConfig = ModelConfig(n_longwave=41, n_shortwave=16)
+    start: str = "sample"
+    n_member: int = Field(default=20, ge=3)
+    member_spacing_day: int = Field(default=2, ge=1)
+    cycle_h: float = Field(default=6.0, gt=0)
+    n_day: int = Field(default=8, ge=1)
+    n_withheld_day: int = Field(default=6, ge=1)
+    forecast_day: int = Field(default=5, ge=1)
+    forecast_every_day: int = Field(default=1, ge=1)
+    n_station: int = Field(default=150, ge=2)
+    n_flight: int = Field(default=12, ge=0)
+    use_swath: bool = True
+    radius_km: float = Field(default=3000.0, gt=0)
+    inflation: float = Field(default=1.0, ge=1.0)
+    relaxation: float = Field(default=0.7, ge=0.0, le=1.0)
+    basin: Box = (-60.0, 60.0, 150.0, 240.0)
+    downstream: Box = (-60.0, 60.0, 240.0, 330.0)
+
+
+class Experiment(NamedTuple):
+    """What both ensembles have in common.
+
+    Attributes
+    ----------
+    members : list of ModelState
+        Drawn from the climate, one cycle before the first analysis.
+    truth : list of ModelState
+        At every analysis, and on to the end of the last forecast.
+    observed : list of (Places, Tensor)
+        One for each analysis.
+    spread : dict of str to float
+        Climatological standard deviation over the globe of each quantity that varies.
+    """
+
+    members: list[ModelState]
+    truth: list[ModelState]
+    observed: list[tuple[Places, Tensor]]
+    spread: dict[str, float]
+
+
+def prepare(config: AssimilateConfig, model: Model, seed: int) -> Experiment:
+    """Draw the members from a free run, then let it run on as the truth and observe it."""
+    state, members = first_state(model, config.start, seed), []
+    for _ in track(range(config.n_member), "members"):
+        state = model.run(state, config.member_spacing_day * DAY_S)
+        members.append(state)
+    # far enough on to be no neighbour of the last member
+    state = model.run(state, 10 * DAY_S)
+    members = [member._replace(time_s=state.time_s, radiation=None) for member in members]
+
+    climate = torch.stack([fields_of(model, member) for member in members])
+    shape = (len(members), model.grid.n_lon, model.grid.n_lat, -1)
+    mean = climate.view(shape).mean((0, 1), keepdim=True)
+    variance = (climate.view(shape) - mean).square().mean(0).flatten(0, 1)
+    spread = _global(model, variance)
+
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.from_numpy(model.levels.full.copy())
+    where = stations(config.n_station, generator)
+    fixed = radiosondes(where, levels)
+    cycle_s = 3600.0 * config.cycle_h
+    n_cycle = round((config.n_day + config.n_withheld_day) * DAY_S / cycle_s)
+    n_beyond = round(config.forecast_day * DAY_S / cycle_s)
+    truth, observed = [], []
+    for i in track(range(n_cycle + n_beyond), "truth, cycles"):
+        state = model.run(state, cycle_s)
+        truth.append(state)
+        if i >= n_cycle:
+            continue
+        networks = [fixed, aircraft(where, config.n_flight, 12, generator)]
+        if config.use_swath:
+            networks.append(swath(state.time_s, cycle_s, levels[1::2]))
+        places = join(networks)
+        shown = ObservationOperator(model, places)(fields_of(model, state).unsqueeze(0))[0]
+        noise = torch.randn(len(shown), generator=generator, dtype=torch.float64)
+        observed.append((places, shown + places.error * noise))
+    return Experiment(members, truth, observed, spread)
+
+
+def _global(model: Model, variance: Tensor) -> dict[str, float]:
+    """Root of the global mean of a variance [column, K], by quantity."""
+    area = column_weight(model).unsqueeze(-1)
+    depth = torch.from_numpy(model.levels.thickness.copy())
+    return {
+        name: float((area * (depth if part.shape[-1] > 1 else 1.0) * part).sum().sqrt())
+        for name, part in by_kind(model, variance).items()
+        if bool((part > 0.0).any())
+    }
+
+
+def withhold(observed: Sequence[tuple[Places, Tensor]], box: Box) -> list[tuple[Places, Tensor]]:
+    """Leave out every observation in a box."""
+    out = []
+    for places, value in observed:
+        kept = torch.nonzero(~in_box(places, *box)).squeeze(1)
+        out.append((places.take(kept), value[kept]))
+    return out
+
+
+def forecast_errors(
+    config: AssimilateConfig, model: Model, experiment: Experiment, means: Sequence[Tensor]
+) -> np.ndarray:
+    """Give the energy error downstream, m/s [lead], leads from nought by one cycle.
+
+    Each forecast starts from a mean analysis of the days side by side. The error of wind and
+    temperature is that of their energy, sqrt(u'^2 + v'^2 + c_p/T_r T'^2) in m/s with T_r = 300 K
+    (Talagrand 1981, Tellus 33, 43, in its dry form without the pressure term).
+    """
+    cycle_s = 3600.0 * config.cycle_h
+    first = round(config.n_day * DAY_S / cycle_s)
+    every = round(config.forecast_every_day * DAY_S / cycle_s)
+    n_lead = round(config.forecast_day * DAY_S / cycle_s)
+    box = torch.from_numpy(box_weight(model.grid, *config.downstream)).T.reshape(-1, 1)
+    weight = box * torch.from_numpy(model.levels.thickness.copy())
+    square, starts = np.zeros(n_lead + 1), range(every - 1, len(means), every)
+    for i in track(starts, "forecasts", len(starts)):
+        at = first + i
+        state = state_of(model, means[i], experiment.truth[at].time_s)
+        for lead in range(n_lead + 1):
+            if lead > 0:
+                state = model.run(state, cycle_s)
+            true = fields_of(model, experiment.truth[at + lead])
+            error = by_kind(model, (fields_of(model, state) - true).square())
+            energy = error["u"] + error["v"] + HEAT_CAPACITY / _REFERENCE_K * error["temperature"]
+            square[lead] += float((weight * energy).sum()) / len(starts)
+    return np.sqrt(square)
+
+
+class Answer(NamedTuple):
+    """What the experiment found."""
+
+    spun_up: Follow
+    full: Follow
+    withheld: Follow
+    lead_h: np.ndarray
+    error_full: np.ndarray
+    error_withheld: np.ndarray
+    lost_h: np.ndarray
+
+
+def answer(config: AssimilateConfig, model: Model, experiment: Experiment) -> Answer:
+    """Cycle, fork, forecast; see `Answer`."""
+    cycle_s = 3600.0 * config.cycle_h
+    n_first = round(config.n_day * DAY_S / cycle_s)
+    settings = Filter(1e3 * config.radius_km, config.inflation, config.relaxation)
+    truth = [fields_of(model, state) for state in experiment.truth[: len(experiment.observed)]]
+
+    def cycled(members, label, begin, end, observed) -> Follow:
+        progress = functools.partial(track, label=label, total=end - begin)
+        return follow(
+            model, members, truth[begin:end], observed, settings, cycle_s=cycle_s, progress=progress
+        )
+
+    n = len(truth)
+    observed = experiment.observed
+    spun_up = cycled(experiment.members, "spin-up, cycles", 0, n_first, observed[:n_first])
+    rest = observed[n_first:]
+    full = cycled(spun_up.members, "full coverage, cycles", n_first, n, rest)
+    without = withhold(rest, config.basin)
+    withheld = cycled(spun_up.members, "basin withheld, cycles", n_first, n, without)
+    one, other = (forecast_errors(config, model, experiment, arm.means) for arm in (full, withheld))
+    lead_h = config.cycle_h * np.arange(len(one))
+    return Answer(spun_up, full, withheld, lead_h, one, other, hours_lost(lead_h, one, other))
+
+
+def run(
+    config: AssimilateConfig, *, out: Path, seed: int = 0, device: str = "auto"
+) -> tuple[Record, str]:
+    """Run the experiment in the folder `out`; write record and figures, give a table."""
+    model = config.model.build(resolve_device(device))
+    model.n_step(3600.0 * config.cycle_h, "cycle_h")
+    for box in (config.basin, config.downstream):
+        box_weight(model.grid, *box)
+    with start_run(
+        out, config, seed=seed, device=device, command="weather assimilate", application="weather"
+    ) as folder:
+        experiment = prepare(config, model, seed)
+        found = answer(config, model, experiment)
+        arms = {FULL: found.full, WITHHELD: found.withheld}
+        scores = {name: _summary(arm, experiment.spread) for name, arm in arms.items()}
+        middle = len(found.lead_h) // 2
+        scores[FULL]["downstream_error_m_s"] = float(found.error_full[middle])
+        scores[WITHHELD]["downstream_error_m_s"] = float(found.error_withheld[middle])
+        scores[WITHHELD]["hours_lost_downstream"] = float(found.lost_h[middle])
+        scores[WITHHELD]["hours_lost_downstream_mean"] = float(found.lost_h[1:].mean())
+        record = new_record(
+            application="weather",
+            command="weather assimilate",
+            config=config,
+            seed=seed,
+            device=folder.device,
+            data={
+                "name": config.start,
+                "source": "embedded" if config.start in ("sample", "rest") else "file",
+                "sha256": config_sha256(config),
+                "n_train": 0,
+                "n_valid": 0,
+                "n_test": len(found.full.history),
+                "unit": "analysis",
+            },
+            accuracy={"test": scores[FULL]},
+            baselines={WITHHELD: {"test": scores[WITHHELD]}},
+            figures=[
+                _error_figure(folder.dir, found, experiment.spread),
+                _rank_figure(folder.dir, found),
+                _forecast_figure(folder.dir, found),
+            ],
+            history=found.spun_up.history + found.full.history,
+        )
+        write_record(folder.dir, record)
+    return record, table(scores, found)
+
+
+def _summary(arm: Follow, spread: dict[str, float]) -> dict[str, float]:
+    """Means over the cycles: error of the analysis over the climatological spread, and others."""
+
+    def mean(key: str) -> float:
+        return float(np.mean([row[key] for row in arm.history]))
+
+    out = {}
+    for kind in spread:
+        out[f"{kind}_analysis_over_climate"] = mean(f"{kind}_analysis_rmse") / spread[kind]
+        out[f"{kind}_background_over_climate"] = mean(f"{kind}_background_rmse") / spread[kind]
+        out[f"{kind}_spread_skill"] = mean(f"{kind}_spread_skill")
+        out[f"{kind}_crps"] = mean(f"{kind}_crps")
+    return out
+
+
+def table(scores: dict[str, dict[str, float]], found: Answer) -> str:
+    """Spell the answer for a reader."""
+    head = f"{'':32s}" + "".join(f"{name.replace('_', ' '):>18s}" for name in scores)
+    rows = [
+        f"{kind.replace('_', ' ') + ', ' + label:32s}"
+        + "".join(f"{values[f'{kind}_{key}']:18.3f}" for values in scores.values())
+        for kind in KINDS
+        if f"{kind}_spread_skill" in scores[FULL]
+        for label, key in _ROWS
+    ]
+    middle = len(found.lead_h) // 2
+    tail = (
+        f"downstream, the error of a {found.lead_h[middle]:.0f} h forecast comes "
+        f"{found.lost_h[middle]:.1f} h sooner without the basin "
+        f"({found.error_full[middle]:.2f} m/s with it, {found.error_withheld[middle]:.2f} without)"
+    )
+    return "\n".join([head, *rows, tail])
+
+
+def _error_figure(folder: Path, found: Answer, spread: dict[str, float]) -> dict[str, str]:
+    figure, (ax,) = new_figure()
+    history = found.spun_up.history + found.full.history
+    begin = history[0]["day"]
+    for kind in spread:
+        error = [row[f"{kind}_analysis_rmse"] / spread[kind] for row in history]
+        ax.semilogy([row["day"] - begin for row in history], error, label=kind.replace("_", " "))
+    ax.axhline(0.3, color="#000000", linewidth=0.6, linestyle=":")
+    ax.set(xlabel="day", ylabel="analysis error / climatological spread")
+    ax.legend()
+    save_svg(figure, folder / "analysis_error.svg")
+    return {
+        "file": "analysis_error.svg",
+        "title": "Error of the analysis",
+        "caption": "Global error of the mean analysis, over the climatological standard deviation.",
+        "wrong_if": "a line rises again after its fall: the filter has lost the truth.",
+    }
+
+
+def _rank_figure(folder: Path, found: Answer) -> dict[str, str]:
+    figure, (ax,) = new_figure(width_inch=4.8, height_inch=2.8)
+    assert isinstance(found.full.ranks, Tensor)
+    share = (found.full.ranks / found.full.ranks.sum()).tolist()
+    ax.bar(range(len(share)), share)
+    ax.axhline(1.0 / len(share), color="#000000", linewidth=0.8)
+    ax.set(xlabel="members below the truth", ylabel="share")
+    save_svg(figure, folder / "rank_histogram.svg")
+    return {
+        "file": "rank_histogram.svg",
+        "title": "Rank of the truth among the members",
+        "caption": "Temperature before the analysis, all points and cycles; flat if reliable.",
+        "wrong_if": "tall ends, the ensemble is too sure; a hump, it is not sure enough.",
+    }
+
+
+def _forecast_figure(folder: Path, found: Answer) -> dict[str, str]:
+    figure, (ax,) = new_figure(width_inch=5.6, height_inch=3.0)
+    ax.plot(found.lead_h, found.error_full, label="every observation")
+    ax.plot(found.lead_h, found.error_withheld, label="none over the basin")
+    ax.set(xlabel="lead, hours", ylabel="error downstream, m/s", ylim=(0.0, None))
+    ax.legend()
+    save_svg(figure, folder / "withheld_basin.svg")
+    return {
+        "file": "withheld_basin.svg",
+        "title": "The 1944 question",
+        "caption": "Energy error of wind and temperature downstream of the basin, by lead.",
+        "wrong_if": "the line without the basin lies below the other.",
+    }

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from apps.lab.record import read_record
+from apps.weather.assimilation.assimilate import AssimilateConfig, prepare, run, withhold
+from apps.weather.assimilation.observations import KINDS
+from apps.weather.forecast.simulate import ModelConfig
+from core.errors import ConfigError
+
+TINY = AssimilateConfig(
+    model=ModelConfig(resolution="T10L4", physics="held-suarez", dt_s=5400.0),
+    start="rest",
+    n_member=4,
+    member_spacing_day=1,
+    cycle_h=12.0,
+    n_day=1,
+    n_withheld_day=1,
+    forecast_day=1,
+    n_station=20,
+    n_flight=2,
+    radius_km=5000.0,
+)
+
+
+def test_a_run_leaves_record_and_figures(tmp_path):
+    record, text = run(TINY, out=tmp_path / "run", device="cpu")
+    assert read_record(tmp_path / "run") == record
+    assert [row["day"] for row in record.history or ()] == [14.5, 15.0, 15.5, 16.0]
+    scores = record.accuracy["test"]
+    assert 0.1 < (scores["temperature_analysis_over_climate"] or 0.0) < 10.0
+    # the dry case has no humidity to judge
+    assert "humidity_spread_skill" not in scores
+    assert "hours_lost_downstream" in record.baselines["basin_withheld"]["test"]
+    assert "sooner without the basin" in text
+    for figure in record.figures:
+        assert (tmp_path / "run" / figure.file).read_text().startswith("<?xml")
+
+
+def test_withheld_observations_are_those_of_the_box():
+    model = TINY.model.build()
+    found = prepare(TINY, model, 0)
+    kept = withhold(found.observed, TINY.basin)
+    for (places, value), (fewer, values) in zip(found.observed, kept, strict=True):
+        inside = (places.latitude.abs() <= 60) & (places.longitude >= 150)
+        inside &= places.longitude < 240
+        assert 0 < int(inside.sum()) == len(value) - len(values)
+        assert torch.equal(values, value[~inside])
+        assert len(fewer.kind) == len(values)
+    assert len(found.truth) == len(found.observed) + 2
+
+
+def test_observations_scatter_about_the_truth_by_their_error():
+    from apps.weather.assimilation.cycle import fields_of
+    from apps.weather.assimilation.observations import ObservationOperator
+
+    model = TINY.model.build()
+    found = prepare(TINY.model_copy(update={"n_station": 200}), model, 0)
+    places, value = found.observed[0]
+    true = ObservationOperator(model, places)(fields_of(model, found.truth[0]).unsqueeze(0))[0]
+    z = (value - true) / places.error
+    for kind in ("u", "temperature", "surface_pressure"):
+        some = z[places.kind == KINDS.index(kind)]
+        # standard deviation of a sample of n normal numbers: 1 / sqrt(2 n)
+        assert float(some.std()) == pytest.approx(1.0, abs=4 / np.sqrt(2 * len(some)))
+
+
+def test_a_cycle_of_broken_steps_and_an_empty_box_are_refused_first(tmp_path):
+    with pytest.raises(ConfigError, match="cycle_h of 21,960 s is not a whole number"):
+        run(TINY.model_copy(update={"cycle_h": 6.1}), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="widen the box"):
+        run(TINY.model_copy(update={"basin": (0.1, 0.2, 0.0, 10.0)}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
