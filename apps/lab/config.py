@@ -72,6 +72,22 @@ def config_toml(config: Config) -> str:
     return "\n".join(_toml_lines(config.model_dump(mode="json"), ())) + "\n"
 
 
+def toml_value(value: Any) -> str:
+    """Spell a value as TOML does; None as `NONE`."""
+    if value is None:
+        return json.dumps(NONE)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # JSON leaves DEL as it is, TOML wants it escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(k)} = {toml_value(v)}" for k, v in value.items()) + "}"
+    return repr(value)
+
+
 def near_miss(name: str, known: Sequence[str]) -> str:
     """Give ``; did you mean 'x'?``, or the list of what there is when nothing is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -193,7 +209,7 @@ def _sentence(
 
 def _toml_lines(table: dict[str, Any], at: tuple[str, ...]) -> list[str]:
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in plain.items()]
+    lines = [f"{_toml_key(key)} = {toml_value(value)}" for key, value in plain.items()]
     if at and (lines or not table):
         lines.insert(0, f"[{'.'.join(map(_toml_key, at))}]")
     for key, value in table.items():
@@ -206,18 +222,3 @@ def _toml_lines(table: dict[str, Any], at: tuple[str, ...]) -> list[str]:
 def _toml_key(key: str) -> str:
     bare = key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key)
     return key if bare else json.dumps(key)
-
-
-def _toml_value(value: Any) -> str:
-    if value is None:
-        return json.dumps(NONE)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # JSON leaves DEL as it is, TOML wants it escaped.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
-    return repr(value)

@@ -94,11 +94,31 @@ def start_run(
     if not is_new:
         _check_same_run(folder, wanted, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _take_lock(folder)
+    lock = take_lock(folder)
     if is_new:
         write_atomic(folder / CONFIG_FILE, config_toml(config))
         write_atomic(folder / RUN_FILE, json.dumps(wanted, indent=1) + "\n")
     return Run(folder, chosen, resumed=not is_new, lock=lock)
+
+
+def take_lock(folder: Path) -> int | None:
+    """Hold the folder until the descriptor that this gives is closed, or the process ends.
+
+    None where the system has no such lock. Raises DataError if another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise DataError(
+            f"--out {folder} is being written by another process; wait for it"
+        ) from error
+    return lock
 
 
 def _is_barely_begun(folder: Path) -> bool:
@@ -123,23 +143,6 @@ def _check_same_run(folder: Path, wanted: dict[str, Any], *, resume: bool) -> No
                 f"--resume: {folder} holds a run with {key} {there.get(key)!r}, "
                 f"this one has {value!r}; {hint}"
             )
-
-
-def _take_lock(folder: Path) -> int | None:
-    """Hold the folder until the file is closed; where the system has no such lock, do without."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise DataError(
-            f"--out {folder} is being written by another process; wait for it"
-        ) from error
-    return lock
 
 
 def set_seed(seed: int) -> torch.Generator:

@@ -72,8 +72,8 @@ def test_a_run_stopped_by_bad_input_does_not_block_the_next(tmp_path):
 def test_one_writer_at_a_time(tmp_path):
     pytest.importorskip("fcntl")
     code = (
-        "import sys; from apps.lab.launch import _take_lock; from pathlib import Path\n"
-        "_take_lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+        "import sys; from apps.lab.launch import take_lock; from pathlib import Path\n"
+        "take_lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     start(tmp_path).close()
     with subprocess.Popen(

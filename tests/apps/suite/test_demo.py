@@ -9,7 +9,8 @@ import pytest
 
 from apps.lab.progress import set_verbosity
 from apps.lab.variant import VARIANTS
-from apps.suite.demo import _jobs, run_demo, work
+from apps.suite.demo import _jobs, run_demo
+from apps.suite.pool import interleaved, run_jobs, work
 
 # An application whose training takes no time; it counts its runs in a file.
 TOY = """
@@ -86,8 +87,8 @@ def test_it_runs_everything_once_writes_the_report_and_then_keeps_it(toys, capsy
 
 def job(toys, application="north"):
     folder, modules, _ = toys
-    jobs = _jobs(folder / "out", 0, "cpu", {application: modules[application]})
-    return jobs[0]
+    ((first, *_),) = _jobs(folder / "out", 0, "cpu", {application: modules[application]})
+    return first
 
 
 def test_an_unfinished_run_is_resumed_and_one_with_other_settings_made_anew(toys):
@@ -136,6 +137,28 @@ def test_a_folder_of_something_else_is_left_alone(toys):
 
 
 def test_processes_start_with_different_applications():
-    jobs = _jobs(Path("out"), 0, "cpu", {"north": "a", "south": "b"})
+    jobs = interleaved(_jobs(Path("out"), 0, "cpu", {"north": "a", "south": "b"})[::-1])
     assert [j.name for j in jobs[:2]] == ["south dense-fp32", "north dense-fp32"]
     assert len({j.folder for j in jobs}) == len(jobs) == 2 * len(VARIANTS)
+
+
+def test_a_damaged_record_is_made_again(toys):
+    one = job(toys)
+    assert work(one).status == "trained"
+    record = one.folder / "record.json"
+    whole = record.read_bytes()
+    record.write_bytes(whole[: len(whole) // 2])
+    assert work(one).status == "trained"
+    assert record.read_bytes() == whole
+
+
+def test_a_process_that_dies_fails_its_own_run_alone(toys):
+    """The neighbours of a process that is killed are tried again and finish."""
+    folder, _, write = toys
+    module = write("north", problem="import os; config.variant.density < 1 or os._exit(9)")
+    (jobs,) = _jobs(folder / "out", 0, "cpu", {"north": module})
+    done = {job.name: outcome for job, outcome in run_jobs(jobs, 2)}
+    died = {name for name, outcome in done.items() if outcome.status == "failed"}
+    assert died == {"north dense-fp32", "north dense-bf16"}
+    assert "died, twice" in done["north dense-fp32"].problem
+    assert len(done) == len(VARIANTS)
