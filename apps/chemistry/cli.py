@@ -164,6 +164,37 @@ def cost(
         typer.echo(cost_table(entries))
 
 
+@app.command()
+@handle_errors
+def benchmark(
+    suite: Annotated[str, typer.Option("--suite", help="moleculeace, bace or pocket.")],
+    out: OutOption = Path("runs/chemistry-benchmark"),
+    targets: Annotated[
+        list[str] | None, typer.Option("--targets", help="Sets of the suite; all without it.")
+    ] = None,
+    seed: SeedOption = 0,
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.", min=1)] = 1,
+    variant: VariantOption = None,
+    joint: Annotated[bool, typer.Option("--joint", help="One network for all targets.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare graph, kernels and their hybrid with baselines and published errors, per target."""
+    from apps.chemistry import benchmark as room
+    from apps.chemistry.summary import records_json
+    from apps.lab.config import load_config
+
+    given = _overrides({"variant": variant, "joint": "true" if joint else None})
+    settings = load_config(room.BenchmarkConfig, file=config, overrides=[*given, *(set_ or [])])
+    names = [name for text in targets or [] for name in text.split(",")]
+    sources = room.suite_sources(suite, names)
+    records = room.run_benchmark(settings, sources, out=out, seeds=range(seed, seed + seeds))
+    typer.echo(records_json(records) if json_ else room.benchmark_summary(records, out))
+
+
 def _overrides(given: Mapping[str, object]) -> list[str]:
     """Return the options that were given as settings, spelled as `--set` takes them."""
     import json

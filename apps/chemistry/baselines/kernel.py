@@ -24,8 +24,8 @@ class KernelFit:
     weight: np.ndarray
     """float64 [train row]"""
     offset: float
-    note: str
-    """The setting that was chosen, for reports."""
+    setting: float
+    """What was chosen: C, or noise variance over signal variance."""
 
     def predict(self, kernel: np.ndarray) -> np.ndarray:
         """Return float64 [row] from the kernel of rows against training rows [row, train row]."""
@@ -46,11 +46,11 @@ def fit_svr(
     seed : int
         Draws the folds.
     grid : sequence of float
-        Values of C that are tried.
+        Values of C that are tried; a single one is taken as it is.
     """
     fold = np.random.default_rng(seed).permutation(np.arange(len(y)) % N_FOLD)
     error = dict.fromkeys(grid, 0.0)
-    if len(y) >= 2 * N_FOLD:
+    if len(grid) > 1 and len(y) >= 2 * N_FOLD:
         for i in range(N_FOLD):
             train, held = np.nonzero(fold != i)[0], np.nonzero(fold == i)[0]
             block = np.ascontiguousarray(kernel[np.ix_(train, train)])
@@ -67,7 +67,7 @@ def _svr(kernel: np.ndarray, y: np.ndarray, c: float) -> KernelFit:
     machine.fit(kernel, y - mean)
     weight = np.zeros(len(y))
     weight[machine.support_] = machine.dual_coef_[0]
-    return KernelFit(weight, mean + float(machine.intercept_[0]), f"C {c:g}")
+    return KernelFit(weight, mean + float(machine.intercept_[0]), c)
 
 
 def fit_gaussian_process(kernel: np.ndarray, y: np.ndarray) -> KernelFit:
@@ -106,4 +106,4 @@ def fit_gaussian_process(kernel: np.ndarray, y: np.ndarray) -> KernelFit:
         method="bounded",
         options={"xatol": 0.05, "maxiter": 20},
     )
-    return KernelFit(solve(best.x)[0], mean, f"noise / signal {np.exp(best.x):.3f}")
+    return KernelFit(solve(best.x)[0], mean, float(np.exp(best.x)))

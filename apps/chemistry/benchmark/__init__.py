@@ -1,0 +1,13 @@
+"""The benchmark: a graph network, a kernel mix, their hybrid, and what is published."""
+
+from apps.chemistry.benchmark.hybrid import paired_bootstrap
+from apps.chemistry.benchmark.run import BenchmarkConfig, run_benchmark, suite_sources
+from apps.chemistry.benchmark.summary import benchmark_summary
+
+__all__ = [
+    "BenchmarkConfig",
+    "benchmark_summary",
+    "paired_bootstrap",
+    "run_benchmark",
+    "suite_sources",
+]
