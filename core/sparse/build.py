@@ -24,7 +24,7 @@ class LayerSpec:
         Share of live blocks, in (0, 1]; 1 is a dense layer.
     block : int
         Edge of a square block, in entries.
-    weight_format, activation_format : str
+    weight_format, activation_format, gradient_format : str
         Names out of `core.precision.FORMATS`.
 
     Raises
@@ -37,6 +37,7 @@ class LayerSpec:
     block: int = 16
     weight_format: str = "fp32"
     activation_format: str = "fp32"
+    gradient_format: str = "fp32"
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -47,6 +48,7 @@ class LayerSpec:
             raise ConfigError(f"LayerSpec: block must be at least 1, got {self.block}; try 16")
         format_named(self.weight_format)
         format_named(self.activation_format)
+        format_named(self.gradient_format)
 
 
 def build_linear(
@@ -69,7 +71,11 @@ def build_linear(
         Source of pattern and weights.
     bias : bool
     """
-    formats = {"weight_format": spec.weight_format, "activation_format": spec.activation_format}
+    formats = {
+        "weight_format": spec.weight_format,
+        "activation_format": spec.activation_format,
+        "gradient_format": spec.gradient_format,
+    }
     if spec.density == 1:
         return DenseLinear(in_features, out_features, bias=bias, generator=generator, **formats)
     shape, block = (out_features, in_features), (spec.block, spec.block)

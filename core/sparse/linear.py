@@ -13,6 +13,7 @@ from core.errors import FormatError, PatternError
 from core.precision.formats import Format, format_named
 from core.precision.quantize import fake_quantize, scale_of, straight_through
 from core.precision.rounding import round_to_format
+from core.precision.running import RunningRange
 from core.sparse.ops import matmul
 from core.sparse.pattern import BlockPattern
 
@@ -23,11 +24,15 @@ class Roles:
     A native format (bf16, fp16, fp64) is the dtype in which the product really runs; a narrow one
     (8 bits and fewer, tf32) is imitated: operands are rounded to it and the product runs in the
     other operand's native format or, without one, in the dtype of the master weights. ``"fp32"``
-    leaves operands as they are, so a layer in double precision stays in double precision.
+    leaves operands as they are, so a layer in double precision stays in double precision. The
+    gradient that enters a layer is rounded likewise, with one scale for 8 bits and fewer.
     """
 
-    def __init__(self, weight_format: str, activation_format: str) -> None:
+    def __init__(
+        self, weight_format: str, activation_format: str, gradient_format: str = "fp32"
+    ) -> None:
         self.weight, self.activation = format_named(weight_format), format_named(activation_format)
+        self.gradient = format_named(gradient_format)
         native = {
             f.dtype for f in (self.weight, self.activation) if f.is_native and f.name != "fp32"
         }
@@ -42,9 +47,18 @@ class Roles:
         """Return `x` in the dtype of the product."""
         return x if self.compute_dtype is None else x.to(self.compute_dtype)
 
-    def activate(self, x: Tensor) -> Tensor:
+    def running_range(self) -> RunningRange | None:
+        """Return the new running range of a layer's activations, where their format has one."""
+        return RunningRange(self.activation) if self.activation.needs_scale else None
+
+    def activate(self, x: Tensor, running: RunningRange | None) -> Tensor:
         """Return the activation operand of the product."""
-        return self.cast(_imitate(x, self.activation))
+        return self.cast(_imitate(x, self.activation) if running is None else running(x))
+
+    def receive(self, y: Tensor) -> Tensor:
+        """Return `y`, whose gradient will come in the gradient format."""
+        is_held = self.gradient.name == "fp32" or self.gradient.dtype == self.compute_dtype
+        return y if is_held else _RoundBack.apply(y, self.gradient)
 
 
 class _RoundThrough(torch.autograd.Function):
@@ -61,6 +75,20 @@ class _RoundThrough(torch.autograd.Function):
         return g, None
 
 
+class _RoundBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, format: Format) -> Tensor:
+        ctx.format = format
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        format = ctx.format
+        if format.needs_scale:
+            return fake_quantize(g, format), None
+        return round_to_format(g, format), None
+
+
 def _imitate(x: Tensor, format: Format, axis: int | None = None) -> Tensor:
     if format.is_native:
         return x
@@ -72,15 +100,16 @@ def _imitate(x: Tensor, format: Format, axis: int | None = None) -> Tensor:
 
 
 class DenseLinear(nn.Linear):
-    """`torch.nn.Linear` with a format for weights and one for activations.
+    """`torch.nn.Linear` with a format for weights, one for activations, one for gradients.
 
     Parameters
     ----------
     in_features, out_features : int
     bias : bool
         Added in the dtype of the master weights.
-    weight_format, activation_format : str
-        See `Roles`. Narrow weights have one scale per output row, narrow activations one in all.
+    weight_format, activation_format, gradient_format : str
+        See `Roles`. Narrow weights have one scale per output row, narrow activations one in all
+        that follows their range while training and then stays (`activation_range`).
     generator : torch.Generator, optional
         Source of the initial weights, uniform in +-1/sqrt(in_features) as in `torch.nn.Linear`.
 
@@ -98,12 +127,14 @@ class DenseLinear(nn.Linear):
         bias: bool = True,
         weight_format: str = "fp32",
         activation_format: str = "fp32",
+        gradient_format: str = "fp32",
         generator: torch.Generator | None = None,
     ) -> None:
-        self.roles = Roles(weight_format, activation_format)
+        self.roles = Roles(weight_format, activation_format, gradient_format)
         self._generator = generator
         super().__init__(in_features, out_features, bias=bias)
         del self._generator
+        self.activation_range = self.roles.running_range()
 
     def reset_parameters(self) -> None:
         """Draw weights and bias anew; called by the constructor."""
@@ -116,10 +147,10 @@ class DenseLinear(nn.Linear):
         """Map [..., in_features] to [..., out_features] in the dtype of `x`."""
         roles = self.roles
         if roles.compute_dtype is None and roles.weight.is_native and roles.activation.is_native:
-            return F.linear(x, self.weight, self.bias)
+            return roles.receive(F.linear(x, self.weight, self.bias))
         weight = roles.cast(_imitate(self.weight, roles.weight, axis=0))
-        y = F.linear(roles.activate(x), weight).to(x.dtype)
-        return y if self.bias is None else y + self.bias
+        y = F.linear(roles.activate(x, self.activation_range), weight).to(x.dtype)
+        return roles.receive(y if self.bias is None else y + self.bias)
 
 
 class BlockSparseLinear(nn.Module):
@@ -133,7 +164,7 @@ class BlockSparseLinear(nn.Module):
     in_features, out_features : int
     pattern : BlockPattern
         Of shape (out_features, in_features).
-    bias, weight_format, activation_format, generator
+    bias, weight_format, activation_format, gradient_format, generator
         As in `DenseLinear`. The initial weights of an output row are uniform in
         +-1/sqrt(live inputs of that row), so that the signal has the scale of a dense layer.
 
@@ -161,6 +192,7 @@ class BlockSparseLinear(nn.Module):
         bias: bool = True,
         weight_format: str = "fp32",
         activation_format: str = "fp32",
+        gradient_format: str = "fp32",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -171,7 +203,8 @@ class BlockSparseLinear(nn.Module):
             )
         self.in_features, self.out_features = in_features, out_features
         self.block = pattern.block
-        self.roles = Roles(weight_format, activation_format)
+        self.roles = Roles(weight_format, activation_format, gradient_format)
+        self.activation_range = self.roles.running_range()
         _register_pattern(self, pattern)
         self.values: Tensor = nn.Parameter(torch.empty(pattern.n_block, *pattern.block))
         self.bias: Tensor | None = nn.Parameter(torch.empty(out_features)) if bias else None
@@ -214,8 +247,10 @@ class BlockSparseLinear(nn.Module):
             values = straight_through(values, scale_of_block, roles.weight.name)
         else:
             values = _imitate(values, roles.weight)
-        y = matmul(roles.activate(x), roles.cast(values), self.pattern).to(x.dtype)
-        return y if self.bias is None else y + self.bias
+        y = matmul(roles.activate(x, self.activation_range), roles.cast(values), self.pattern).to(
+            x.dtype
+        )
+        return roles.receive(y if self.bias is None else y + self.bias)
 
     def extra_repr(self) -> str:
         """Return what `print(model)` shows."""
@@ -252,6 +287,8 @@ class FrozenLinear(nn.Module):
     bias : Tensor or None
     roles : Roles
     pattern : BlockPattern or None
+    activation_range : RunningRange or None
+        What training has seen, for narrow activations.
     """
 
     codes: Tensor
@@ -265,9 +302,10 @@ class FrozenLinear(nn.Module):
         bias: Tensor | None,
         roles: Roles,
         pattern: BlockPattern | None,
+        activation_range: RunningRange | None = None,
     ) -> None:
         super().__init__()
-        self.roles = roles
+        self.roles, self.activation_range = roles, activation_range
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
@@ -284,7 +322,7 @@ class FrozenLinear(nn.Module):
         if self.scale is not None:
             scale = self.scale if pattern is None else _scale_of_block(self.scale, pattern)
             weight = torch.ops.core.dequantize(weight, scale, roles.compute_dtype or x.dtype)
-        operand = roles.activate(x)
+        operand = roles.activate(x, self.activation_range)
         y = F.linear(operand, weight) if pattern is None else matmul(operand, weight, pattern)
         y = y.to(x.dtype)
         return y if self.bias is None else y + self.bias
@@ -292,20 +330,20 @@ class FrozenLinear(nn.Module):
 
 def frozen(layer: DenseLinear | BlockSparseLinear) -> FrozenLinear:
     """Return the inference form of one layer; gives what the layer gives, bit for bit."""
-    roles = layer.roles
+    roles, running = layer.roles, layer.activation_range
     pattern = layer.pattern if isinstance(layer, BlockSparseLinear) else None
     weight = (layer.values if isinstance(layer, BlockSparseLinear) else layer.weight).detach()
     bias = None if layer.bias is None else layer.bias.detach().clone()
     if not roles.weight.needs_scale:
         weight = roles.cast(_imitate(weight, roles.weight)).clone()
-        return FrozenLinear(weight, None, bias, roles, pattern)
+        return FrozenLinear(weight, None, bias, roles, pattern, running)
     if pattern is None:
         scale = full_scale = scale_of(weight, roles.weight, axis=0)
     else:
         scale = _row_scale(weight, pattern, roles.weight)
         full_scale = _scale_of_block(scale, pattern)
     codes = torch.ops.core.quantize(weight, full_scale, roles.weight.name)
-    return FrozenLinear(codes, scale, bias, roles, pattern)
+    return FrozenLinear(codes, scale, bias, roles, pattern, running)
 
 
 _PATTERN_TENSORS = ("row_ptr", "col_index", "row_index", "col_ptr", "row_index_t", "order_t")
