@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.execute.ledger import Array, Execution, Ledger, Pieces, rounded
+from hw.execute.ledger import Array, Execution, Ledger, Moved, Pieces, rounded
 from hw.machine import TileMachine
 from hw.plan.dense import BLOCK, choose_dense, matrix_cycles, vertex_cycles
 from hw.plan.formats import compute_format, stored_byte
@@ -39,7 +39,7 @@ def execute_dense(item: Contraction, machine: TileMachine, a: Array, b: Array) -
     ledger = Ledger(machine)
     ledger.compute("start", machine.product_start_cycle, part="launch")
 
-    moved = _Moved(machine)
+    moved = Moved(machine)
     held = {}
     for i, j, s in product(*(range(p) for p in (plan.p_batch, plan.p_m, plan.p_k))):
         block = Pieces(a[np.ix_(batches[i], ms[j], ks[s])], plan.p_n)
@@ -49,7 +49,7 @@ def execute_dense(item: Contraction, machine: TileMachine, a: Array, b: Array) -
     result = np.zeros((a.shape[0], a.shape[1], b.shape[2]))
     for step in range(plan.n_step):
         columns = [n[step * plan.step_column : (step + 1) * plan.step_column] for n in ns]
-        moved = _Moved(machine)
+        moved = Moved(machine)
         streamed = {}
         for i, c, s in product(*(range(p) for p in (plan.p_batch, plan.p_n, plan.p_k))):
             block = Pieces(b[np.ix_(batches[i], ks[s], columns[c])], plan.p_m)
@@ -57,7 +57,7 @@ def execute_dense(item: Contraction, machine: TileMachine, a: Array, b: Array) -
         ledger.exchange("inputs to the tiles", *moved.counts, shared=float(plan.p_m % 2 == 0))
 
         vertex = vertex_cycles(machine)
-        arrange, multiply = moved.zero(), moved.zero()
+        arrange, multiply = np.zeros((2, machine.n_tile))
         partial = {}
         for place in places:
             i, j, c, s = place
@@ -76,18 +76,6 @@ def execute_dense(item: Contraction, machine: TileMachine, a: Array, b: Array) -
     if plan.swapped:
         result = result.transpose(0, 2, 1)
     return ledger.execution(rounded(result, format), cost.plan, tile_at.size)
-
-
-class _Moved:
-    """Bytes received and sent by each tile in one exchange."""
-
-    def __init__(self, machine: TileMachine) -> None:
-        self._n_tile = machine.n_tile
-        self.counts = (self.zero(), self.zero())
-
-    def zero(self) -> Array:
-        """Return a zero for each tile."""
-        return np.zeros(self._n_tile)
 
 
 def _multiply(left: Array, right: Array, format: str) -> Array:

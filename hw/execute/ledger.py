@@ -103,6 +103,24 @@ class Ledger:
         return Execution(result, steps, self.received_byte, self.sent_byte, plan)
 
 
+class Moved:
+    """Bytes received and sent by each tile in one exchange."""
+
+    def __init__(self, machine: TileMachine) -> None:
+        self.received = np.zeros(machine.n_tile)
+        self.sent = np.zeros(machine.n_tile)
+
+    @property
+    def counts(self) -> tuple[Array, Array]:
+        """Bytes received, bytes sent."""
+        return self.received, self.sent
+
+    def move(self, source: int, target: int, byte: float) -> None:
+        """Note that bytes go from one tile to another."""
+        self.sent[source] += byte
+        self.received[target] += byte
+
+
 class Pieces:
     """A block of entries that several tiles need, each holding an equal piece of it at first."""
 

@@ -30,6 +30,8 @@ N_DENSE_SPLIT, N_BAND = 32, 128
 TILE_GRAIN = 2
 #: Bytes that say where one live block lies (a 16-bit offset).
 META_BYTE = 2
+#: Separate pieces in which the partial sums of one tile reach another.
+PARTIAL_PIECE = 4
 #: Cycles of the sparse block vertex by block side: once a worker, then for each worker's columns
 #: of one block (first column, each further one), for 2-byte and 4-byte entries.
 BLOCK_CYCLE = {
@@ -341,7 +343,8 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
         other = s.row * br * s.n_l * dense_byte
         c.exchange("gradient rows to the tiles", other, other * n_used, n_fragment=s.row)
         one = matrix_cycles(machine, format, np.asarray(float(bc)), s.n_l, np.asarray(float(br)))
-        cycles = machine.sparse_vertex_factor * (vertex_cycles(machine) + s.block * one)
+        cycles = np.where(s.block > 0, vertex_cycles(machine) + s.block * one, 0.0)
+        cycles = machine.sparse_vertex_factor * cycles
         c.compute("products", cycles, local_byte=local_byte, pj=pj)
         c.exchange(
             "partial sums",
@@ -359,14 +362,15 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
         all_values * (s.n_split - 1),
     )
     cycles = block_cycles(machine, format, (br, bc), s.run, s.row, s.n_l)
-    c.compute("products", machine.sparse_vertex_factor * cycles, local_byte=local_byte, pj=pj)
+    cycles = np.where(s.block > 0, machine.sparse_vertex_factor * cycles, 0.0)
+    c.compute("products", cycles, local_byte=local_byte, pj=pj)
     partial = s.row * br * s.n_l * partial_byte
     n_result = rows * item.n
     c.exchange(
         "partial sums",
         s.taken * partial_byte,
         n_result * partial_byte * (s.n_partial - 1),
-        n_fragment=4 * (s.n_partial - 1),
+        n_fragment=PARTIAL_PIECE * (s.n_partial - 1),
     )
     c.compute(
         "reduction",
