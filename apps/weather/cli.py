@@ -180,3 +180,28 @@ def assimilate(
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:
         typer.echo(text)
+
+
+@app.command()
+@handle_errors
+def climate(
+    emulator: EmulatorOption,
+    out: OutOption = Path("runs/weather-climate"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Let a learned scheme run for a year, audited, beside twins of the exact one."""
+    from apps.lab.config import load_config
+    from apps.weather.verdict.climate import ClimateConfig, run
+
+    settings = load_config(ClimateConfig, file=config, overrides=set_ or ())
+    record, text = run(settings, emulator=emulator, out=out, seed=seed, device=device)
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        typer.echo(text)

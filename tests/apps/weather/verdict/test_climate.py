@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from apps.lab.record import read_record
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.forecast.netcdf import open_dataset
+from apps.weather.forecast.simulate import ModelConfig
+from apps.weather.learned import ColumnsConfig, Emulator, save_emulator
+from apps.weather.model import Model
+from apps.weather.verdict.climate import SECTION, ZONAL, ClimateConfig, climate_of, compare, run
+
+TINY_MODEL = ModelConfig(resolution="T5L8", dt_s=5400.0, n_longwave=16, n_shortwave=8)
+TINY = ClimateConfig(model=TINY_MODEL, start="rest", n_day=3, n_settle_day=1, audit_every_day=1)
+
+
+def made(model, offset=0.0, slope=0.0, seed=0, noise=0.0):
+    """A climate of known means, daily trend and noise."""
+    draw = np.random.default_rng(seed)
+    n_lat, n_level = model.grid.n_lat, model.levels.n_level
+
+    def field(*shape):
+        return offset + noise * draw.normal(size=shape)
+
+    daily = 5.0 + offset + slope * np.arange(72) / 360.0
+    return xr.Dataset(
+        {name: (("level", "lat"), field(n_level, n_lat)) for name in SECTION}
+        | {name: ("lat", field(n_lat)) for name in ZONAL}
+        | {f"{name}_daily": ("day", daily) for name in (*ZONAL, "temperature")}
+    )
+
+
+def test_a_known_bias_and_drift_are_found():
+    model = Model("T21L8")
+    runs = {"learned": made(model, 0.5, slope=2.0), "a": made(model), "b": made(model)}
+    found = compare(runs, model)
+    assert found["temperature_bias_rms"] == pytest.approx(0.5)
+    assert found["olr_beyond_noise"] == pytest.approx(0.5)
+    assert found["olr_drift_per_year"] == pytest.approx(2.0)
+    assert found["olr_drift_per_year_exact"] == pytest.approx(0.0, abs=1e-9)
+    assert found["asr_mean"] - found["asr_mean_exact"] == pytest.approx(0.5 + 71 / 360)
+
+
+def test_one_more_run_of_the_same_kind_lies_within_the_noise():
+    """Expected bias and noise agree: 256 independent points, so within some 20 per cent."""
+    model = Model("T21L8")
+    runs = {name: made(model, seed=i, noise=1.0) for i, name in enumerate(["learned", "a", "b"])}
+    found = compare(runs, model)
+    assert found["u_bias_rms"] == pytest.approx(np.sqrt(1.5), rel=0.2)
+    assert found["u_noise_rms"] == pytest.approx(np.sqrt(1.5), rel=0.2)
+
+
+def test_means_are_those_of_the_days_run():
+    model = TINY_MODEL.build()
+    seen = []
+    state = start = model.initial()
+    for _ in range(2):
+        state = model.run(state, DAY_S)
+        grid = model.equations.to_grid(state.levels.current)
+        seen.append(grid.temperature.double().mean(0).T.numpy())
+    found = climate_of(model, start, 1, 1, "test")
+    assert found.temperature.values == pytest.approx(seen[1])
+    # a flux held from one call to the next: its mean lies among those of the day
+    assert found.sizes["day"] == 1
+    area = model.grid.area_weight.sum(0).numpy()
+    assert float(found.olr_daily[0]) == pytest.approx(float((area * found.olr.values).sum()))
+    assert 150.0 < float(found.olr_daily[0]) < 400.0
+
+
+def test_a_run_leaves_record_climate_and_figures(tmp_path):
+    columns = ColumnsConfig(
+        resolution="T5L8", start="rest", skip_day=0, n_day=4, train_share=0.5, gap_day=0.0,
+        n_column_per_call=8,
+        run_longwave=8, run_shortwave=8, label_longwave=8, label_shortwave=8,
+    )  # fmt: skip
+    emulator = Emulator(8, width=16, generator=torch.Generator().manual_seed(0))
+    emulator.output_scale.fill_(1e-3)
+    meta = {"seed": 0, "columns": columns.model_dump(mode="json")}
+    save_emulator(tmp_path / "train" / "emulator.safetensors", emulator, meta)
+    record, text = run(TINY, emulator=tmp_path / "train", out=tmp_path / "run", device="cpu")
+    assert read_record(tmp_path / "run") == record
+    scores = record.accuracy["test"]
+    assert [row["call"] for row in record.history or ()] == [0.0, 8.0, 16.0, 24.0]
+    assert (scores["audit_lw_rmse_k_per_day_start"] or 0.0) > 0.1
+    assert 0.0 <= (scores["share_outside"] or 0.0) <= 1.0
+    saved = open_dataset(tmp_path / "run" / "climate.nc")
+    assert saved.run.values.tolist() == ["learned", "exact_0", "exact_1"]
+    assert "beyond" in text
+    for figure in record.figures:
+        assert (tmp_path / "run" / figure.file).read_text().startswith("<?xml")
