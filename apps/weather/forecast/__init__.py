@@ -2,7 +2,7 @@
 
 from apps.weather.forecast.forecast import ForecastConfig, verify_radiation
 from apps.weather.forecast.netcdf import dataset, model_state, open_dataset, snapshot, write_dataset
-from apps.weather.forecast.restart import load_state, save_state
+from apps.weather.forecast.restart import begin_finer, load_state, save_state
 from apps.weather.forecast.sample import load_sample
 from apps.weather.forecast.simulate import ModelConfig, SimulateConfig, first_state
 from apps.weather.forecast.verify import Verification, make_truth, score_forecasts
@@ -12,6 +12,7 @@ __all__ = [
     "ModelConfig",
     "SimulateConfig",
     "Verification",
+    "begin_finer",
     "dataset",
     "first_state",
     "load_sample",

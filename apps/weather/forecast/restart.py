@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.weather.atmosphere.grid import parse_resolution
 from apps.weather.atmosphere.state import State
 from apps.weather.atmosphere.stepping import TimeLevels
 from apps.weather.model import Model, ModelState
@@ -53,12 +55,7 @@ def load_state(path: str | Path, model: Model) -> ModelState:
         If the file is missing, damaged, no weather state, or of another grid, other levels, or
         another step.
     """
-    tensors, meta = load_checkpoint(path)
-    if meta.get("schema") != SCHEMA:
-        raise DataError(
-            f"{path} is no weather state (schema {meta.get('schema')!r}, expected {SCHEMA!r}); "
-            "give a restart file of `tessera weather simulate`"
-        )
+    tensors, meta = _read(path)
     ours: dict[str, Any] = {
         "resolution": model.resolution,
         "half": list(model.levels.half),
@@ -71,28 +68,72 @@ def load_state(path: str | Path, model: Model) -> ModelState:
                 f"{path} has {name} {meta[name]!r}, the model has {value!r}; "
                 "use a state of the same grid, levels and step"
             )
-    m, n = _triangle(model.grid.truncation)
-    transform = model.transform
-
-    def level(label: str) -> State:
-        fields = []
-        for name in State._fields:
-            packed = tensors[f"{label}.{name}"]
-            field = transform.zeros(packed.shape[-1])
-            field[:, m, n] = packed.to(transform.device, transform.dtype)
-            fields.append(field)
-        return State(*fields)
-
     radiation = None
     if "radiation.toa_lw" in tensors:
         radiation = RadiationResult(
             *(
-                tensors[f"radiation.{name}"].to(transform.device, transform.dtype)
+                tensors[f"radiation.{name}"].to(model.transform.device, model.transform.dtype)
                 for name in RadiationResult._fields
             )
         )
-    levels = TimeLevels(level("previous"), level("current"), meta["n_step"])
+    truncation = model.grid.truncation
+    previous, current = (
+        _level(tensors, label, truncation, model) for label in ("previous", "current")
+    )
+    levels = TimeLevels(previous, current, meta["n_step"])
     return ModelState(levels, meta["time_s"], radiation)
+
+
+def begin_finer(path: str | Path, model: Model) -> ModelState:
+    """Begin a run of `model` from a state of a coarser truncation on the same levels.
+
+    Harmonics that the file does not have are nought; stepping starts with a forward step.
+
+    Raises
+    ------
+    DataError
+        If the file is no weather state, is finer than the model, or has other levels.
+    """
+    tensors, meta = _read(path)
+    truncation, n_level = parse_resolution(meta["resolution"])
+    if truncation > model.grid.truncation:
+        raise DataError(
+            f"{path} is of {meta['resolution']}, finer than the model's {model.resolution}; "
+            f"run a model of T{truncation} or finer"
+        )
+    if meta["half"] != list(model.levels.half):
+        raise DataError(
+            f"{path} has {n_level} levels (half levels {_spelt(meta['half'])}), the model "
+            f"{model.levels.n_level} ({_spelt(model.levels.half)}); give the model the file's "
+            f"levels, T{model.grid.truncation}L{n_level}, or start from rest"
+        )
+    return model.begin(_level(tensors, "current", truncation, model), meta["time_s"])
+
+
+def _spelt(half: Sequence[float]) -> str:
+    return f"{half[0]:g}, {half[1]:g} .. {half[-1]:g}"
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, meta = load_checkpoint(path)
+    if meta.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} is no weather state (schema {meta.get('schema')!r}, expected {SCHEMA!r}); "
+            "give a restart file of `tessera weather simulate`"
+        )
+    return tensors, meta
+
+
+def _level(tensors: dict[str, Tensor], label: str, truncation: int, model: Model) -> State:
+    """Unpack one time level of a file into the model's coefficients."""
+    m, n = _triangle(truncation)
+    transform, fields = model.transform, []
+    for name in State._fields:
+        packed = tensors[f"{label}.{name}"]
+        field = transform.zeros(packed.shape[-1])
+        field[:, m, n] = packed.to(transform.device, transform.dtype)
+        fields.append(field)
+    return State(*fields)
 
 
 def _triangle(truncation: int) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,25 @@ def test_the_sample_is_a_spun_up_climate():
     assert torch.isfinite(later.precipitation).all()
 
 
-def test_another_resolution_is_refused():
-    with pytest.raises(DataError, match="has resolution 'T21L8', the model has 'T31L8'"):
-        load_sample(Model("T31L8"))
+def test_a_finer_model_begins_from_the_same_fields():
+    coarse, fine = Model("T21L8"), Model("T31L8")
+    one, other = load_sample(coarse), load_sample(fine)
+    assert other.time_s == one.time_s
+    for a, b in zip(one.levels.current, other.levels.current, strict=True):
+        assert torch.equal(a[:, :22, :22], b[:, :22, :22])
+        assert float(b[:, 22:].abs().sum()) == float(b[:, :, 22:].abs().sum()) == 0.0
+    winds = [m.diagnose(s)["max_wind_m_s"] for m, s in ((coarse, one), (fine, other))]
+    # the same wind seen at other points
+    assert winds[0] == pytest.approx(winds[1], rel=0.05)
+    later = fine.run(other, 12 * fine.dt)
+    assert later.levels.n_step == 12
+    assert float(later.levels.current.vorticity[:, 22:].abs().sum()) > 0.0
+
+
+def test_other_levels_coarser_grids_and_other_steps_are_refused():
+    with pytest.raises(DataError, match=r"has 8 levels .* the model 10 .*T31L8, or start from"):
+        load_sample(Model("T31L10"))
+    with pytest.raises(DataError, match="finer than the model's T10L8"):
+        load_sample(Model("T10L8"))
+    with pytest.raises(DataError, match="has resolution 'T21L8', the model has 'T21L4'"):
+        load_sample(Model("T21L4"))
