@@ -1,6 +1,8 @@
 """Block-sparse matrices: patterns, products, layers; and segment sums."""
 
+from core.sparse.attention import BlockSparseAttention, block_sparse_attention
 from core.sparse.build import LayerSpec, build_linear, freeze
+from core.sparse.convolution import SparseConv2d, dilated_taps
 from core.sparse.linear import BlockSparseLinear, DenseLinear, FrozenLinear
 from core.sparse.ops import matmul
 from core.sparse.pattern import BlockPattern
@@ -10,15 +12,19 @@ from core.sparse.topology_update import PatternUpdater, TopologyRule
 
 __all__ = [
     "BlockPattern",
+    "BlockSparseAttention",
     "BlockSparseLinear",
     "DenseLinear",
     "FrozenLinear",
     "LayerSpec",
     "PatternUpdater",
+    "SparseConv2d",
     "TopologyRule",
     "attention_blocks",
     "banded",
+    "block_sparse_attention",
     "build_linear",
+    "dilated_taps",
     "erdos_renyi_densities",
     "freeze",
     "grid_neighbours",

@@ -136,7 +136,7 @@ def test_a_second_moment_below_the_range_of_its_format_does_not_vanish():
     grad = torch.full((1000,), 1e-6)
     grad[0] = 1
     run(Adam(p, 1e-2, state_format="fp8_e4m3"), p, [[grad]] * 20)
-    # A step of Adam is at most lr (1 - beta1) / sqrt(1 - beta2) = 3.2 lr (Kingma & Ba, section 2.1).
+    # A step is at most lr (1 - beta1) / sqrt(1 - beta2) = 3.2 lr (Kingma & Ba 2015, section 2.1).
     assert p[0].abs().max() <= 20 * 3.2 * 1e-2
 
 

@@ -1,0 +1,182 @@
+"""Attention whose scores exist on the live blocks of a pattern only.
+
+Scores are ``core::sddmm`` of queries and keys, the weighted mean of values is ``core::spmm``: no
+matrix of all pairs is ever made. Sequences and heads lie along the diagonal of one large
+block-sparse matrix, so that a batch is one product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+
+from core.checks import check_shape
+from core.errors import ConfigError, ShapeError
+from core.sparse.build import LayerSpec, build_linear
+from core.sparse.ops import matmul
+from core.sparse.pattern import BlockPattern
+from core.sparse.segment import segment_sum
+
+
+def block_sparse_attention(
+    query: Tensor, key: Tensor, value: Tensor, pattern: BlockPattern, *, is_causal: bool = False
+) -> Tensor:
+    """Return softmax(query key^T / sqrt(d)) value, the softmax over live entries.
+
+    Parameters
+    ----------
+    query : Tensor, float [..., n_query, d]
+    key : Tensor, same dtype [..., n_key, d]
+    value : Tensor, same dtype [..., n_key, d_value]
+    pattern : BlockPattern
+        Of shape (n_query, n_key), on the device of `query`; ragged edge blocks are cut to shape.
+    is_causal : bool
+        Query i sees keys 0 to i of its live blocks.
+
+    Returns
+    -------
+    Tensor, same dtype [..., n_query, d_value]
+        Zero for a query that sees no key. The softmax runs in float32 at least.
+
+    Raises
+    ------
+    ShapeError
+        If the operands do not belong together.
+    """
+    (n_query, n_key), (br, bc) = pattern.shape, pattern.block
+    lead, d = query.shape[:-2], query.shape[-1]
+    who, n_group = "block_sparse_attention", math.prod(lead)
+    why = f"the pattern has {n_query} queries and {n_key} keys"
+    check_shape(who, "query", query, (*lead, n_query, d), why)
+    check_shape(who, "key", key, (*lead, n_key, d), why)
+    check_shape(who, "value", value, (*lead, n_key, None), why)
+    n_row, n_col = pattern.grid
+    whole = _repeated(pattern, n_group)
+
+    def feature_major(x: Tensor, n: int) -> Tensor:
+        padded = nn.functional.pad(x, (0, 0, 0, n - x.shape[-2]))
+        return padded.reshape(n_group * n, x.shape[-1]).t()
+
+    q, k = feature_major(query, n_row * br), feature_major(key, n_col * bc)
+    score = torch.ops.core.sddmm(q, k, whole.row_index, whole.col_index, br, bc)
+    if score.dtype in (torch.bfloat16, torch.float16):
+        score = score.float()
+    hidden = ~_visible(pattern, is_causal)
+    blocks = (score / math.sqrt(d)).view(n_group, pattern.n_block, br, bc)
+    score = blocks.masked_fill(hidden, -math.inf).view(-1, br, bc)
+
+    # The peak of each row only keeps exp in range: it cancels, so no gradient has to pass.
+    row = whole.row_index.long()
+    top = score.detach().amax(2)
+    peak = top.new_full((n_group * n_row, br), -math.inf)
+    peak = peak.scatter_reduce(0, row[:, None].expand(-1, br), top, "amax")
+    peak = peak.masked_fill(peak == -math.inf, 0.0)
+    weight = (score - peak[row].unsqueeze(2)).exp()
+    total = segment_sum(weight.sum(2), row, n_group * n_row)
+    total = total.masked_fill(total == 0, 1.0)
+    weight = (weight / total[row].unsqueeze(2)).to(value.dtype)
+    out = matmul(feature_major(value, n_col * bc), weight, whole)
+    return out.t().view(*lead, n_row * br, value.shape[-1])[..., :n_query, :]
+
+
+class BlockSparseAttention(nn.Module):
+    """Self-attention of several heads on the live blocks of one pattern.
+
+    Parameters
+    ----------
+    d_model, n_head : int
+        Features of a token, and heads that share them; one must divide the other.
+    pattern : BlockPattern
+        Of shape (token, token); see `core.sparse.topology.attention_blocks`.
+    is_causal : bool
+    spec : LayerSpec
+        Of the four projections.
+    generator : torch.Generator
+        Source of the initial weights.
+
+    Raises
+    ------
+    ConfigError
+        If the heads do not divide the features.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_head: int,
+        *,
+        pattern: BlockPattern,
+        is_causal: bool = False,
+        spec: LayerSpec | None = None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        if n_head < 1 or d_model % n_head:
+            raise ConfigError(
+                f"BlockSparseAttention: n_head must divide d_model = {d_model}, got {n_head}"
+            )
+        self.n_head, self.pattern, self.is_causal = n_head, pattern, is_causal
+        spec = spec or LayerSpec()
+        self.query, self.key, self.value, self.out = (
+            build_linear(d_model, d_model, spec, generator=generator) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [batch, token, d_model] to the same shape."""
+        if x.dim() != 3 or x.shape[1] != self.pattern.shape[0]:
+            raise ShapeError(
+                f"BlockSparseAttention: x must have shape [batch, {self.pattern.shape[0]}, "
+                f"{self.query.in_features}], got {list(x.shape)}; the pattern fixes the tokens"
+            )
+
+        def heads(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:2], self.n_head, -1).transpose(1, 2)
+
+        q, k, v = (heads(layer(x)) for layer in (self.query, self.key, self.value))
+        mixed = block_sparse_attention(q, k, v, self.pattern, is_causal=self.is_causal)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BlockSparseAttention:
+        super()._apply(fn, recurse)  # what .to(), .cuda() and .double() call
+        device = next(self.parameters()).device
+        tensors = (getattr(self.pattern, f.name).to(device) for f in fields(self.pattern)[2:])
+        self.pattern = BlockPattern(self.pattern.shape, self.pattern.block, *tensors)
+        return self
+
+
+def _visible(pattern: BlockPattern, is_causal: bool) -> Tensor:
+    """Return which entries of the live blocks a query may see, bool [n_block, br, bc]."""
+    (br, bc), device = pattern.block, pattern.row_index.device
+    row = pattern.row_index[:, None] * br + torch.arange(br, device=device)
+    col = pattern.col_index[:, None] * bc + torch.arange(bc, device=device)
+    row, col = row[:, :, None], col[:, None, :]
+    inside = (row < pattern.shape[0]) & (col < pattern.shape[1])
+    return inside & (row >= col) if is_causal else inside
+
+
+def _repeated(pattern: BlockPattern, n: int) -> BlockPattern:
+    """Return `n` copies of `pattern`, whole blocks, along the diagonal of one matrix."""
+    (n_row, n_col), (br, bc), n_block = pattern.grid, pattern.block, pattern.n_block
+    group = torch.arange(n, dtype=torch.int32, device=pattern.row_index.device)[:, None]
+
+    def along(index: Tensor, step: int) -> Tensor:
+        return (index + group * step).flatten()
+
+    def pointer(ptr: Tensor) -> Tensor:
+        end = ptr.new_full((1,), n * n_block)
+        return torch.cat([along(ptr[:-1], n_block), end])
+
+    return BlockPattern(
+        (n * n_row * br, n * n_col * bc),
+        pattern.block,
+        row_ptr=pointer(pattern.row_ptr),
+        col_index=along(pattern.col_index, n_col),
+        row_index=along(pattern.row_index, n_row),
+        col_ptr=pointer(pattern.col_ptr),
+        row_index_t=along(pattern.row_index_t, n_row),
+        order_t=along(pattern.order_t, n_block),
+    )
