@@ -1,5 +1,6 @@
 """The dynamical core: spectral primitive equations on sigma levels."""
 
+from apps.weather.atmosphere.baroclinic import baroclinic_wave
 from apps.weather.atmosphere.dynamics import GridForcing, PrimitiveEquations
 from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.atmosphere.levels import SigmaLevels
@@ -17,6 +18,7 @@ __all__ = [
     "SigmaLevels",
     "State",
     "TimeLevels",
+    "baroclinic_wave",
     "longest_step",
     "parse_resolution",
     "start",

@@ -1,5 +1,6 @@
 """Radiation as a network learns it: columns, emulator, training and scores."""
 
+from apps.weather.learned.audit import AuditedRadiation, RangeDetector
 from apps.weather.learned.columns import (
     ColumnsConfig,
     LabelledColumns,
@@ -19,11 +20,13 @@ from apps.weather.learned.scores import baselines, forcing_error, score, score_s
 
 __all__ = [
     "EMULATOR_FILE",
+    "AuditedRadiation",
     "ColumnsConfig",
     "Emulator",
     "LabelledColumns",
     "LearnedRadiation",
     "NetworkConfig",
+    "RangeDetector",
     "baselines",
     "cached_columns",
     "fit_emulator",

@@ -1,5 +1,7 @@
-"""How good a scheme is, as forecasters judge: scorecard, significance, hours of skill."""
+"""How good a scheme is, as forecasters and climatologists judge."""
 
+from apps.weather.verdict.climate import ClimateConfig, climate_of
+from apps.weather.verdict.ensemble import fair_crps, rank_histogram, spread_skill
 from apps.weather.verdict.fields import VARIABLES, at_pressure, judged_fields
 from apps.weather.verdict.metrics import (
     REGIONS,
@@ -16,15 +18,20 @@ from apps.weather.verdict.score import ScoreConfig, scorecard
 __all__ = [
     "REGIONS",
     "VARIABLES",
+    "ClimateConfig",
     "ScoreConfig",
     "anomaly_correlation",
     "at_pressure",
     "box_weight",
+    "climate_of",
     "diebold_mariano",
+    "fair_crps",
     "hours_lost",
     "judged_fields",
+    "rank_histogram",
     "region_weights",
     "rmse",
     "scorecard",
+    "spread_skill",
     "squared_error",
 ]

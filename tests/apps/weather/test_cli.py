@@ -31,3 +31,22 @@ def test_a_misspelt_key_and_a_wrong_grid_end_with_one_sentence(tmp_path):
     assert done.exit_code == 2
     assert "truncation must be one of" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_assimilate_prints_a_table(tmp_path):
+    tiny = [
+        "model.resolution=T10L4", "model.physics=held-suarez", "start=rest", "n_member=3",
+        "member_spacing_day=1", "cycle_h=12", "n_day=1", "n_withheld_day=1", "forecast_day=1",
+    ]  # fmt: skip
+    done = call("assimilate", *tiny, out=tmp_path / "run")
+    assert done.exit_code == 0
+    assert "temperature, error / climate" in done.stdout
+    assert "sooner without the basin" in done.stdout
+
+
+def test_scores_of_no_network_end_with_one_sentence(tmp_path):
+    for command in ("score", "climate"):
+        done = call(command, out=tmp_path / "run", extra=["--emulator", str(tmp_path / "none")])
+        assert done.exit_code == 2
+        assert "there is no checkpoint" in done.stderr
+        assert not (tmp_path / "run").exists()
