@@ -142,6 +142,35 @@ def predict(
 
 @app.command()
 @handle_errors
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or its model file.")],
+    smiles: Annotated[list[str], typer.Argument(help="Molecules.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the drawings.")] = Path(),
+    kind: Annotated[str, typer.Option("--format", help="svg or png.")] = "svg",
+    target: Annotated[
+        str | None, typer.Option("--target", help="Which of several.", show_default=False)
+    ] = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Draw what each atom adds to a prediction; the shares sum to prediction minus baseline."""
+    from apps.chemistry import answers as room
+    from apps.chemistry.predictor import Predictor
+
+    predictor = Predictor.load(run)
+    task = predictor.task(target)
+    for i, text in enumerate(smiles, start=1):
+        answer = room.explain(predictor, text, task=task)
+        path = room.draw(answer, out / f"explain-{i}.{kind}")
+        if not quiet:
+            typer.echo(
+                f"{text}: {answer.prediction:.2f} = {answer.baseline:.2f} (training mean) "
+                f"{answer.share.sum():+.2f} ({answer.n_cut} branches asked): {path}"
+            )
+
+
+@app.command()
+@handle_errors
 def cost(
     run: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
     machine: Annotated[

@@ -76,6 +76,21 @@ class Predictor:
         """How molecules were standardised in training, and have to be for prediction."""
         return standard_level(self.config.data.source, self.config.data.standardise)
 
+    def task(self, name: str | None) -> int:
+        """Return the number of a target; without a name, of the only one.
+
+        Raises
+        ------
+        DataError
+            If there is no such target, or several and no name.
+        """
+        if name is None and len(self.target_names) == 1:
+            return 0
+        if name not in self.target_names:
+            known = ", ".join(self.target_names)
+            raise DataError(f"the model predicts {known}; which one? (--target), got {name!r}")
+        return self.target_names.index(name)
+
     @cached_property
     def frozen(self) -> list[BindingNetwork]:
         """Copies of the members for inference: weights at rest in the variant's own format."""

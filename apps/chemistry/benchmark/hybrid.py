@@ -3,8 +3,8 @@
 Every model sees the train and valid parts of a table. The graph member is the mean of one
 network per fold, each trained without its fold, so that every row is also predicted by a model
 that has not seen it. The kernel member is refitted without each fold in the same way. The weight
-of the graph in the mixture is the one with the least error on these out-of-fold predictions; the
-test part is never looked at.
+of the graph in the mixture is picked on these out-of-fold predictions; the test part is never
+looked at.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,13 +93,22 @@ def graph_members(
 
 
 def mixture_weight(kernel: np.ndarray, graph: np.ndarray, true: np.ndarray) -> float:
-    """Return the weight of the graph, out of `WEIGHTS`, with the least squared error.
+    """Return the weight of the graph in the mixture.
 
+    The least of `WEIGHTS` whose squared error is no more than one standard error of the (paired)
+    difference above the least: a graph that adds nothing that can be told from chance is left out.
     All arrays are float [row], predictions of rows their models have not seen.
+
+    Notes
+    -----
+    Source of the rule: Breiman et al., Classification and Regression Trees (1984), section 3.4.3.
     """
     known = np.isfinite(true) & np.isfinite(kernel) & np.isfinite(graph)
     k, g, y = kernel[known], graph[known], true[known]
-    return min(WEIGHTS, key=lambda w: float(np.mean(((1 - w) * k + w * g - y) ** 2)))
+    square = np.array([((1 - w) * k + w * g - y) ** 2 for w in WEIGHTS])
+    above = square - square[square.mean(axis=1).argmin()]
+    tolerated = above.mean(axis=1) <= above.std(axis=1) / np.sqrt(max(1, len(y)))
+    return WEIGHTS[int(tolerated.argmax())]
 
 
 def paired_bootstrap(

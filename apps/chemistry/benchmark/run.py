@@ -98,7 +98,7 @@ def run_benchmark(
         groups = [list(sources)] if config.joint else [[source] for source in sources]
         for group in groups:
             settings = [_settings(config, source, group) for source in group]
-            folders = [out / source.replace("/", "-") / f"seed-{seed}" for source in group]
+            folders = [run_folder(out, source, seed) for source in group]
             kept = [_finished(f, s) for f, s in zip(folders, settings, strict=True)]
             if all(kept):
                 records += [record for record in kept if record is not None]
@@ -114,6 +114,11 @@ class _Job:
     config: TargetConfig
     table: Table
     fold: np.ndarray
+
+
+def run_folder(out: Path, source: str, seed: int) -> Path:
+    """Return the folder of one set and seed."""
+    return out / source.strip("/").replace("/", "-") / f"seed-{seed}"
 
 
 def _settings(config: BenchmarkConfig, source: str, group: list[str]) -> TargetConfig:

@@ -8,6 +8,7 @@ from statistics import mean
 import numpy as np
 
 from apps.chemistry.benchmark.hybrid import paired_bootstrap
+from apps.chemistry.benchmark.run import run_folder
 from apps.chemistry.evaluate import PREDICTIONS_FILE
 from apps.chemistry.summary import aligned
 from apps.lab.record import Record
@@ -53,7 +54,9 @@ def benchmark_summary(records: Sequence[Record], out: Path) -> str:
 
 
 def _differences(records: Sequence[Record], out: Path) -> list[list[str]]:
-    errors = [_errors(_folder(out, record)) for record in records]
+    errors = [
+        _errors(run_folder(out, record.config["data"]["source"], record.seed)) for record in records
+    ]
     rows = []
     for ours, other in _PAIRS:
         a, b = [e[ours] for e in errors], [e[other] for e in errors]
@@ -63,10 +66,6 @@ def _differences(records: Sequence[Record], out: Path) -> list[list[str]]:
         count = f"{n_better} of {len(a)}"
         rows.append([f"{ours} - {other}", f"{difference:+.4f}", interval, count])
     return rows
-
-
-def _folder(out: Path, record: Record) -> Path:
-    return out / record.data.name.replace("/", "-") / f"seed-{record.seed}"
 
 
 def _errors(folder: Path) -> dict[str, np.ndarray]:
