@@ -285,3 +285,32 @@ def test_clear_errors():
     _, _, updater = start()
     with pytest.raises(ConfigError, match=r"rewind_step = None has not been reached after 0"):
         updater.rewind()
+
+
+def _rank(rank, address, answers):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{address}", rank=rank, world_size=2
+    )
+    model, optimizer, updater = start(first=1)
+    sharded = nn.parallel.DistributedDataParallel(model)
+    for step in range(5):
+        x = torch.randn(4, 32, generator=torch.Generator().manual_seed(10 * step + rank))
+        optimizer.zero_grad()
+        sharded(x).square().sum().backward()
+        optimizer.step()
+        updater.step()
+    torch.distributed.destroy_process_group()
+    answers.put((rank, model[0].col_index.tolist(), model[0].values.detach().sum().item()))
+
+
+@pytest.mark.slow
+def test_ranks_with_other_data_choose_the_same_blocks(tmp_path):
+    context = torch.multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    ranks = [context.Process(target=_rank, args=(i, tmp_path / "at", answers)) for i in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    (_, *one), (_, *two) = sorted(answers.get() for _ in ranks)
+    assert one == two
