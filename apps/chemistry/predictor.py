@@ -73,8 +73,9 @@ class Predictor:
 
     @property
     def level(self) -> str:
-        """How molecules were standardised in training, and have to be for prediction."""
-        return standard_level(self.config.data.source, self.config.data.standardise)
+        """How molecules are standardised for prediction: as in training, and salts never stay."""
+        level = standard_level(self.config.data.source, self.config.data.standardise)
+        return "fragment" if level == "none" else level
 
     def task(self, name: str | None) -> int:
         """Return the number of a target; without a name, of the only one.

@@ -127,7 +127,7 @@ def load_table(
         split=_split(rows, known, sheet.name, split_column, split, seed, extra.get("cliff_mol")),
         row=number,
         target_names=names,
-        unit=", ".join(names) if not (unit or unit_column) else f"p{names[0]}",
+        unit=", ".join(names) if not (unit or unit_column) else f"pK ({', '.join(names)})",
         sha256=sheet.sha256,
         extra=extra,
         bound=bound if bound.any() else None,

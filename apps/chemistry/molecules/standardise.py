@@ -6,7 +6,6 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 from apps.chemistry.molecules.read import mol_from_smiles
 from core.errors import DataError
 
-LEVELS = ("none", "parent", "tautomer")
 # H, B, C, N, O, F, Si, P, S, Cl, Se, Br, I: what ligands are made of.
 _ORGANIC = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53})
 
@@ -18,9 +17,9 @@ def standardise(smiles: str, level: str = "parent") -> tuple[Chem.Mol, list[str]
     ----------
     smiles : str
     level : str
-        "none": as it stands. "parent": metal salts come apart, the largest organic fragment
-        stays, charges that protons can balance are balanced, stereo is kept. "tautomer": then the
-        canonical tautomer, stereo kept as well (some 10 ms a molecule).
+        "none": as it stands. "fragment": metal salts come apart, the largest organic fragment
+        stays. "parent": then charges that protons can balance are balanced, stereo is kept.
+        "tautomer": then the canonical tautomer, stereo kept as well (some 10 ms a molecule).
 
     Returns
     -------
@@ -36,10 +35,12 @@ def standardise(smiles: str, level: str = "parent") -> tuple[Chem.Mol, list[str]
     """
     mol = mol_from_smiles(smiles)
     changes: list[str] = []
-    if level == "none" or (level == "parent" and _is_plain(smiles)):
+    if level == "none" or (level != "tautomer" and _is_plain(smiles)):
         return mol, changes
     with rdBase.BlockLogs():
-        mol = _parent(mol, smiles, changes)
+        mol = _organic_fragment(mol, smiles, changes)
+        if level != "fragment":
+            mol = _balanced(mol, changes)
         if level == "tautomer":
             mol = _canonical_tautomer(mol, changes)
     if not changes:
@@ -61,7 +62,7 @@ def _is_plain(smiles: str) -> bool:
     return "c" in smiles or "C" in smiles.replace("Cl", "")
 
 
-def _parent(mol: Chem.Mol, smiles: str, changes: list[str]) -> Chem.Mol:
+def _organic_fragment(mol: Chem.Mol, smiles: str, changes: list[str]) -> Chem.Mol:
     if not _is_organic(mol):
         loose = rdMolStandardize.MetalDisconnector().Disconnect(mol)
         if loose.GetNumBonds() < mol.GetNumBonds():
@@ -83,6 +84,10 @@ def _parent(mol: Chem.Mol, smiles: str, changes: list[str]) -> Chem.Mol:
             f"{_shown(smiles)} holds {', '.join(sorted(strange))}, which no ligand model knows; "
             "drop it"
         )
+    return mol
+
+
+def _balanced(mol: Chem.Mol, changes: list[str]) -> Chem.Mol:
     if any(atom.GetFormalCharge() for atom in mol.GetAtoms()):
         before = _charges(mol)
         mol = rdMolStandardize.Uncharger().uncharge(mol)

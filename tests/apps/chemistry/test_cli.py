@@ -48,6 +48,37 @@ def test_train_cost_and_predict(csv_file, tmp_path):
     assert "1 rows predicted (0 fixed), 1 invalid" in done.output
     assert out.read_text().startswith("SMI,predicted_pk,predicted_pk_nM,lower_pk,upper_pk,nearest")
 
+    # with a drawing, and the sentence that adds up
+    done = runner.invoke(app, ["explain", str(one), "CCO", "c1ccccc1O", "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("(training mean)") == 2
+    assert (tmp_path / "explain-2.svg").read_text().startswith("<?xml")
+    done = runner.invoke(app, ["explain", str(one), "CCO", "--target", "pK"])
+    assert done.exit_code == 2
+    assert "the model predicts pk; which one? (--target), got 'pK'" in done.stderr
+
+
+def test_units_and_relations_are_settings(csv_file, tmp_path):
+    text = "SMI,pk,split,rel\n" + "".join(
+        f"{'C' * i}N,{10**i % 977},{part},{'>' if i % 7 == 0 else ''}\n"
+        for i in range(1, 40)
+        for part in (["valid"] if i % 5 == 0 else ["train"])
+    )
+    file = tmp_path / "nm.csv"
+    file.write_text(text)
+    more = ["--unit", "nM", "--relation-column", "rel", "--json", "--quiet"]
+    done = train(file, tmp_path / "run", *more)
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert record["data"]["unit"] == "pK (pk)"
+    assert (record["config"]["data"]["unit"], record["data"]["n_train"]) == ("nM", 32)
+
+
+def test_benchmark_names_an_unknown_suite():
+    done = runner.invoke(app, ["benchmark", "--suite", "moleculeac"])
+    assert done.exit_code == 2
+    assert "no suite is named 'moleculeac'; did you mean 'moleculeace'?" in done.stderr
+
 
 def test_json_is_the_record(csv_file, tmp_path):
     done = train(csv_file, tmp_path / "run", "--json", "--quiet")

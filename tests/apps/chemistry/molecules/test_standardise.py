@@ -51,6 +51,12 @@ def test_tautomers_become_one_and_keep_their_stereo():
     assert len({Chem.MolToSmiles(standardise(text)[0]) for text in texts}) == 2
 
 
+def test_fragment_leaves_charges_as_they_are():
+    mol, changes = standardise("C[NH2+]CC(=O)O.[Cl-]", "fragment")
+    assert Chem.MolToSmiles(mol) == "C[NH2+]CC(=O)O"
+    assert changes == ["left out [Cl-]"]
+
+
 def test_none_leaves_a_salt_as_it_is():
     mol, changes = standardise("CCN.Cl", "none")
     assert (mol.GetNumAtoms(), changes) == (4, [])
