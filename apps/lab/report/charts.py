@@ -12,16 +12,19 @@ from apps.lab.report.words import number, quantity
 
 _WIDTH, _HEIGHT = 360, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 40
+# More points than these are drawn smaller.
+_MANY = 12
 
 
 @dataclass(frozen=True)
 class Point:
-    """One variant: `index` picks its colour (class ``c0``, ``c1``, ...)."""
+    """One variant: `index` picks its colour (class ``c0``, ...); faint ones are outlined."""
 
     label: str
     x: float
     y: float
     index: int
+    is_faint: bool = False
 
 
 def scatter(
@@ -31,19 +34,36 @@ def scatter(
     x_unit: str,
     y_label: str,
     line: tuple[str, float] | None,
+    paths: Sequence[Sequence[Point]] = (),
+    y_unit: str | None = None,
 ) -> Markup:
-    """Draw points over a logarithmic x axis, and optionally a named horizontal line."""
+    """Draw points over a logarithmic x axis, and optionally a named horizontal line.
+
+    Parameters
+    ----------
+    points : sequence of Point
+        At least one.
+    paths : sequence of sequence of Point
+        Lines through the points of each, in the colour of the first.
+    y_unit : str, optional
+        Makes the y axis logarithmic too, with quantities of this unit.
+    """
     low_x, high_x = _log_range([p.x for p in points])
     levels = [p.y for p in points] + ([line[1]] if line else [])
-    ticks_y = nice_ticks(min(levels), max(levels))
-    low_y, high_y = ticks_y[0], ticks_y[-1]
+    if y_unit is None:
+        ticks_y = nice_ticks(min(levels), max(levels))
+        low_y, high_y = ticks_y[0], ticks_y[-1]
+    else:
+        low_y, high_y = _log_range(levels)
+        ticks_y = log_ticks(low_y, high_y)
 
     def at_x(value: float) -> float:
         share = (math.log10(value) - low_x) / (high_x - low_x)
         return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def at_y(value: float) -> float:
-        share = (value - low_y) / (high_y - low_y)
+        height = value if y_unit is None else math.log10(value)
+        share = (height - low_y) / (high_y - low_y)
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
 
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
@@ -51,7 +71,8 @@ def scatter(
     for tick in ticks_y:
         y = at_y(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
-        parts.append(_text(_LEFT - 6, y + 3.5, number(tick, 3), "end"))
+        text = number(tick, 3) if y_unit is None else quantity(tick, y_unit)
+        parts.append(_text(_LEFT - 6, y + 3.5, text, "end"))
     for tick in log_ticks(low_x, high_x):
         x = at_x(tick)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
@@ -65,10 +86,16 @@ def scatter(
         parts.append(f'<line class="rival" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
         above = y - 4 if y > _TOP + 14 else y + 11
         parts.append(_text(right, above, line[0], "end"))
+    for path in paths:
+        corners = " ".join(f"{at_x(p.x)},{at_y(p.y)}" for p in path)
+        parts.append(f'<polyline class="c{path[0].index % 8}" points="{corners}"/>')
+    radius = 6 if len(points) <= _MANY else 4
     for p in points:
-        tip = f"{p.label}: {quantity(p.x, x_unit)}, {number(p.y)}"
+        level = number(p.y) if y_unit is None else quantity(p.y, y_unit)
+        tip = f"{p.label}: {quantity(p.x, x_unit)}, {level}"
         parts.append(
-            f'<circle class="c{p.index}" cx="{at_x(p.x)}" cy="{at_y(p.y)}" r="6">'
+            f'<circle class="c{p.index % 8}{" faint" * p.is_faint}" '
+            f'cx="{at_x(p.x)}" cy="{at_y(p.y)}" r="{radius}">'
             f"<title>{escape(tip)}</title></circle>"
         )
     label = escape(f"{y_label} against {x_label}")

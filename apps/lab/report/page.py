@@ -7,6 +7,7 @@ import os
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -50,30 +51,41 @@ def write_report(runs: Sequence[Path], out: Path, title: str) -> Path:
     if not runs:
         raise DataError("report: name at least one run folder")
     studies = _studies([_read(Path(run), Path(out)) for run in runs])
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html").render(
+    text = render(
+        HERE / "page.html",
         title=title,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         studies=studies,
         answers=answers,
         cards=cards,
         drawings=_drawings(studies),
         energy_parts=[(part, plain(part)) for part in ENERGY_PARTS],
         phases=PHASES,
-        metric_label=metric_label,
-        metric_unit=metric_unit,
-        number=number,
         settings=_settings,
     )
     return write_atomic(out, text)
+
+
+def render(template: Path, **values: Any) -> str:
+    """Fill a template that may extend this folder's `base.html` and use its `macros.html`.
+
+    Everything is escaped; a name that is not given is an error.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        metric_label=metric_label,
+        metric_unit=metric_unit,
+        number=number,
+        **values,
+    )
 
 
 def summary_rows(runs: Sequence[Path]) -> list[tuple[str, ...]]:
@@ -104,6 +116,17 @@ def summary_rows(runs: Sequence[Path]) -> list[tuple[str, ...]]:
     return rows
 
 
+def machine_name(name: str) -> MachineName:
+    """Say how a machine is called, or leave its name where this suite has no file of it."""
+    import hw
+
+    try:
+        machine = hw.load_machine(name)
+    except (MachineError, OSError):
+        return MachineName(name, has_tiles=False)
+    return MachineName(machine.title.partition(" (")[0], has_tiles=machine.kind == "tile")
+
+
 def _read(run: Path, out: Path) -> RunOf:
     record = read_record(run)
     folder = run if run.is_dir() else run.parent
@@ -115,7 +138,7 @@ def _studies(runs: list[RunOf]) -> list[Study]:
     groups: dict[tuple[str, str], list[RunOf]] = {}
     for r in runs:
         groups.setdefault((r.record.application, r.record.data.name), []).append(r)
-    machines = {e.machine: _machine_of(e.machine) for r in runs for e in r.record.cost}
+    machines = {e.machine: machine_name(e.machine) for r in runs for e in r.record.cost}
     return [
         Study(f"{application} · {plain(data)}", _lines(group), machines)
         for (application, data), group in groups.items()
@@ -135,17 +158,6 @@ def _lines(runs: list[RunOf]) -> list[Line]:
             label = f"{label} ({group[0].folder.resolve().name})"
         lines.append(Line(label, index, group))
     return lines
-
-
-def _machine_of(name: str) -> MachineName:
-    """Say how a machine is called, or leave its name where this suite has no file of it."""
-    import hw
-
-    try:
-        machine = hw.load_machine(name)
-    except (MachineError, OSError):
-        return MachineName(name, has_tiles=False)
-    return MachineName(machine.title.partition(" (")[0], has_tiles=machine.kind == "tile")
 
 
 def _drawings(studies: list[Study]) -> dict[str, list[tuple[Figure, Markup | None, str]]]:
