@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
@@ -14,12 +17,15 @@ from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
 from apps.weather.physics.clouds import Clouds
 from apps.weather.physics.columns import Columns, RadiationResult
 from apps.weather.physics.thermodynamics import layer_mass
-from core import LayerSpec, build_linear, freeze
+from core import BlockSparseLinear, DenseLinear, LayerSpec, build_linear, freeze
 from core.errors import DataError
+from core.precision import format_named
 
+LAYERS = (DenseLinear, BlockSparseLinear)
 EMULATOR_FILE = "emulator.safetensors"
 
 N_SURFACE_FEATURE = 6
+READ_FORMAT = "bf16"
 # The beam's path grows as 1 / cos_zenith; this keeps the input finite at sunset.
 _SUNSET = 0.1
 # Makes the cloud's input saturate about as its emission does (diffuse, 150 m2/kg).
@@ -68,11 +74,36 @@ def targets(label: RadiationResult, cos_zenith: Tensor) -> Tensor:
     )
 
 
+class EvenSwish(nn.Module):
+    """Hard swish, then a factor and a shift for each unit, so that one scale serves them all.
+
+    They are 1 and 0 until `apps.weather.learned.narrow.even_out` sets them.
+    """
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(width))
+        self.register_buffer("shift", torch.zeros(width))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Apply the factor and the shift alone."""
+        return torch.addcmul(self.shift, x, self.factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., width] to the same shape."""
+        return self.scaled(F.hardswish(x))
+
+
 class Emulator(nn.Module):
     """A multilayer perceptron between normalised features and normalised targets.
 
     The first and the last layer keep all their blocks, being small; every layer has the number
-    formats of `spec`, the hidden ones its density.
+    formats of `spec`, the hidden ones its density. Where activations have 8 bits or fewer, the
+    first layer reads its input in `READ_FORMAT`: 8 bits tell temperatures half a kelvin apart,
+    which alone triples the error.
 
     Parameters
     ----------
@@ -101,12 +132,19 @@ class Emulator(nn.Module):
         super().__init__()
         self.n_level, self.width, self.n_hidden = n_level, width, n_hidden
         self.spec = spec = spec or LayerSpec()
-        ends = LayerSpec(weight_format=spec.weight_format, activation_format=spec.activation_format)
+        ends = replace(spec, density=1.0)
+        read = ends
+        swish: Callable[[], nn.Module] = nn.Hardswish
+        activation = format_named(spec.activation_format)
+        if activation.needs_scale:
+            read = replace(ends, activation_format=READ_FORMAT)
+        if activation.kind == "integer":
+            swish = partial(EvenSwish, width)
         n_in, n_out = 4 * n_level + N_SURFACE_FEATURE, 2 * n_level + 2
-        layers: list[nn.Module] = [build_linear(n_in, width, ends, generator=generator)]
+        layers: list[nn.Module] = [build_linear(n_in, width, read, generator=generator)]
         for _ in range(n_hidden - 1):
-            layers += [nn.Hardswish(), build_linear(width, width, spec, generator=generator)]
-        layers += [nn.Hardswish(), build_linear(width, n_out, ends, generator=generator)]
+            layers += [swish(), build_linear(width, width, spec, generator=generator)]
+        layers += [swish(), build_linear(width, n_out, ends, generator=generator)]
         self.net = nn.Sequential(*layers)
         for name, size in (("input", n_in), ("output", n_out)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
@@ -126,6 +164,30 @@ class Emulator(nn.Module):
         mean = (y * weight).sum(0) / weight.sum(0)
         self.output_mean.copy_(mean)
         self.output_scale.copy_((((y - mean) ** 2 * weight).sum(0) / weight.sum(0)).sqrt())
+
+    def with_formats(self, weight_format: str, activation_format: str) -> Emulator:
+        """Give the same network, with the same weights, in other formats."""
+        spec = replace(self.spec, weight_format=weight_format, activation_format=activation_format)
+        same = Emulator(
+            self.n_level,
+            width=self.width,
+            n_hidden=self.n_hidden,
+            spec=spec,
+            generator=torch.Generator(),
+        )
+        same.adopt(self)
+        return same
+
+    def layers(self) -> list[int]:
+        """Give the places in `net` of the linear layers."""
+        return [i for i, part in enumerate(self.net) if isinstance(part, LAYERS)]
+
+    def adopt(self, other: Emulator) -> None:
+        """Take over weights, pattern and normalisation, and what else both networks have."""
+        mine = self.state_dict()
+        self.load_state_dict(
+            {k: v for k, v in other.state_dict().items() if k in mine}, strict=False
+        )
 
     def scaled(self, x: Tensor) -> Tensor:
         """Give normalised features."""

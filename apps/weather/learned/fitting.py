@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from apps.lab.config import Config
 from apps.lab.fit import FitResult, fit
 from apps.weather.learned.columns import LabelledColumns
 from apps.weather.learned.emulator import Emulator, features, targets
+from apps.weather.learned.narrow import even_out, round_layer
 from apps.weather.physics import Clouds
-from core import LayerSpec
+from core import LayerSpec, freeze
+from core.precision import format_named
 
 
 class NetworkConfig(Config):
@@ -27,6 +30,11 @@ class NetworkConfig(Config):
     n_epoch, batch : int
     learning_rate : float
         Peak of a one-cycle schedule with a short linear rise and a cosine fall.
+    narrow_share : float
+        Of the epochs, the last ones, in which a network of 8 bits or fewer learns around its own
+        rounding, layer by layer (`apps.weather.learned.narrow`); before that it learns in fp32.
+    narrow_rate : float
+        Peak of the learning rate then.
     weight_decay : float
     ema_decay : float
         Of the averaged weights that are kept.
@@ -37,11 +45,16 @@ class NetworkConfig(Config):
     n_epoch: int = 50
     batch: int = 256
     learning_rate: float = 1.5e-2
+    narrow_share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    narrow_rate: float = 5e-4
     weight_decay: float = 1e-5
     ema_decay: float = 0.999
 
 
 Batch = tuple[Tensor, Tensor, Tensor]
+
+# Columns whose layer inputs decide how weights are rounded.
+N_ROUNDING = 16384
 
 
 def make_emulator(
@@ -53,11 +66,13 @@ def make_emulator(
     )
 
 
-def make_optimizer(model: torch.nn.Module, config: NetworkConfig) -> torch.optim.Optimizer:
-    """Give the optimizer of a training run."""
+def make_optimizer(
+    model: torch.nn.Module, config: NetworkConfig, rate: float | None = None
+) -> torch.optim.Optimizer:
+    """Give the optimizer of a training run; `rate` in place of the configured one."""
     return torch.optim.AdamW(
         model.parameters(),
-        lr=config.learning_rate,
+        lr=rate or config.learning_rate,
         weight_decay=config.weight_decay,
         betas=(0.9, 0.99),
     )
@@ -99,7 +114,11 @@ def fit_emulator(
     resume: bool = False,
     label: str = "train",
 ) -> FitResult:
-    """Train in place; the averaged weights of the epoch best on `valid` stay in the model."""
+    """Train in place; the averaged weights of the epoch best on `valid` stay in the model.
+
+    Networks of 8 bits and fewer first learn in fp32, then around their own rounding; at the end
+    the bias is corrected (`correct_bias`).
+    """
     sun = train.columns.cos_zenith
     model.normalise(
         features(train.columns, clouds),
@@ -110,27 +129,80 @@ def fit_emulator(
     unseen = tensors_of(model, valid, clouds)
     n_step = len(train) // config.batch
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        order = torch.randperm(
-            len(train), generator=torch.Generator().manual_seed(1_000_003 * seed + epoch)
-        )
-        for i in range(n_step):
-            pick = order[i * config.batch : (i + 1) * config.batch]
-            yield tuple(tensor[pick] for tensor in data)  # type: ignore[misc]
+    def stage(net: Emulator, first: int, n_epoch: int, rate: float, suffix: str) -> FitResult:
+        def batches(epoch: int) -> Iterator[Batch]:
+            source = torch.Generator().manual_seed(1_000_003 * seed + first + epoch)
+            order = torch.randperm(len(train), generator=source)
+            for i in range(n_step):
+                pick = order[i * config.batch : (i + 1) * config.batch]
+                yield tuple(tensor[pick] for tensor in data)  # type: ignore[misc]
 
-    return fit(
-        model=model,
-        optimizer=make_optimizer(model, config),
-        batches=batches,
-        loss=training_loss,
-        n_epoch=config.n_epoch,
-        item_count=lambda batch: len(batch[0]),
-        steps_per_epoch=n_step,
-        schedule=one_cycle,
-        ema_decay=config.ema_decay,
-        validate=lambda net: {"valid_loss": float(training_loss(net, unseen))},
-        monitor="valid_loss",
-        checkpoint=checkpoint,
-        resume=resume,
-        label=label,
+        return fit(
+            model=net,
+            optimizer=make_optimizer(net, config, rate),
+            batches=batches,
+            loss=training_loss,
+            n_epoch=n_epoch,
+            item_count=lambda batch: len(batch[0]),
+            steps_per_epoch=n_step,
+            schedule=one_cycle,
+            ema_decay=config.ema_decay,
+            validate=lambda net: {"valid_loss": float(training_loss(net, unseen))},
+            monitor="valid_loss",
+            checkpoint=checkpoint and checkpoint.with_stem(checkpoint.stem + suffix),
+            resume=resume,
+            label=label,
+        )
+
+    weight, activation = (format_named(name) for name in formats_of(model.spec))
+    n_narrow = 0
+    if weight.needs_scale or activation.needs_scale:
+        n_narrow = max(1, round(config.narrow_share * config.n_epoch))
+    n_wide = config.n_epoch - n_narrow
+    wide = model.with_formats("fp32", "fp32") if n_narrow else model
+    done = [stage(wide, 0, n_wide, config.learning_rate, "")]
+    if n_narrow:
+        draft = wide.with_formats("fp32", activation.name).eval()
+        even_out(draft, data[0])
+        some = data[0][:: max(1, len(train) // N_ROUNDING)]
+        layers = draft.layers() if weight.needs_scale else []
+        n_turn = max(1, len(layers) - 1)
+        for turn in range(n_turn):
+            if layers:
+                round_layer(draft, layers[turn], some, weight)
+            n_epoch = (turn + 1) * n_narrow // n_turn - turn * n_narrow // n_turn
+            first = sum(len(part.history) for part in done)
+            done.append(stage(draft, first, n_epoch, config.narrow_rate, f"-{turn}"))
+        if layers:
+            round_layer(draft, layers[-1], some, weight)
+        model.adopt(draft)
+    correct_bias(model, data)
+    model.eval()
+    return FitResult(
+        history=[
+            {**row, "epoch": i}
+            for i, row in enumerate(row for part in done for row in part.history)
+        ],
+        best_epoch=sum(len(part.history) for part in done[:-1]) + done[-1].best_epoch,
+        train_s=sum(part.train_s for part in done),
+        n_item=sum(part.n_item for part in done),
     )
+
+
+def formats_of(spec: LayerSpec) -> tuple[str, str]:
+    """Names of the formats of a layer's weights and activations."""
+    return spec.weight_format, spec.activation_format
+
+
+@torch.no_grad()
+def correct_bias(model: Emulator, data: Batch) -> None:
+    """Take the mean error on `data` out of the last layer's bias, which is fp32 in every format.
+
+    The error is that of the frozen network, as it will be used; the mean counts the weights.
+    """
+    x, y, weight = data
+    net = freeze(model)
+    error = y - torch.cat([net(part) for part in x.split(4096)])
+    last = model.net[-1]
+    assert isinstance(last.bias, Tensor)
+    last.bias += (weight * error).sum(0) / weight.sum(0)
