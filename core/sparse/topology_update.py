@@ -8,6 +8,7 @@ Here that gradient is never computed as a matrix: some dead blocks are drawn as 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,6 +114,12 @@ class PatternUpdater:
     generator : torch.Generator
         Gives one seed; not used again.
 
+    Attributes
+    ----------
+    followers : list of dict
+        Tensors by the names of `model.state_dict()`, such as a running average of the weights: add
+        yours, and their ``values`` follow the blocks too, with zero for grown ones.
+
     Raises
     ------
     ConfigError
@@ -143,6 +150,7 @@ class PatternUpdater:
                 "build its layers with a LayerSpec of density below 1"
             )
         self.n_step = 0
+        self.followers: list[dict[str, Tensor]] = []
         self._seed = int(torch.randint(0, 1 << 31, (), generator=generator))
         self._initial = {name: m.pattern.density for name, m in self._layers.items()}
         self._kept_weights: dict[str, Tensor] | None = None
@@ -282,7 +290,12 @@ class PatternUpdater:
         weight = self._norm(layer.values)
         # A stable sort: which of two equal blocks goes does not depend on the machine.
         keep = weight.sort(stable=True).indices[n_drop:].sort().values
-        _rebuild(layer, self.optimizer, keep, *grown)
+        follow = _rebuild(layer, self.optimizer, keep, *grown)
+        prefix = name + "." if name else ""
+        for tensors in self.followers:
+            tensors[prefix + "values"] = follow(tensors[prefix + "values"])
+            for index in ("row_index", "col_index"):
+                tensors[prefix + index] = getattr(layer, index).clone()
 
     def _norm(self, blocks: Tensor) -> Tensor:
         flat = blocks.detach().flatten(1)
@@ -295,8 +308,11 @@ def _rebuild(
     keep: Tensor,
     grown_row: Tensor,
     grown_col: Tensor,
-) -> None:
-    """Give `layer` the pattern of its blocks `keep` and of the grown ones."""
+) -> Callable[[Tensor], Tensor]:
+    """Give `layer` the pattern of its blocks `keep` and of the grown ones.
+
+    Returns the map that takes a tensor with one entry per old block to the new blocks.
+    """
     row = torch.cat([layer.row_index[keep], grown_row])
     col = torch.cat([layer.col_index[keep], grown_col])
     order = _key(row, col, layer.pattern).argsort()
@@ -322,6 +338,7 @@ def _rebuild(
     for name, tensor in vars(pattern).items():
         if isinstance(tensor, Tensor):
             setattr(layer, name, tensor)
+    return follow
 
 
 def _key(row_index: Tensor, col_index: Tensor, pattern: BlockPattern) -> Tensor:

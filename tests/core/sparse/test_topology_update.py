@@ -78,6 +78,22 @@ def test_kept_blocks_take_weights_and_moments_along_and_new_ones_start_from_zero
     model(x).square().sum().backward()  # the layer still works as a whole
 
 
+@pytest.mark.parametrize("method", ["prune", "set"])
+def test_an_average_of_the_weights_follows(method):
+    model, optimizer, updater = start(method, first=3, last=3)
+    train(model, optimizer, updater, 2)
+    average = {name: t.clone() for name, t in model.state_dict().items()}
+    old = blocks(model[0], [average["0.values"]])
+    updater.followers.append(average)
+    train(model, optimizer, updater, 1, 2)
+    other = model_of()
+    other.load_state_dict(average)
+    new = blocks(other[0], [other[0].values.detach()])
+    assert new.keys() == blocks(model[0], []).keys() != old.keys()
+    for at, (value,) in new.items():
+        assert torch.equal(value, old[at][0]) if at in old else not value.any()
+
+
 def test_rigl_grows_the_candidates_of_the_largest_true_gradient():
     """With every dead block a candidate, the dense gradient of float64 must name the same ones."""
     model, optimizer, updater = start(candidate_ratio=1000, first=1, score="l2")
