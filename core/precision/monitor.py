@@ -161,6 +161,38 @@ class PrecisionMonitor:
         """Count one optimizer step."""
         self.n_step += 1
 
+    def summary(self) -> str:
+        """Return the latest reading of each layer and role as a table."""
+        latest = {(r.layer, r.role): r for r in self.readings}
+        head = (
+            "layer",
+            "role",
+            "format",
+            "max_abs",
+            "headroom_bit",
+            "saturated",
+            "underflow",
+            "sqnr_db",
+        )
+        rows = [
+            (
+                r.layer or "model",
+                r.role,
+                r.format,
+                f"{r.max_abs:.3g}",
+                f"{r.headroom_bit:.1f}",
+                f"{r.saturation:.2%}",
+                f"{r.underflow:.2%}",
+                f"{r.sqnr_db:.1f}",
+            )
+            for r in latest.values()
+        ]
+        width = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)).rstrip()
+            for row in (head, *rows)
+        )
+
     def close(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:

@@ -72,6 +72,12 @@ def test_every_role_of_every_layer_is_read_in_its_steps_only():
     assert len(seen) == 12
     # 30.5 dB is the floor of e4m3 on normal draws (test_quantize.py); uniform weights do as well.
     assert all(r.sqnr_db > 30 for r in monitor.readings if r.role != "gradient")
+    lines = monitor.summary().splitlines()
+    assert len(lines) == 1 + 6
+    assert lines[0].split()[:3] == ["layer", "role", "format"]
+    r = monitor.readings[-1]
+    row = next(line.split() for line in lines if line.split()[:2] == [r.layer, r.role])
+    assert float(row[3]) == pytest.approx(r.max_abs, rel=5e-3)
     monitor.close()
     monitor.step()
     model.train()(torch.randn(5, 8))

@@ -5,11 +5,13 @@ import time
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.errors import ConfigError
-from core.sparse.build import LayerSpec, build_linear
+from core.sparse import BlockPattern, BlockSparseLinear, LayerSpec, build_linear
 from core.sparse.topology_update import PatternUpdater, TopologyRule, _distinct
 
 
@@ -113,6 +115,47 @@ def test_rigl_grows_the_candidates_of_the_largest_true_gradient():
     best = sorted(dead, key=lambda at: -size[at])[: len(grown)]
     assert len(grown) > 2
     assert grown == set(best)
+
+
+def dense_weight(layer):
+    return (layer(torch.eye(layer.in_features)) - layer.bias).detach().t()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 20),
+    cols=st.integers(1, 20),
+    block=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    density=st.floats(0.01, 1),
+    fraction=st.floats(0.01, 1),
+    method=st.sampled_from(["prune", "set", "rigl"]),
+)
+def test_any_layer_keeps_its_count_and_the_weights_of_kept_blocks(
+    rows, cols, block, density, fraction, method
+):
+    g = torch.Generator().manual_seed(1)
+    pattern = BlockPattern.random((rows, cols), block, density, g)
+    layer = BlockSparseLinear(cols, rows, pattern=pattern, generator=g)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    rule = TopologyRule(method, first=1, last=1 if method == "prune" else 9, every=1,
+                        fraction=fraction, density=0.3)  # fmt: skip
+    updater = PatternUpdater(layer, optimizer, rule, generator=g)
+    before, old = dense_weight(layer), layer.pattern
+    x = torch.randn(3, cols, generator=g)
+    layer(x).square().sum().backward()
+    optimizer.step()
+    updater.step()
+    new = layer.pattern
+    again = BlockPattern.from_index(new.shape, new.block, new.row_index, new.col_index)
+    for name, tensor in vars(again).items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(tensor, getattr(new, name))
+    n_all = new.grid[0] * new.grid[1]
+    kept = max(1, round(min(0.3, old.density) * n_all)) if method == "prune" else old.n_block
+    assert new.n_block == kept
+    assert torch.equal(dense_weight(layer), before * (old.mask() & new.mask()))
+    layer(x).square().sum().backward()
+    assert layer.values.grad.shape == layer.values.shape
 
 
 class _Recorder(TorchDispatchMode):
