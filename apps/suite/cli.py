@@ -13,6 +13,7 @@ COMMANDS = {
     "chemistry": ("apps.chemistry.cli", "app", "molecular binding with a graph network"),
     "weather": ("apps.weather.cli", "app", "a global weather model with learned radiation"),
     "hw": ("apps.suite.hw_cli", "app", "machines, and what a program costs on them"),
+    "study": ("apps.suite.study_cli", "app", "accuracy against cost over grids of settings"),
     "report": ("apps.suite.report_cli", "app", "one page from the records of runs"),
     "data": ("apps.suite.data_cli", "app", "real data sets: list and fetch"),
     "bench": ("apps.suite.bench_cli", "app", "measure kernels and applications against peers"),

@@ -62,31 +62,81 @@ def machines(json: JsonOption = False, verbose: VerboseOption = False) -> None:
 @handle_errors
 def cost(
     op: Annotated[
-        str, typer.Option("--op", help='As "matmul m=1024 k=1024 n=64 dtype=fp16" or "spmm ...".')
-    ],
+        str | None,
+        typer.Option("--op", help='As "matmul m=1024 k=1024 n=64 dtype=fp16" or "spmm ...".'),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help='A training step, as "transformer width=512 depth=4".'),
+    ] = None,
     machine: MachineOption = None,
+    explain: Annotated[
+        bool, typer.Option(help="Plan, next best, each term; break-even density of a sparse op.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page of figures there.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write the timeline of a --model as a Chrome trace there.")
+    ] = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Give time, energy and plan of one operation."""
+    """Give time, energy and plan of one operation, or of a model's training step."""
+    from core.errors import ConfigError
+
+    if (op is None) == (model is None):
+        raise ConfigError("cost: give either --op or --model")
+    if op is not None:
+        if trace is not None:
+            raise ConfigError("cost: --trace needs a --model")
+        _cost_op(op, machine, explain=explain, html=html, json=json, verbose=verbose)
+    elif model is not None:
+        _cost_model(model, machine, html=html, trace=trace, json=json)
+
+
+def _cost_op(
+    op: str,
+    machines: list[str] | None,
+    *,
+    explain: bool,
+    html: Path | None,
+    json: bool,
+    verbose: bool,
+) -> None:
     from dataclasses import asdict
+    from html import escape
     from json import dumps
 
+    from apps.lab.files import write_atomic
     from hw import load_machine, machine_names
-    from hw.report import si
+    from hw.curves import density_figure
+    from hw.explain import density_curve, density_table
+    from hw.explain import explain as explain_op
+    from hw.report import page
     from hw.single import parse_op
     from hw.targets import cost_item
+    from hw.units import si
+    from hw.work import SparseContraction
 
     item = parse_op(op)
-    rows = []
-    for name in machine or machine_names():
+    rows, fragments = [], []
+    for name in machines or machine_names():
         loaded = load_machine(name)
         answer = cost_item(item, loaded)
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}
         row["energy_j"] = {**answer.energy_j, "static": static_j}
         rows.append(row)
+        text = explain_op(item, loaded) if explain or html is not None else ""
+        figure = ""
+        if text and isinstance(item, SparseContraction):
+            curve = density_curve(item, loaded)
+            text += f"\n{density_table(curve)}"
+            figure = density_figure(curve, f"{loaded.title}: time by density")
+        fragments.append(f"<pre>{escape(text)}</pre>{figure}")
         if json:
+            continue
+        if explain:
+            typer.echo(text)
             continue
         largest = sorted(answer.parts_s.items(), key=lambda part: -part[1])
         parts = ", ".join(f"{part} {si(value, 's')}" for part, value in largest)
@@ -99,8 +149,42 @@ def cost(
         if verbose:
             for step in answer.supersteps:
                 typer.echo(f"{'':12}{step.kind:<9}{step.cycles:12.0f} cycles  {step.label}")
+    if html is not None:
+        write_atomic(html, page(fragments, op))
     if json:
         typer.echo(dumps(rows, indent=2))
+
+
+def _cost_model(
+    model: str,
+    machines: list[str] | None,
+    *,
+    html: Path | None,
+    trace: Path | None,
+    json: bool,
+) -> None:
+    from json import dumps
+
+    from apps.lab.files import write_atomic
+    from core.errors import ConfigError
+    from hw import cost_program, machine_names
+    from hw.chrome import chrome_trace
+    from hw.model_text import trace_model
+    from hw.report import page
+
+    names = machines or machine_names()
+    if trace is not None and len(names) > 1:
+        raise ConfigError(f"cost: --trace holds one machine, got {len(names)}; name it by -m")
+    program, _ = trace_model(model)
+    reports = [cost_program(program, name, phase="train_step") for name in names]
+    if html is not None:
+        write_atomic(html, page([report._repr_html_() for report in reports], model))
+    if trace is not None:
+        write_atomic(trace, dumps(chrome_trace(reports[0])))
+    if json:
+        typer.echo(dumps([report.entry(model) for report in reports], indent=2))
+        return
+    typer.echo("\n\n".join(str(report) for report in reports))
 
 
 @app.command()
@@ -131,9 +215,9 @@ def scale(
     from core.errors import ConfigError
     from hw import cost_program, load_machine
     from hw.model_text import trace_model
-    from hw.report import si
     from hw.scale import Layout, step_work
     from hw.scale import scale as scale_step
+    from hw.units import si
 
     loaded = load_machine(machine)
     program, n_item = trace_model(model)

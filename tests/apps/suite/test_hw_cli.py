@@ -48,9 +48,34 @@ def test_scale_from_one_chip_to_many():
     assert "multiples of tensor x pipeline = 4, got '6'" in slip.stderr
 
 
+def test_explain_names_plans_terms_and_the_break_even_density(tmp_path):
+    op = "spmm m=512 k=512 n=64 block=16 density=0.1 dtype=fp16"
+    page = tmp_path / "op.html"
+    text = run("cost", "--op", op, "-m", "ipu_bow", "--explain", "--html", str(page)).output
+    for words in ("plan        static", "next best   static", "binds", "reduction (compute)"):
+        assert words in text
+    assert "static beats dense below" in text
+    assert "<svg" in page.read_text()
+    assert "static at density 0.25" in page.read_text()
+
+
+def test_model_writes_a_page_and_a_trace(tmp_path):
+    page, events = tmp_path / "model.html", tmp_path / "trace.json"
+    model = ("--model", "mlp width=64 depth=2 batch=16", "-m", "ipu_bow")
+    text = run("cost", *model, "--html", str(page), "--trace", str(events)).output
+    assert "train_step" in text
+    assert "roofline" in page.read_text()
+    assert {event["ph"] for event in json.loads(events.read_text())["traceEvents"]} == set("MXC")
+    (entry,) = json.loads(run("cost", *model, "--json").output)
+    assert entry["machine"] == "ipu_bow"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ((), "cost: give either --op or --model"),
+        (("--op", "gelu m=3 n=3", "--trace", "x"), "--trace needs a --model"),
+        (("--model", "mlp width=8", "--trace", "x"), "--trace holds one machine, got"),
         (("--op", "matmul m=3"), "error: matmul: k, n missing"),
         (("--op", "matmul m=3 k=3 n=3", "-m", "cray"), "error: no machine 'cray'"),
     ],

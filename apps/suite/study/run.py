@@ -1,0 +1,173 @@
+"""Run what is missing of a study, write down each run as it ends, and then the report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from apps.lab.launch import LOCK_FILE, take_lock
+from apps.lab.progress import say
+from apps.suite.pool import APPLICATIONS, Job, interleaved, is_finished, run_jobs
+from apps.suite.study.page import write_page
+from apps.suite.study.spec import Point, StudyConfig, read_study, resolve
+from apps.suite.study.state import (
+    STORE,
+    STUDY_FILE,
+    PointState,
+    RunState,
+    StudyState,
+    read_state,
+    write_state,
+)
+from core.errors import DataError
+
+
+def run_study(
+    file: Path,
+    out: Path,
+    *,
+    n_job: int = 2,
+    device: str = "cpu",
+    resume: bool = False,
+    applications: Mapping[str, str] = APPLICATIONS,
+) -> int:
+    """Run a study and write its report.
+
+    Parameters
+    ----------
+    file : path
+        The study, see `StudyConfig`.
+    out : path
+        New or empty, or with `resume` the folder of a study. Receives `study.json`, a run folder
+        for each distinct configuration and seed below `points`, and `report.html`.
+    n_job : int
+        Processes at a time, one thread each.
+    resume : bool
+        Go on: finished runs are kept, also those of another study file, unfinished ones go on
+        where they stopped, and failed ones are tried again.
+
+    Returns
+    -------
+    int
+        0, or 1 if a run failed; the report then says which and why.
+
+    Raises
+    ------
+    ConfigError
+        If the file asks for what is not there; nothing is run then.
+    DataError
+        If the folder holds something else, or another process writes to it.
+    """
+    start, folder = time.monotonic(), Path(out)
+    study = read_study(file)
+    points = resolve(study, applications)
+    known = _check_folder(folder, resume=resume)
+    (folder / STORE).mkdir(parents=True, exist_ok=True)
+    lock = take_lock(folder)
+    try:
+        state = _begin(study, points, known, folder)
+        spent = _run(state, points, folder, n_job, device, applications)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    wall = time.monotonic() - start
+    say(f"study: {spent:.0f} s in runs of {wall:.0f} s, {n_job} at a time")
+    say(f"report: {write_page(folder)}")
+    return 1 if state.count("failed") else 0
+
+
+def _check_folder(folder: Path, *, resume: bool) -> StudyState | None:
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise DataError(f"--out {folder} is a file; choose a folder")
+    if (folder / STUDY_FILE).exists():
+        if not resume:
+            hint = "continue it with --resume, or choose another --out"
+            raise DataError(f"--out {folder} already holds a study; {hint}")
+        try:
+            return read_state(folder)
+        except DataError as error:
+            say(f"study: written anew: {error}")  # it can all be found again in the run folders
+            return None
+    if {path.name for path in folder.iterdir()} - {LOCK_FILE, STORE}:
+        raise DataError(
+            f"--out {folder} is not empty and holds no study; choose a new or empty folder"
+        )
+    return None
+
+
+def _begin(
+    study: StudyConfig, points: list[Point], known: StudyState | None, folder: Path
+) -> StudyState:
+    """Find what is finished, and write down the rest as waiting."""
+    before = known.runs if known else {}
+    runs: dict[str, RunState] = {}
+    for point in points:
+        if point.key not in runs:
+            done = is_finished(folder / STORE / point.key)
+            wall_s = before[point.key].wall_s if point.key in before else 0.0
+            runs[point.key] = RunState(status="done", wall_s=wall_s) if done else RunState()
+    asked = [
+        PointState(
+            key=p.key, sweep=p.sweep, application=p.application, seed=p.seed, levers=p.levers
+        )
+        for p in points
+    ]
+    state = StudyState(study=study, points=asked, runs=runs)
+    write_state(folder, state)
+    return state
+
+
+def _run(
+    state: StudyState,
+    points: list[Point],
+    folder: Path,
+    n_job: int,
+    device: str,
+    applications: Mapping[str, str],
+) -> float:
+    """Run what waits; give the seconds that runs took, of all processes together."""
+    jobs = _jobs(state, points, folder / STORE, device, applications)
+    kept = state.count("done")
+    say(f"study: {len(state.points)} points, {len(state.runs)} runs, {kept} kept, in {folder}")
+    spent = 0.0
+    for i_done, (job, outcome) in enumerate(run_jobs(jobs, n_job), start=1):
+        failed = outcome.status == "failed"
+        spent += outcome.wall_s
+        state.runs[job.folder.name] = RunState(
+            status="failed" if failed else "done", wall_s=outcome.wall_s, problem=outcome.problem
+        )
+        write_state(folder, state)
+        say(f"[{i_done}/{len(jobs)}] {job.name}: {outcome.status}, {outcome.wall_s:.0f} s")
+        if failed:
+            say(outcome.problem.strip().splitlines()[-1], verbosity=0)
+    return spent
+
+
+def _jobs(
+    state: StudyState,
+    points: list[Point],
+    store: Path,
+    device: str,
+    applications: Mapping[str, str],
+) -> list[Job]:
+    """Give a job for each run that waits; those of one application and seed share inputs."""
+    groups: dict[tuple[str, int], dict[str, Job]] = {}
+    for point in points:
+        if state.runs[point.key].status == "waiting":
+            said = ", ".join(f"{name.rpartition('.')[2]} {v}" for name, v in point.levers.items())
+            groups.setdefault((point.application, point.seed), {}).setdefault(
+                point.key,
+                Job(
+                    name=f"{point.sweep}: {said or 'as it is'}, seed {point.seed}",
+                    module=applications[point.application],
+                    overrides=point.overrides,
+                    folder=store / point.key,
+                    seed=point.seed,
+                    device=device,
+                ),
+            )
+    return interleaved([list(jobs.values()) for jobs in groups.values()][::-1])

@@ -1,0 +1,71 @@
+"""`tessera study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from apps.lab.options import (
+    DeviceOption,
+    JobsOption,
+    OutOption,
+    QuietOption,
+    ResumeOption,
+    VerboseOption,
+    handle_errors,
+)
+
+
+class _RunUnlessNamed(TyperGroup):
+    """Take ``tessera study FILE`` for ``tessera study run FILE``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named or not args else ["run", *args])
+
+
+app = typer.Typer(
+    cls=_RunUnlessNamed,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Accuracy against cost over grids of settings, from one TOML file.",
+)
+
+
+@app.command()
+@handle_errors
+def run(
+    file: Annotated[Path, typer.Argument(help="The study.", metavar="FILE.toml")],
+    out: OutOption = Path("runs/study"),
+    jobs: JobsOption = 2,
+    device: DeviceOption = "cpu",
+    resume: ResumeOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run every point of a study and write its report; the word `run` may be left out.
+
+    A run that is finished is never made twice; after a stop, go on with --resume.
+    """
+    from apps.suite.study import run_study
+
+    raise SystemExit(run_study(file, out, n_job=jobs, device=device, resume=resume))
+
+
+@app.command()
+@handle_errors
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="DIR")],
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the report of a study from the runs that are finished, also while it goes on."""
+    from apps.lab.progress import say
+    from apps.suite.study import write_page
+
+    say(f"written: {write_page(folder)}")
