@@ -20,6 +20,7 @@ from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.sample import SAMPLE_FILE
 from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
+from apps.weather.physics.thermodynamics import saturation_humidity
 from core.errors import ConfigError, DataError
 
 SPLITS = ("train", "valid", "test")
@@ -33,6 +34,13 @@ _SOURCES = (
     "forecast/simulate.py",
     "learned/columns.py",
 )
+
+
+class Climate(Config):
+    """A world that differs from the control one by its sea surface and its carbon dioxide."""
+
+    warming_k: float = 0.0
+    co2_factor: float = Field(default=1.0, gt=0.0)
 
 
 class ColumnsConfig(Config):
@@ -59,6 +67,14 @@ class ColumnsConfig(Config):
         Chantry et al. 2021 trained on more than the operational scheme.
     other_co2_share : float
         Share of the training columns with carbon dioxide drawn log-uniformly from 1/2 to 4 times.
+    other_warmth_share : float
+        Share of the training columns warmed by -4 to 8 K at unchanged relative humidity, up to
+        twice as much aloft as at the ground.
+    climate : Climate
+        Of the run.
+    other_climates : tuple of Climate
+        Whose runs add training columns: each from the same start, `other_skip_day` days left out
+        while the air adjusts and `other_day` days sampled.
     """
 
     resolution: str = "T21L8"
@@ -73,6 +89,11 @@ class ColumnsConfig(Config):
     label_longwave: int = Field(default=128, ge=2)
     label_shortwave: int = Field(default=32, ge=8)
     other_co2_share: float = Field(default=0.25, ge=0.0, le=1.0)
+    other_warmth_share: float = Field(default=0.25, ge=0.0, le=1.0)
+    climate: Climate = Climate()
+    other_climates: tuple[Climate, ...] = ()
+    other_skip_day: int = Field(default=15, ge=0)
+    other_day: int = Field(default=5, ge=1)
 
 
 class LabelledColumns(NamedTuple):
@@ -133,34 +154,58 @@ def sample_columns(config: ColumnsConfig, *, seed: int) -> LabelledColumns:
             f"train_share of {config.train_share} and gaps of {config.gap_day} days; run longer"
         )
     generator = torch.Generator().manual_seed(seed)
+    columns, time_s = _drawn(config, config.climate, config.skip_day, config.n_day, seed, generator)
+    for climate in config.other_climates:
+        others, _ = _drawn(
+            config, climate, config.other_skip_day, config.other_day, seed, generator
+        )
+        columns = Columns(*(torch.cat(fields) for fields in zip(columns, others, strict=True)))
+        # Before all else in time, which makes them training columns.
+        time_s = torch.cat([time_s, torch.zeros(len(others.sst), dtype=time_s.dtype)])
+    found = LabelledColumns(columns, label_columns(columns, config), time_s)
+    return _widened(found, config, generator)
+
+
+def _drawn(
+    config: ColumnsConfig,
+    climate: Climate,
+    skip_day: int,
+    n_day: int,
+    seed: int,
+    generator: torch.Generator,
+) -> tuple[Columns, Tensor]:
+    """Columns of one run, and the time at the end of the day on which each was drawn."""
+    control = ModelConfig()
     model = ModelConfig(
         resolution=config.resolution,
         n_longwave=config.run_longwave,
         n_shortwave=config.run_shortwave,
+        warming_k=climate.warming_k,
+        co2_ppmv=climate.co2_factor * control.co2_ppmv,
     ).build()
     state = first_state(model, config.start, seed)
-    for _ in track(range(config.skip_day), "before sampling, days"):
+    for _ in track(range(skip_day), "before sampling, days"):
         state = model.run(state, DAY_S)
     area = model.grid.area_weight.expand(model.grid.n_lon, -1).reshape(-1)
     sampler = _Sampler(config, area, generator)
     model.physics = sampler
     begin = state.time_s
     times: list[float] = []
-    for _ in track(range(config.n_day), "columns, days"):
+    for _ in track(range(n_day), "columns, days"):
         state = model.run(state, DAY_S)
         times += [state.time_s - begin] * (len(sampler.kept) - len(times))
     columns = Columns(*(torch.cat(fields) for fields in zip(*sampler.kept, strict=True)))
     time_s = torch.tensor(times, dtype=torch.float64).repeat_interleave(config.n_column_per_call)
-    found = LabelledColumns(columns, label_columns(columns, config), time_s)
-    return _widened(found, config, generator)
+    return columns, time_s
 
 
 def _widened(
     found: LabelledColumns, config: ColumnsConfig, generator: torch.Generator
 ) -> LabelledColumns:
-    """Training columns with other carbon dioxide, and with the sun up where it was down."""
+    """Training columns in other air and carbon dioxide, and the sun up where it was down."""
     train = split_index(found.time_s, config)["train"]
-    columns = found.columns
+    pick = train[torch.rand(len(train), generator=generator) < config.other_warmth_share]
+    columns = _warmed(found.columns, pick, generator)
     co2, sun = columns.co2_ppmv.clone(), columns.cos_zenith.clone()
     pick = train[torch.rand(len(train), generator=generator) < config.other_co2_share]
     factor = torch.exp2(3.0 * torch.rand(len(pick), generator=generator) - 1.0)
@@ -174,6 +219,22 @@ def _widened(
     for whole, part in zip(label, label_columns(columns.take(train), config), strict=True):
         whole[train] = part
     return LabelledColumns(columns, label, found.time_s)
+
+
+def _warmed(columns: Columns, pick: Tensor, generator: torch.Generator) -> Columns:
+    """Warm the picked columns at unchanged relative humidity, each by its own amount."""
+    air = columns.take(pick)
+    by, more = (torch.rand(len(pick), generator=generator).to(air.sst) for _ in range(2))
+    by = 12.0 * by - 4.0
+    depth = 1.0 - air.pressure / air.pressure_half[:, -1:]
+    temperature = air.temperature + by[:, None] * (1.0 + more[:, None] * depth)
+    relative = air.humidity / saturation_humidity(air.temperature, air.pressure)
+    humidity = relative * saturation_humidity(temperature, air.pressure)
+    return columns._replace(
+        temperature=columns.temperature.index_copy(0, pick, temperature),
+        humidity=columns.humidity.index_copy(0, pick, humidity),
+        sst=columns.sst.index_copy(0, pick, air.sst + by),
+    )
 
 
 def split_index(time_s: Tensor, config: ColumnsConfig) -> dict[str, Tensor]:

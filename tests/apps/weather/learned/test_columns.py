@@ -7,12 +7,16 @@ import torch
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.learned import columns as columns_module
 from apps.weather.learned.columns import (
+    Climate,
     ColumnsConfig,
     cached_columns,
     columns_key,
     label_columns,
+    sample_columns,
     split_index,
 )
+from apps.weather.physics import soundings
+from apps.weather.physics.thermodynamics import saturation_humidity
 from core.errors import ConfigError
 
 # A model small enough to run for days in a test.
@@ -66,12 +70,62 @@ def test_only_training_columns_are_widened(found):
         assert bool((air.cos_zenith[index[name]] <= 0).any())
     train = index["train"]
     assert bool((air.cos_zenith[train] > 0).all())
+    calm = torch.unique(air.sst[index["test"]])
+    warmed = (air.sst[train, None] - calm).abs().amin(1) > 1e-3
+    assert warmed.double().mean().item() == pytest.approx(0.25, abs=0.07)
     ratio = air.co2_ppmv[train] / air.co2_ppmv[index["test"][0]]
     changed = (ratio != 1.0).double().mean().item()
     # binomial(640, 1/4): four standard deviations
     assert changed == pytest.approx(0.25, abs=0.07)
     assert 0.5 <= ratio.min().item() < 0.7
     assert 3.0 < ratio.max().item() <= 4.0
+
+
+def test_warmed_air_keeps_its_relative_humidity():
+    columns = soundings(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pick = torch.arange(0, 400, 2)
+    warm = columns_module._warmed(columns, pick, torch.Generator().manual_seed(1))
+    by = warm.sst - columns.sst
+    assert by[1::2].abs().max().item() == 0.0
+    assert by.min().item() > -4.0
+    assert by.max().item() < 8.0
+    # uniform: standard deviation of the mean of 200 draws is 12 / sqrt(12 * 200) = .25
+    assert by[pick].mean().item() == pytest.approx(2.0, abs=1.0)
+    ratio = (warm.temperature - columns.temperature)[pick] / by[pick, None]
+    assert bool((ratio >= 1.0).all())
+    assert bool((ratio <= 2.0).all())
+
+    def relative(air):
+        return air.humidity / saturation_humidity(air.temperature, air.pressure)
+
+    assert torch.allclose(relative(warm), relative(columns), rtol=1e-12)
+
+
+def test_other_climates_add_training_columns(found):
+    (columns, _), _ = found
+    several = TINY.model_copy(
+        update={
+            "other_climates": (Climate(warming_k=4.0, co2_factor=2.0),),
+            "other_skip_day": 1,
+            "other_day": 1,
+            "other_co2_share": 0.0,
+            "other_warmth_share": 0.0,
+        }
+    )
+    more = sample_columns(several, seed=3)
+    assert len(more) == len(columns) + 8 * 16
+    added = torch.arange(len(columns), len(more))
+    index = split_index(more.time_s, several)
+    assert set(added.tolist()) <= set(index["train"].tolist())
+    test = more.take(index["test"]).columns
+    assert torch.equal(
+        test.temperature,
+        columns.take(split_index(columns.time_s, TINY)["test"]).columns.temperature,
+    )
+    air = more.columns.take(added)
+    assert torch.allclose(air.co2_ppmv, torch.tensor(2.0 * 348.0))
+    nearest = (air.sst[:, None] - 4.0 - torch.unique(test.sst)).abs().amin(1)
+    assert nearest.max().item() < 1e-3
 
 
 def test_file_is_made_once_and_a_seed_gives_the_same_columns(found, tmp_path, monkeypatch):
