@@ -79,6 +79,9 @@ class CostReport:
         Time of the multiply-adds at peak rate, over `time_s`.
     clock_hz : float
         Turns superstep cycles into time.
+    roof_mac_per_s, roof_byte_per_s : float
+        Ceilings: multiply-adds in the fastest format of the program's products, and exchange
+        (traffic with the memory outside the chip, on a machine without tiles).
     ops : tuple of OpCost
     n_fused : int
         Ops that run inside another one of `ops` (see `hw.fuse`).
@@ -97,6 +100,8 @@ class CostReport:
     tenants: tuple[tuple[str, float], ...]
     utilisation: float
     clock_hz: float
+    roof_mac_per_s: float
+    roof_byte_per_s: float
     ops: tuple[OpCost, ...]
     n_fused: int = 0
 
@@ -229,6 +234,16 @@ def cost_program(
         tenants=_tenants(program, tasks, costs, memory, machine),
         utilisation=ideal_s / time_s if time_s else 0.0,
         clock_hz=machine.clock_hz,
+        roof_mac_per_s=max(
+            (
+                machine.mac_per_s(_product_format(item))
+                for task in tasks
+                for item in task.items
+                if isinstance(item, _PRODUCTS)
+            ),
+            default=0.0,
+        ),
+        roof_byte_per_s=machine.traffic_byte_per_s,
         ops=ops,
         n_fused=n_fused,
     )
@@ -266,8 +281,11 @@ def _ideal_s(item: Work, machine: Machine) -> float:
     """Return the time of an item's multiply-adds at the machine's peak rate in their format."""
     if not isinstance(item, _PRODUCTS):
         return 0.0
-    format = item.a_format if isinstance(item, Contraction) else item.dense_format
-    return item.n_mac / machine.mac_per_s(format)
+    return item.n_mac / machine.mac_per_s(_product_format(item))
+
+
+def _product_format(item: Contraction | SparseContraction) -> str:
+    return item.a_format if isinstance(item, Contraction) else item.dense_format
 
 
 # --- memory ------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class ItemCost:
         False if no plan keeps its temporaries within the machine's bound.
     supersteps : tuple of Superstep
         The phases in order, on a tile machine; empty elsewhere.
+    runner_up : (str, float) or None
+        The next best plan and its seconds, where more than one was looked at.
     """
 
     time_s: float
@@ -82,3 +84,4 @@ class ItemCost:
     binds: str
     fits: bool = True
     supersteps: tuple[Superstep, ...] = ()
+    runner_up: tuple[str, float] | None = None

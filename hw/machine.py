@@ -104,6 +104,11 @@ class Machine:
         """Bytes a program's tensors may take in all."""
         raise NotImplementedError
 
+    @property
+    def traffic_byte_per_s(self) -> float:
+        """Rate of the traffic that a roofline is drawn over: exchange, or off-chip memory."""
+        raise NotImplementedError
+
     def native(self, format: str) -> str:
         """Return `format`, or the format that this machine computes in instead.
 
@@ -176,6 +181,11 @@ class TileMachine(Machine):
         """Bytes a program's tensors may take in all."""
         return self.n_tile * (self.tile_memory_byte - self.code_byte)
 
+    @property
+    def traffic_byte_per_s(self) -> float:
+        """All tiles receive at once."""
+        return self.n_tile * self.exchange_byte_per_cycle * self.clock_hz
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GpuMachine(Machine):
@@ -207,6 +217,11 @@ class GpuMachine(Machine):
         """Bytes a program's tensors may take in all."""
         return self.hbm_byte
 
+    @property
+    def traffic_byte_per_s(self) -> float:
+        """Peak rate of the memory outside the chip."""
+        return self.hbm_byte_per_s
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SystolicMachine(Machine):
@@ -231,6 +246,11 @@ class SystolicMachine(Machine):
     def device_memory_byte(self) -> float:
         """Bytes a program's tensors may take in all."""
         return self.hbm_byte
+
+    @property
+    def traffic_byte_per_s(self) -> float:
+        """Peak rate of the memory outside the chip."""
+        return self.hbm_byte_per_s
 
 
 KINDS: dict[str, type[Machine]] = {

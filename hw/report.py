@@ -7,6 +7,9 @@ from html import escape
 from math import ceil
 from typing import TYPE_CHECKING
 
+from hw.curves import roofline
+from hw.units import si
+
 if TYPE_CHECKING:
     from hw.cost import CostReport, OpCost
 
@@ -27,15 +30,6 @@ _COLOUR = {
     "host": "#f2cc8f",
     "static": "#ced4da",
 }
-_PREFIX = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
-
-
-def si(value: float, unit: str) -> str:
-    """Return a value with three digits and an SI prefix, as in ``1.25 ms``."""
-    for factor, prefix in _PREFIX:
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
 
 
 def memory_sentence(report: CostReport) -> str:
@@ -108,9 +102,21 @@ def html(report: CostReport) -> str:
         f'<div class="hw-cost">{head}'
         f"{_bar('time by part', report.parts_s, 's')}"
         f"{_bar('energy by part', report.energy_by, 'J')}"
-        f"{_timeline(report)}{_memory_curve(report)}"
+        f"{_timeline(report)}{_memory_curve(report)}{roofline(report)}"
         f"<table><thead><tr><th>op</th><th>phase</th><th>calls</th><th>time</th><th>energy</th>"
         f"<th>binds</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def page(fragments: list[str], title: str) -> str:
+    """Return fragments as one self-contained page."""
+    body = "\n".join(fragments)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        "<style>body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+        "pre{overflow-x:auto}table{border-collapse:collapse;font-size:85%}"
+        "td,th{text-align:left;padding:.1em .8em .1em 0}</style></head>"
+        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )
 
 

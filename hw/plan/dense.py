@@ -67,22 +67,29 @@ def plan_contraction(item: Contraction, machine: TileMachine) -> ItemCost:
 
 def choose_dense(item: Contraction, machine: TileMachine) -> tuple[DensePlan, ItemCost]:
     """Return the quickest spread of a dense product that fits, and its cost."""
-    best: tuple[float, Candidates, int, bool, bool, DensePlan] | None = None
+    ranked: list[tuple[float, Candidates, int, bool, bool, DensePlan]] = []
     for swapped in (False, True):
         held, other = (item.n, item.m) if swapped else (item.m, item.n)
         if held < min(other, HELD_LEAST):
             continue
         candidates, splits = dense_candidates(item, machine, swapped=swapped)
         winner, fits, memory_binds = candidates.choose()
-        rank = candidates.cycles()[winner] + (0.0 if fits else np.inf)
-        if best is None or rank < best[0]:
-            plan = DensePlan(swapped, *(int(a[winner]) for a in splits))
-            best = (rank, candidates, winner, fits, memory_binds, plan)
-    assert best is not None
-    _, candidates, winner, fits, memory_binds, plan = best
+        cycles = candidates.cycles()
+        for i in (winner, candidates.second(winner)):
+            if i is not None:
+                plan = DensePlan(swapped, *(int(a[i]) for a in splits))
+                rank = float(cycles[i]) + (0.0 if fits else np.inf)
+                ranked.append((rank, candidates, i, fits, memory_binds, plan))
+    ranked.sort(key=lambda entry: entry[0])
+    (_, candidates, winner, fits, memory_binds, plan), *others = ranked
     text = str(plan) + substitutes(machine, item.a_format, item.b_format, item.out_format)
     return plan, candidates.item_cost(
-        winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds
+        winner,
+        n_mac=item.n_mac,
+        plan=text,
+        fits=fits,
+        memory_binds=memory_binds,
+        runner_up=(str(others[0][5]), others[0][0]) if others and others[0][3] else None,
     )
 
 

@@ -52,12 +52,14 @@ def plan_dynamic(item: SparseContraction, machine: TileMachine) -> ItemCost:
         dtype=np.float64,
     )
     c = _candidates(item, machine, grid, steps)
-    winner, fits, memory_binds = c.choose()
-    p_x, p_y, p_z = (int(p[winner]) for p in grid)
-    text = f"dynamic, grid {p_x} rows x {p_y} columns x {p_z}, "
-    text += f"{int(steps[winner])} propagation steps"
-    text += substitutes(machine, item.weight_format, item.dense_format, item.out_format)
-    return c.item_cost(winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds)
+    note = substitutes(machine, item.weight_format, item.dense_format, item.out_format)
+
+    def words(index: int) -> str:
+        p_x, p_y, p_z = (int(p[index]) for p in grid)
+        text = f"dynamic, grid {p_x} rows x {p_y} columns x {p_z}, "
+        return text + f"{int(steps[index])} propagation steps{note}"
+
+    return c.best_cost(words, n_mac=item.n_mac)
 
 
 def propagation_steps(count: NDArray[np.int64]) -> int:

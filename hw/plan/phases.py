@@ -7,6 +7,7 @@ supersteps of the winner, so that the search and the answer cannot disagree.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,6 +149,26 @@ class Candidates:
         winner = int(np.argmin(np.where(inside, rank, np.inf)))
         return winner, True, bool(rank.min() < rank[winner])
 
+    def second(self, winner: int, rank: Array | None = None) -> int | None:
+        """Return the next best candidate within the memory bound, if there is one."""
+        rank = self.cycles() if rank is None else rank
+        rank = np.where(self.temporary_byte <= self.memory_bound(), rank, np.inf)
+        rank[winner] = np.inf
+        return int(np.argmin(rank)) if np.isfinite(rank).any() else None
+
+    def best_cost(self, words: Callable[[int], str], *, n_mac: int = 0) -> ItemCost:
+        """Return the cost of the quickest candidate, the next one named beside it by `words`."""
+        winner, fits, memory_binds = self.choose()
+        second = self.second(winner)
+        return self.item_cost(
+            winner,
+            n_mac=n_mac,
+            plan=words(winner),
+            fits=fits,
+            memory_binds=memory_binds,
+            runner_up=None if second is None else (words(second), float(self.cycles()[second])),
+        )
+
     def item_cost(
         self,
         winner: int,
@@ -156,8 +177,12 @@ class Candidates:
         plan: str,
         fits: bool = True,
         memory_binds: bool = False,
+        runner_up: tuple[str, float] | None = None,
     ) -> ItemCost:
-        """Turn candidate `winner` into supersteps, seconds and joule."""
+        """Turn candidate `winner` into supersteps, seconds and joule.
+
+        `runner_up` is the next best plan and its cycles.
+        """
         machine = self.machine
         n_tile = int(self.n_tile[winner])
         supersteps: list[Superstep] = []
@@ -201,6 +226,9 @@ class Candidates:
             binds="memory" if memory_binds else largest,
             fits=fits,
             supersteps=tuple(supersteps),
+            runner_up=None
+            if runner_up is None
+            else (runner_up[0], runner_up[1] / machine.clock_hz),
         )
 
     def _full(self, values: ArrayLike) -> Array:

@@ -98,9 +98,12 @@ def choose_static(
     """Return the spread that the compiler picks and its cost; no spread without a real pattern."""
     spread = _expected_spreads(item, machine)
     c = _charge(item, machine, spread)
-    winner, fits, memory_binds = c.choose(_vendor_rank(c))
+    rank = _vendor_rank(c)
+    winner, fits, memory_binds = c.choose(rank)
     n_split, n_band = int(spread.n_split[winner]), int(spread.n_band[winner])
-    text = f"static, {n_band} column bands, n split {n_split}"
+    text = _words(spread, winner)
+    second = c.second(winner, rank)
+    runner_up = None if second is None else (_words(spread, second), float(c.cycles()[second]))
     n_block = int(spread.block[winner])
     plan = None
     if item.row_index is not None and item.col_index is not None:
@@ -116,8 +119,18 @@ def choose_static(
     text += f", {n_block} blocks a tile"
     text += substitutes(machine, item.weight_format, item.dense_format, item.out_format)
     return plan, c.item_cost(
-        winner, n_mac=item.n_mac, plan=text, fits=fits, memory_binds=memory_binds
+        winner,
+        n_mac=item.n_mac,
+        plan=text,
+        fits=fits,
+        memory_binds=memory_binds,
+        runner_up=runner_up,
     )
+
+
+def _words(spread: Spread, index: int) -> str:
+    n_band, n_split = int(spread.n_band[index]), int(spread.n_split[index])
+    return f"static, {n_band} column bands, n split {n_split}"
 
 
 def dense_grain(item: SparseContraction, machine: TileMachine) -> int:

@@ -67,9 +67,8 @@ def _plan_reduction(
     item: Reduction, machine: TileMachine, steps: tuple[Pointwise, ...] = ()
 ) -> ItemCost:
     c, splits = _reduction(item, machine, compute_format(machine, item.in_format), steps)
-    winner, fits, binds = c.choose()
-    text = f"each result from {int(splits[winner])} tiles" + substitutes(machine, item.in_format)
-    return c.item_cost(winner, n_mac=0, plan=text, fits=fits, memory_binds=binds)
+    note = substitutes(machine, item.in_format)
+    return c.best_cost(lambda i: f"each result from {int(splits[i])} tiles{note}")
 
 
 def plan_softmax(item: Softmax, machine: TileMachine) -> ItemCost:
@@ -101,10 +100,8 @@ def plan_softmax(item: Softmax, machine: TileMachine) -> ItemCost:
             local_byte=2 * n_element * byte,
             pj=n_element * flop * machine.vector_pj[format],
         )
-    winner, fits, binds = c.choose()
-    text = f"{item.kind}, each row on {int(splits[winner])} tiles"
-    text += substitutes(machine, item.in_format)
-    return c.item_cost(winner, n_mac=0, plan=text, fits=fits, memory_binds=binds)
+    note = substitutes(machine, item.in_format)
+    return c.best_cost(lambda i: f"{item.kind}, each row on {int(splits[i])} tiles{note}")
 
 
 def plan_gather(item: Gather, machine: TileMachine) -> ItemCost:
@@ -308,7 +305,10 @@ def _look_up(
             shared=p_index % 2 == 0,
         )
         c.temporary_byte = row_byte + np.where(p_index > 1, table_l, 0.0) + index_l * 4
-    winner, fits, binds = c.choose()
-    text = f"table rows over {int(p_row[winner])}, look-ups over {int(p_index[winner])}, "
-    text += f"columns over {int(p_col[winner])} tiles" + substitutes(machine, in_format)
-    return c.item_cost(winner, n_mac=0, plan=text, fits=fits, memory_binds=binds)
+    note = substitutes(machine, in_format)
+    return c.best_cost(
+        lambda i: (
+            f"table rows over {int(p_row[i])}, look-ups over {int(p_index[i])}, "
+            f"columns over {int(p_col[i])} tiles{note}"
+        )
+    )

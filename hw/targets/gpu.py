@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import replace
 
@@ -66,7 +67,7 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
         item.m * item.k * a_byte + item.k * item.n * b_byte + item.m * item.n * out_byte
     )
     memory_rate = machine.hbm_byte_per_s * machine.hbm_fraction
-    best: ItemCost | None = None
+    costs: list[ItemCost] = []
     for tm, tn in TILES:
         for split in SPLIT_K:
             if split > 1 and item.k < 2 * STEP_K * split:
@@ -95,11 +96,10 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
                 n_mac=item.n_mac,
                 temporary_byte=partial / 2,
             )
-            if best is None or cost.time_s < best.time_s:
-                best = cost
-    assert best is not None
+            costs.append(cost)
+    best, second = heapq.nsmallest(2, costs, key=lambda cost: cost.time_s)
     note = substitutes(machine, item.a_format, item.b_format, item.out_format)
-    return replace(best, plan=best.plan + note)
+    return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
 
 
 def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:

@@ -58,8 +58,7 @@ def _matmul(item: Contraction, machine: SystolicMachine) -> ItemCost:
     format = compute_format(machine, item.a_format, item.b_format)
     rows, cols = machine.array_rows, machine.array_cols
     passes = rows * cols / machine.mac_per_cycle[format]
-    best = math.inf
-    plan, n_used = "", 1
+    plans: list[tuple[int | float, int, str]] = []
     for m, n, held in ((item.m, item.n, "B"), (item.n, item.m, "A")):
         n_block = item.batch * math.ceil(item.k / rows) * math.ceil(n / cols)
         used = min(machine.n_array, n_block)
@@ -67,26 +66,33 @@ def _matmul(item: Contraction, machine: SystolicMachine) -> ItemCost:
         share = max(1, machine.n_array // n_block) if n_block < machine.n_array else 1
         streamed = math.ceil(m / share)
         cycles = math.ceil(n_block / used) * passes * max(streamed, rows) + rows + cols
-        if cycles < best:
-            best, n_used = cycles, min(machine.n_array, used * share)
-            plan = f"{held} held in {n_block} blocks of {rows} x {cols}, {streamed} rows streamed"
+        text = f"{held} held in {n_block} blocks of {rows} x {cols}, {streamed} rows streamed"
+        plans.append((cycles, min(machine.n_array, used * share), text))
     a_byte, b_byte = stored_byte(machine, item.a_format), stored_byte(machine, item.b_format)
     out_byte = stored_byte(machine, item.out_format)
     a, b = item.m * item.k * a_byte, item.k * item.n * b_byte
     # what does not fit on the chip is read again for each half-chip panel of the other operand
     again = max(1, math.ceil(min(a, b) / (machine.sram_byte / 2)))
     off_chip = item.batch * (min(a, b) + again * max(a, b) + item.m * item.n * out_byte)
-    return kernel_cost(
-        machine,
-        compute_s=best / machine.clock_hz,
-        exchange_s=0.0,
-        off_chip_s=off_chip / machine.hbm_byte_per_s,
-        launch_s=machine.launch_s,
-        compute_pj=item.n_mac * machine.mac_pj[format],
-        local_byte=2 * off_chip,
-        exchange_byte=0.0,
-        off_chip_byte=off_chip,
-        n_unit=n_used,
-        plan=plan + substitutes(machine, item.a_format, item.b_format, item.out_format),
-        n_mac=item.n_mac,
+    best, second = sorted(
+        (
+            kernel_cost(
+                machine,
+                compute_s=cycles / machine.clock_hz,
+                exchange_s=0.0,
+                off_chip_s=off_chip / machine.hbm_byte_per_s,
+                launch_s=machine.launch_s,
+                compute_pj=item.n_mac * machine.mac_pj[format],
+                local_byte=2 * off_chip,
+                exchange_byte=0.0,
+                off_chip_byte=off_chip,
+                n_unit=n_used,
+                plan=text,
+                n_mac=item.n_mac,
+            )
+            for cycles, n_used, text in plans
+        ),
+        key=lambda cost: cost.time_s,
     )
+    note = substitutes(machine, item.a_format, item.b_format, item.out_format)
+    return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
