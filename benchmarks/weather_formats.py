@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def main() -> None:
             flush=True,
         )
         if args.out:
-            row = {"variant": variant.model_dump(), "network": network.model_dump()}
+            row: dict[str, Any] = {"variant": variant.model_dump(), "network": network.model_dump()}
             row |= {"seed": args.seed, "train_cpu_s": train_cpu_s, **scores}
             with args.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

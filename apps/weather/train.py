@@ -43,6 +43,7 @@ from apps.weather.learned.scores import (
     COARSE_POINTS,
     baselines,
     cpu_ratio,
+    forcing,
     forcing_error,
     score_scheme,
 )
@@ -171,6 +172,7 @@ def _judged(
     accuracy = {name: score_scheme(scheme, part) for name, part in scored.items()}
     test = parts["test"]
     timed = test.take(torch.arange(min(N_TIMED, len(test))))
+    accuracy["test"]["co2_forcing_w_m2"] = forcing(scheme, timed)
     accuracy["test"]["co2_forcing_error_w_m2"] = forcing_error(scheme, timed, exact)
     accuracy["test"]["radiation_cpu_ratio"] = cpu_ratio(exact, scheme, timed.columns)
     lines = baselines(parts["train"], {k: scored[k] for k in ("valid", "test")}, clouds)

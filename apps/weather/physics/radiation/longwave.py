@@ -3,7 +3,9 @@
 Source: Williams 2026, "A simple spectral model" (JAMES, 10.1029/2025MS005405; arXiv 2508.09353),
 clear sky: absorption by water vapour lines, water vapour continuum and carbon dioxide as analytic
 functions of wavenumber at (260 K, 500 hPa, 100 % relative humidity), scaled by pressure. Clouds
-are grey absorbers here. No scattering; diffusivity factor 1.5. Within a layer the Planck source
+are grey absorbers here. The 9.6 micrometre band of ozone is left out, as in the source: ozone acts
+by its heating in the shortwave, which holds the top above 180 K. No scattering; diffusivity factor
+1.5. Within a layer the Planck source
 is linear in optical depth between the layer's centre and its two faces (Clough et al. 1992,
 J. Geophys. Res. 97, 15761), so an isothermal column in balance with its surface has no net
 heating to rounding and a two-level wave is felt.
