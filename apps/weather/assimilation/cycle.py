@@ -43,8 +43,8 @@ def by_kind(model: Model, fields: Tensor) -> dict[str, Tensor]:
     return dict(zip(KINDS, fields.split([n, n, n, n, 1], dim=-1), strict=True))
 
 
-def nearness(model: Model, places: Places, radius_m: float) -> Tensor:
-    """Taper between columns and observations by great-circle distance, [column, observation]."""
+def nearness(model: Model, places: Places, radius_m: float) -> tuple[Tensor, Tensor]:
+    """Taper by great-circle distance, [column, place], and each observation's place, int64."""
 
     def vector(latitude: Tensor, longitude: Tensor) -> Tensor:
         across = latitude.cos()
@@ -56,9 +56,11 @@ def nearness(model: Model, places: Places, radius_m: float) -> Tensor:
         model.grid.latitude.expand(shape).reshape(-1),
         model.grid.longitude.unsqueeze(1).expand(shape).reshape(-1),
     )
-    seen = vector(torch.deg2rad(places.latitude), torch.deg2rad(places.longitude))
+    where = torch.stack([places.latitude, places.longitude], dim=1)
+    unique, index = torch.unique(where, dim=0, return_inverse=True)
+    seen = vector(*torch.deg2rad(unique).unbind(1))
     angle = torch.arccos((columns @ seen.T).clamp(-1.0, 1.0))
-    return gaspari_cohn(RADIUS * angle, radius_m)
+    return gaspari_cohn(RADIUS * angle, radius_m), index
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def follow(
                 ObservationOperator(model, places)(before),
                 value,
                 places.error,
-                nearness(model, places, settings.radius_m),
+                *nearness(model, places, settings.radius_m),
                 inflation=settings.inflation,
                 relaxation=settings.relaxation,
             )

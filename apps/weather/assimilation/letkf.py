@@ -34,6 +34,7 @@ def analyse(
     observed: Tensor,
     error: Tensor,
     nearness: Tensor,
+    place: Tensor | None = None,
     *,
     inflation: float = 1.0,
     relaxation: float = 0.0,
@@ -48,8 +49,11 @@ def analyse(
         What each member shows at the observations.
     observed, error : Tensor [observation]
         Values and standard deviations.
-    nearness : Tensor [column, observation]
-        Factor, 0..1, on the weight that a column gives to an observation.
+    nearness : Tensor [column, place]
+        Factor, 0..1, on the weight that a column gives to the observations of a place.
+    place : Tensor, int64 [observation], optional
+        Where each observation was made; each at a place of its own without it. Many observations
+        share a place (a sounding), and the cost grows with places, not with observations.
     inflation : float
         Factor on the prior variance.
     relaxation : float
@@ -65,8 +69,10 @@ def analyse(
     expected = {
         "shown": (shown, (n, n_observation)),
         "error": (error, (n_observation,)),
-        "nearness": (nearness, (n_column, n_observation)),
     }
+    if place is None:
+        place = torch.arange(n_observation, device=observed.device)
+        expected["nearness"] = (nearness, (n_column, n_observation))
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ShapeError(
@@ -77,11 +83,16 @@ def analyse(
     departure = fields - mean
     scaled = (shown - shown.mean(0)) / error
     innovation = (observed - shown.mean(0)) / error
-    # one product for all columns: nearness @ outer products of the members' departures
-    pairs = (scaled.unsqueeze(0) * scaled.unsqueeze(1)).reshape(n * n, -1)
-    precision = (nearness @ pairs.T).reshape(n_column, n, n)
+    # summed by place, then one product for all columns: departures of members times each other
+    # and times the innovation
+    products = torch.cat(
+        [(scaled.unsqueeze(0) * scaled.unsqueeze(1)).flatten(0, 1), scaled * innovation]
+    )
+    by_place = torch.zeros(nearness.shape[1], n * n + n, dtype=fields.dtype, device=fields.device)
+    by_place.index_add_(0, place, products.T.contiguous())
+    precision, pull = (nearness @ by_place).split([n * n, n], dim=1)
+    precision = precision.reshape(n_column, n, n)
     precision.diagonal(dim1=1, dim2=2).add_((n - 1) / inflation)
-    pull = nearness @ (scaled * innovation).T
     value, vector = torch.linalg.eigh(precision)
     in_modes = (vector.transpose(1, 2) @ pull.unsqueeze(-1)) / value.unsqueeze(-1)
     spread = (vector * ((n - 1) / value).sqrt().unsqueeze(1)) @ vector.transpose(1, 2)

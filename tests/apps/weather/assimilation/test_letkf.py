@@ -48,6 +48,15 @@ def test_columns_see_only_what_is_near():
     assert float((found[:, 0] - prior[:, 0]).abs().max()) > 0.1
 
 
+def test_observations_of_one_place_share_its_nearness():
+    prior, place = draw(10, 3, 4), torch.tensor([1, 0, 1])
+    near = torch.tensor([[1.0, 0.0], [0.3, 0.6], [0.0, 0.5]]).double()
+    y, r = draw(3, seed=1), torch.tensor([0.5, 1.0, 2.0]).double()
+    shown = prior[:, 0, :3]
+    apart = analyse(prior, shown, y, r, near[:, place])
+    assert torch.allclose(analyse(prior, shown, y, r, near, place), apart, atol=ROUNDING)
+
+
 def test_half_the_nearness_is_twice_the_variance_of_the_observation():
     prior, y = draw(10, 1, 2), torch.tensor([2.0]).double()
     half = analyse(prior, prior[:, 0, :1], y, full(1), 0.5 * full(1, 1))

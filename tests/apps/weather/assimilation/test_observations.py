@@ -117,10 +117,12 @@ def test_nearness_falls_with_distance():
     latitude = math.degrees(float(MODEL.grid.latitude[3]))
     longitude = math.degrees(float(MODEL.grid.longitude[5]))
     there = join([places(latitude, longitude, 0.5, "u"), places(-latitude, longitude, 0.5, "u")])
-    taper = nearness(MODEL, there, RADIUS)
+    taper, place = nearness(MODEL, join([there, there]), RADIUS)
+    assert taper.shape[1] == 2
+    assert place.tolist() == [int(place[0]), int(place[1])] * 2
     # arccos near one loses half the digits: 1e-8 of a radian
-    assert float(taper[column, 0]) == pytest.approx(1.0, abs=1e-6)
-    assert float(taper[column, 1]) == 0.0
+    assert float(taper[column, place[0]]) == pytest.approx(1.0, abs=1e-6)
+    assert float(taper[column, place[1]]) == 0.0
 
 
 def test_columns_and_states_turn_into_each_other():
