@@ -16,7 +16,7 @@ from hw import report
 from hw.fuse import fuse as fuse_program
 from hw.machine import Machine, TileMachine, load_machine
 from hw.program import RESIDENT, Program
-from hw.rules import Task, tasks_of
+from hw.rules import Task, join_optimizer, tasks_of
 from hw.targets import ItemCost, Superstep, cost_item
 from hw.trace import trace
 from hw.work import Contraction, SparseContraction, Work
@@ -205,6 +205,7 @@ def cost_program(
     tasks, n_fused = tasks_of(program, free), 0
     if fuse:
         program, tasks, n_fused = fuse_program(program, tasks)
+    tasks = join_optimizer(tasks)
     costs = [[cost_item(item, machine) for item in task.items] for task in tasks]
     memory = _memory(program, tasks, costs, machine)
     ops = tuple(

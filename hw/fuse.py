@@ -4,12 +4,15 @@ Without this a plain PyTorch step is charged a launch, a sync and a round trip t
 each small op, which XLA, inductor and a fused vertex avoid alike. An op joins the ops that
 made its operands if, for each of these,
 
-- both are element-wise (or the last one a plain reduction), in the same phase, not the optimizer's,
+- both are element-wise (or the last one a plain reduction) and in the same phase,
 - the result has as many entries as the op that reads it works on,
-- no other op reads it, and it does not outlive the op: it is freed there, or overwritten in place,
-- nothing but order-keeping views of the whole stands between them (a slice, a transpose, an
-  expansion is a hazard), and nothing that the earlier op reads is written before the later one.
+- no other op touches it in between, and nothing but order-keeping views of the whole stands
+  between them (a slice, a transpose, an expansion is a hazard),
+- nothing that the earlier op reads is written before the later one.
 
+A result that outlives the chain (read again, saved for the backward pass, optimizer state) is
+still written, but not read back; until the chain's end nobody else may read it. Optimizer chains
+of several parameters are one multi-tensor pass, as without fusing.
 Matrix products, look-ups, scans and copies stay apart.
 """
 
@@ -61,9 +64,9 @@ def fuse(program: Program, tasks: list[Task]) -> tuple[Program, list[Task], int]
         if _n_entry(task) is not None:
             for storage in dict.fromkeys(t.storage for t in task.op.inputs):
                 source = open_groups.get(storage)
-                if source is None or not _may_join(source, task, storage, program, touches, writes):
+                if source is None or not _may_join(source, task, storage, touches, writes):
                     continue
-                del kept[source.last.i_op]
+                del kept[source.last.i_op], open_groups[storage]
                 group = _Group((*source.tasks, *group.tasks))
         group = _Group(tuple(sorted(group.tasks, key=lambda t: t.i_op)))
         kept[task.i_op] = group
@@ -73,13 +76,13 @@ def fuse(program: Program, tasks: list[Task]) -> tuple[Program, list[Task], int]
             open_groups[task.op.out.storage] = group
     groups = [kept[i_op] for i_op in sorted(kept)]
     n_fused = sum(len(group.tasks) - 1 for group in groups)
-    return _without_inner(program, groups), [_joined(group) for group in groups], n_fused
+    return _without_inner(program, groups), [_joined(program, group) for group in groups], n_fused
 
 
 def _n_entry(task: Task) -> int | None:
     """Return the entries that a task which may be part of a chain works on, else None."""
     op, item = task.op, task.items[0]
-    if len(task.items) > 1 or len(op.outputs) != 1 or op.phase == "optimizer":
+    if len(task.items) > 1 or len(op.outputs) != 1:
         return None
     name = op.name.removesuffix("_")
     if isinstance(item, Pointwise) and name in BY_ENTRY:
@@ -93,27 +96,29 @@ def _may_join(
     source: _Group,
     task: Task,
     storage: int,
-    program: Program,
     touches: dict[int, list[int]],
     writes: dict[int, list[int]],
 ) -> bool:
     first, last = source.last.i_op, task.i_op
     if source.last.op.phase != task.op.phase or _n_entry(source.last) != _n_entry(task):
         return False
-    if program.storages[storage].role != "activation":
-        return False
     if any(first < i < last for i in touches[storage]):
         return False
-    overwrites = task.op.name.endswith("_") and task.op.out.storage == storage
-    if program.storages[storage].last_op != last and not overwrites:
-        return False
+    members = {part.i_op for part in source.tasks}
     return not any(
-        part.i_op < i < last
+        part.i_op < i < last and i not in members
         for part in source.tasks
-        for t in part.op.inputs
-        for i in writes[t.storage]
-        if i not in (other.i_op for other in source.tasks)
+        for i in (
+            *touches[part.op.out.storage],
+            *(i for t in part.op.inputs for i in writes[t.storage]),
+        )
     )
+
+
+def _dies_inside(program: Program, group: _Group, storage: int) -> bool:
+    """Tell whether no one needs a value once the chain is done."""
+    kept = program.storages[storage]
+    return kept.role == "activation" and kept.last_op in {task.i_op for task in group.tasks}
 
 
 def _touches_and_writes(program: Program) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
@@ -137,25 +142,33 @@ def _written(op: Op) -> set[int]:
     return {t.storage for t in (*targets, *op.outputs) if isinstance(t, TensorInfo)}
 
 
-def _joined(group: _Group) -> Task:
+def _joined(program: Program, group: _Group) -> Task:
     """Return the task of a whole group, its steps reading only what comes from memory."""
     if len(group.tasks) == 1:
         return group.last
-    inner = {task.op.out.storage for task in group.tasks[:-1]}
-    steps = []
-    reduction = None
-    for i, task in enumerate(group.tasks):
-        item = task.items[0]
+    made: set[int] = set()
+    read: set[int] = set()
+    steps, kept, reduction = [], {}, None
+    for task in group.tasks:
+        item, out = task.items[0], task.op.out
         if isinstance(item, Reduction):
             reduction = item
             continue
         assert isinstance(item, Pointwise)
-        made = {earlier.op.out.storage for earlier in group.tasks[:i]} & inner
-        n_made = sum(t.storage in made for t in task.op.inputs if t.n_element > 1)
-        steps.append(replace(item, n_input=max(0, item.n_input - n_made)))
+        n_known = 0
+        for t in task.op.inputs:
+            if t.n_element > 1:
+                n_known += t.storage in made or t.storage in read
+                if t.byte == program.storages[t.storage].byte:
+                    read.add(t.storage)
+        steps.append(replace(item, n_input=max(0, item.n_input - n_known)))
+        made.add(out.storage)
+        if not _dies_inside(program, group, out.storage):
+            kept[out.storage] = out.format
+    kept.pop(group.last.op.out.storage, None)
     names = "+".join(task.op.name.split(".")[-1].removesuffix("_") for task in group.tasks)
     op = replace(group.last.op, name=f"fused {names}")
-    return Task(group.last.i_op, op, (Fused(tuple(steps), reduction),))
+    return Task(group.last.i_op, op, (Fused(tuple(steps), reduction, tuple(kept.values())),))
 
 
 def _without_inner(program: Program, groups: list[_Group]) -> Program:
@@ -164,7 +177,9 @@ def _without_inner(program: Program, groups: list[_Group]) -> Program:
     for group in groups:
         for task in group.tasks[:-1]:
             inner = task.op.out.storage
-            if inner != group.last.op.out.storage and storages[inner].first_op == task.i_op:
+            made_here = program.storages[inner].first_op == task.i_op
+            is_result = inner == group.last.op.out.storage
+            if made_here and not is_result and _dies_inside(program, group, inner):
                 del storages[inner]
         for storage in {t.storage for task in group.tasks[:-1] for t in task.op.inputs}:
             if storage in storages:

@@ -99,12 +99,14 @@ class Reduction:
 class Fused:
     """Pointwise steps over the same entries in one pass, at the end perhaps a reduction of them.
 
-    Values between the steps are never written: the `n_input` of a step counts only operands that
-    come from memory, and only the last step's result, or the reduction's, goes there.
+    Values between the steps stay in registers: the `n_input` of a step counts only operands that
+    come from memory. The last step's result, or the reduction's, goes there, and beside it inner
+    results that are needed later, in the formats `kept`.
     """
 
     steps: tuple[Pointwise, ...]
     reduction: Reduction | None = None
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ def plan_pointwise(item: Pointwise, machine: TileMachine) -> ItemCost:
 def plan_fused(item: Fused, machine: TileMachine) -> ItemCost:
     """Run all steps on each entry before the next entry; a reduction at the end takes it up."""
     if item.reduction is not None:
-        return _plan_reduction(item.reduction, machine, item.steps)
+        return _plan_reduction(item.reduction, machine, item)
     slots, in_byte, pj = _of_steps(machine, item.steps)
     last = item.steps[-1]
-    out_byte = stored_byte(machine, last.out_format)
+    out_byte = sum(stored_byte(machine, format) for format in (last.out_format, *item.kept))
     n_tile = _tiles_for(last.n_element, machine)
     n_l = math.ceil(last.n_element / n_tile)
     c = Candidates(machine, 1)
@@ -63,10 +63,8 @@ def plan_reduction(item: Reduction, machine: TileMachine) -> ItemCost:
     return _plan_reduction(item, machine)
 
 
-def _plan_reduction(
-    item: Reduction, machine: TileMachine, steps: tuple[Pointwise, ...] = ()
-) -> ItemCost:
-    c, splits = _reduction(item, machine, compute_format(machine, item.in_format), steps)
+def _plan_reduction(item: Reduction, machine: TileMachine, chain: Fused | None = None) -> ItemCost:
+    c, splits = _reduction(item, machine, compute_format(machine, item.in_format), chain)
     note = substitutes(machine, item.in_format)
     return c.best_cost(lambda i: f"each result from {int(splits[i])} tiles{note}")
 
@@ -210,11 +208,11 @@ def _entry_cycles(machine: TileMachine, slots: float, in_byte: float, out_byte: 
 
 
 def _reduction(
-    item: Reduction, machine: TileMachine, format: str, steps: tuple[Pointwise, ...] = ()
+    item: Reduction, machine: TileMachine, format: str, chain: Fused | None = None
 ) -> tuple[Candidates, Array]:
     """Return candidates over how many tiles share one result, and those numbers.
 
-    `steps` make the entries that are reduced; without them these come from memory.
+    `chain` makes the entries that are reduced; without it these come from memory.
     """
     most = max(1, min(item.n_reduced, machine.n_tile // min(item.n_out, machine.n_tile)))
     split = np.unique(np.rint(np.geomspace(1, most, 12)))
@@ -224,13 +222,15 @@ def _reduction(
     in_l = out_l * np.ceil(item.n_reduced / split)
     c = Candidates(machine, split.size)
     c.n_tile = n_group * split
-    slots, in_byte, pj = _of_steps(machine, steps)
-    in_byte = in_byte if steps else byte
-    one = _entry_cycles(machine, slots + 1 / machine.vector_per_cycle[format], in_byte, 0.0)
+    slots, in_byte, pj, kept_byte = 0.0, byte, 0.0, 0.0
+    if chain is not None:
+        slots, in_byte, pj = _of_steps(machine, chain.steps)
+        kept_byte = sum(stored_byte(machine, kept) for kept in chain.kept)
+    one = _entry_cycles(machine, slots + 1 / machine.vector_per_cycle[format], in_byte, kept_byte)
     c.compute(
         "reduce on the tiles",
         vertex_cycles(machine) + in_l * one,
-        local_byte=item.n_out * item.n_reduced * in_byte,
+        local_byte=item.n_out * item.n_reduced * (in_byte + kept_byte),
         pj=item.n_out * item.n_reduced * (pj + machine.vector_pj[format]),
     )
     width = np.minimum(machine.load_byte_per_cycle / byte, machine.vector_per_cycle[format])

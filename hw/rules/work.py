@@ -10,7 +10,7 @@ from core.errors import UnknownOpError
 from hw.program import Op, Program
 from hw.rules import contraction, index, move, normalise, optimizer, pointwise, reduction, sparse
 from hw.rules.registry import find_rule
-from hw.work import Pointwise, Work
+from hw.work import Fused, Pointwise, Work
 
 #: Modules whose import registers rules.
 RULE_MODULES = (contraction, index, move, normalise, optimizer, pointwise, reduction, sparse)
@@ -27,9 +27,6 @@ class Task:
 
 def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:
     """Return the work of each op that has any; views and bookkeeping have none.
-
-    Element-wise optimizer ops that differ only in their parameter are joined into one item, as
-    multi-tensor optimizers run them.
 
     Parameters
     ----------
@@ -60,25 +57,43 @@ def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:
             f"hw.cost: no rule for {unknown.total()} of {len(program)} ops: {names}; "
             f"add one in hw/rules/ or pass free={{{accepted}}}"
         )
-    return _join_optimizer(tasks)
+    return tasks
 
 
-def _join_optimizer(tasks: list[Task]) -> list[Task]:
+def join_optimizer(tasks: list[Task]) -> list[Task]:
+    """Join element-wise optimizer work that differs only in its parameter into one item.
+
+    Multi-tensor optimizers run it so.
+    """
     joined: list[Task] = []
-    place: dict[tuple[str, Pointwise], int] = {}
+    place: dict[tuple[str, Pointwise | Fused], int] = {}
     for task in tasks:
         item = task.items[0]
-        if task.op.phase != "optimizer" or len(task.items) > 1 or not isinstance(item, Pointwise):
+        if (
+            task.op.phase != "optimizer"
+            or len(task.items) > 1
+            or not isinstance(item, Pointwise | Fused)
+        ):
             joined.append(task)
             continue
-        key = (task.op.name, replace(item, n_element=0))
+        n_element, key = _sized(item), (task.op.name, _resized(item, 0))
         if key not in place:
             place[key] = len(joined)
             joined.append(task)
             continue
         first = joined[place[key]]
         total = first.items[0]
-        assert isinstance(total, Pointwise)
-        total = replace(total, n_element=total.n_element + item.n_element)
+        assert isinstance(total, Pointwise | Fused)
+        total = _resized(total, _sized(total) + n_element)
         joined[place[key]] = replace(first, items=(total,))
     return joined
+
+
+def _sized(item: Pointwise | Fused) -> int:
+    return item.n_element if isinstance(item, Pointwise) else item.steps[-1].n_element
+
+
+def _resized(item: Pointwise | Fused, n_element: int) -> Pointwise | Fused:
+    if isinstance(item, Pointwise):
+        return replace(item, n_element=n_element)
+    return replace(item, steps=tuple(replace(s, n_element=n_element) for s in item.steps))

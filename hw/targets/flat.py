@@ -134,6 +134,7 @@ def _fused_demand(item: Fused, machine: Machine) -> tuple[str, float, float, flo
             special += n * step.flop_per_element
         byte += n * step.n_input * stored_byte(machine, step.in_format)
     last, reduction = item.steps[-1], item.reduction
+    byte += last.n_element * sum(stored_byte(machine, kept) for kept in item.kept)
     if reduction is None:
         return format, flop, special, byte + last.n_element * stored_byte(machine, last.out_format)
     byte += reduction.n_out * stored_byte(machine, reduction.out_format)

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.errors import UnknownOpError
 from hw.program import Op
-from hw.rules import known_ops, registry, rule, tasks_of
+from hw.rules import join_optimizer, known_ops, registry, rule, tasks_of
 from hw.trace import trace
 from hw.work import Contraction, Pointwise
 
@@ -64,7 +64,7 @@ def test_optimizer_ops_are_joined_over_parameters(foreach):
         net(torch.ones(2, 4)).sum().backward()
         optimizer.step()
 
-    tasks = [t for t in tasks_of(trace(step)) if t.op.phase == "optimizer"]
+    tasks = [t for t in join_optimizer(tasks_of(trace(step))) if t.op.phase == "optimizer"]
     slow = [t for t in tasks if "addcdiv" in t.op.name]
     assert len(slow) == 1
     assert slow[0].items[0].n_element == 4 * 5 + 5 + 5 * 3 + 3
