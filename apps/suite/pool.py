@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 import traceback
 from collections import deque
@@ -70,7 +71,8 @@ def run_jobs(jobs: Iterable[Job], n_job: int) -> Iterator[tuple[Job, Outcome]]:
 def _in_one_pool(left: deque[Job], n_job: int, hurt: list[Job]) -> Iterator[tuple[Job, Outcome]]:
     """Take jobs from `left` until none is left or the pool breaks, which `hurt` then names."""
     spawn = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(n_job, mp_context=spawn) as pool:
+    executor = ProcessPoolExecutor(n_job, mp_context=spawn, initializer=_end_with_parent)
+    with _one_thread_each(), executor as pool:
         under_way: dict[Future[Outcome], Job] = {}
         try:
             while (left and not hurt) or under_way:
@@ -90,6 +92,19 @@ def _in_one_pool(left: deque[Job], n_job: int, hurt: list[Job]) -> Iterator[tupl
         except BaseException:  # interrupted, or nobody asks for more
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Make this process end when the one that started it is killed, and let go of its run."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

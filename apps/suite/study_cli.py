@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -23,7 +22,7 @@ from apps.lab.options import (
 class _RunUnlessNamed(TyperGroup):
     """Take ``tessera study FILE`` for ``tessera study run FILE``."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = args and (args[0] in self.commands or args[0] == "--help")
         return super().parse_args(ctx, args if named or not args else ["run", *args])
 
@@ -33,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Accuracy against cost over grids of settings, from one TOML file.",
+    help="Accuracy against cost over grids of settings: tessera study FILE.toml --out DIR",
 )
 
 

@@ -29,6 +29,9 @@ MEASURE_NAMES = {
     "peak_tile_memory_byte": "memory of the fullest tile",
 }
 
+# Colour of lines that belong to no value of a lever: grey.
+_NEUTRAL = 5
+
 
 def accuracy_name(sheet: Sheet) -> str:
     """Spell the leading metric with its split and unit."""
@@ -61,6 +64,7 @@ def answers(sheet: Sheet) -> list[Markup]:
     found = [text + "."]
     titles = machine_titles([sheet])
     reference = sheet.study.reference
+    without: list[str] = []
     for phase in sheet.phases[-1:]:
         for machine in sheet.machines:
             point = frugal(sheet, phase, machine, "energy_j")
@@ -68,19 +72,15 @@ def answers(sheet: Sheet) -> list[Markup]:
             if point is None or base is None:
                 continue
             if point.line is reference:
-                found.append(
-                    Markup("On {}, no point is as accurate as {} for less energy.").format(
-                        titles[machine], reference.label
-                    )
-                )
+                without.append(titles[machine])
                 continue
             saved = times(base / point.cost)
             slow = sheet.mean_cost(reference, phase, machine, "time_s") or 0.0
             fast = sheet.mean_cost(point.line, phase, machine, "time_s") or 1.0
             found.append(
                 Markup(
-                    "On {}, <strong>{}</strong> is as accurate as {} at {} the energy efficiency "
-                    "and {} the speed of one {} ({} {})."
+                    "On {}, <strong>{}</strong> is at least as accurate as {} at {} the energy "
+                    "efficiency and {} the speed of one {} ({} {})."
                 ).format(
                     titles[machine],
                     point.line.label,
@@ -92,6 +92,9 @@ def answers(sheet: Sheet) -> list[Markup]:
                     _linked(number(point.accuracy), point.line),
                 )
             )
+    if without:
+        text = Markup("No point is as accurate as {} for less energy on {}.")
+        found.append(text.format(reference.label, ", ".join(without)))
     noise = sheet.seed_noise
     if noise is not None:
         found.append(Markup("From seed to seed it varies by {} (1 s.d.).").format(number(noise, 2)))
@@ -113,8 +116,12 @@ def pareto_chart(sheet: Sheet, phase: str, machine: str, measure: str) -> Markup
     if len(points) < 2 or sheet.study.headline is None:
         return None
     split, metric = sheet.study.headline
+    levels = [point.accuracy for point in points]
     best = sheet.study.best_baseline(split, metric)
-    edge = [_dot(sheet, point) for point in front(points, metric)]
+    reach = max(levels) - min(levels)
+    if best and not min(levels) - reach <= best[1] <= max(levels) + reach:
+        best = None  # so far off that the axis would hide how the points differ
+    edge = [charts.Point("", p.cost, p.accuracy, _NEUTRAL) for p in front(points, metric)]
     return charts.scatter(
         [_dot(sheet, point) for point in points],
         x_label=f"{MEASURE_NAMES[measure]}, one {PHASES[phase]}",

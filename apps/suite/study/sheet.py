@@ -88,7 +88,11 @@ class Sheet:
         named = dict(zip(self.levers, levers, strict=True))
         if named.get("variant.density") == 1.0:
             named.pop("variant.block", None)
-        return ", ".join(f"{short(key)} {spelled(v)}" for key, v in named.items()) or "as it is"
+        parts = (
+            spelled(value) if key == "variant" else f"{short(key)} {spelled(value)}"
+            for key, value in named.items()
+        )
+        return ", ".join(parts) or "as it is"
 
     def values(self, lever: str) -> list[Any]:
         """Give the values of a lever in the order of the study."""

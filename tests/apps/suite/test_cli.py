@@ -25,7 +25,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     assert shown.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", ["demo", "report", "data", "bench"])
+@pytest.mark.parametrize("name", ["demo", "study", "report", "data", "bench"])
 def test_the_help_of_a_command_loads_no_torch(name):
     code = (
         f"import sys; from apps.suite.cli import main; code = main(['{name}', '--help']);"

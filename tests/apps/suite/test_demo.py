@@ -1,8 +1,11 @@
 """The demo: every application in every variant, resumable, one report at the end."""
 
 import json
+import os
+import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from apps.lab.progress import set_verbosity
 from apps.lab.variant import VARIANTS
 from apps.suite.demo import _jobs, run_demo
 from apps.suite.pool import interleaved, run_jobs, work
+
+ROOT = Path(__file__).resolve().parents[3]
 
 # An application whose training takes no time; it counts its runs in a file.
 TOY = """
@@ -162,3 +167,39 @@ def test_a_process_that_dies_fails_its_own_run_alone(toys):
     assert died == {"north dense-fp32", "north dense-bf16"}
     assert "died, twice" in done["north dense-fp32"].problem
     assert len(done) == len(VARIANTS)
+
+
+def test_when_the_demo_is_killed_its_processes_end_and_let_go_of_their_runs(toys):
+    folder, modules, write = toys
+    told = "out.parent.mkdir(exist_ok=True); (out.parent / 'pid').write_text(str(os.getpid()))"
+    write("north", problem=f"import os, time; {told}; time.sleep(99)")
+    out, demo = str(folder / "out"), {"north": modules["north"]}
+    code = (
+        "from pathlib import Path; from apps.suite.demo import run_demo\n"
+        f"run_demo(Path({out!r}), applications={demo!r}, n_job=1)"
+    )
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    whole = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **paths})
+    with whole:
+        pid = folder / "out" / "pid"
+        assert within(60, lambda: pid.exists() and pid.read_text())
+        worker = int(pid.read_text())
+        whole.kill()
+    assert within(20, lambda: not is_alive(worker))
+
+
+def within(limit_s, condition):
+    """Wait for a condition, and say whether it came."""
+    end = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def is_alive(pid):
+    """Whether a process runs; one that has ended and was not yet waited for does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
