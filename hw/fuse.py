@@ -64,9 +64,9 @@ def fuse(program: Program, tasks: list[Task]) -> tuple[Program, list[Task], int]
         if _n_entry(task) is not None:
             for storage in dict.fromkeys(t.storage for t in task.op.inputs):
                 source = open_groups.get(storage)
-                if source is None or not _may_join(source, task, storage, touches, writes):
+                if source is None or not _may_join(source, task, touches, writes):
                     continue
-                del kept[source.last.i_op], open_groups[storage]
+                del kept[source.last.i_op]
                 group = _Group((*source.tasks, *group.tasks))
         group = _Group(tuple(sorted(group.tasks, key=lambda t: t.i_op)))
         kept[task.i_op] = group
@@ -95,14 +95,11 @@ def _n_entry(task: Task) -> int | None:
 def _may_join(
     source: _Group,
     task: Task,
-    storage: int,
     touches: dict[int, list[int]],
     writes: dict[int, list[int]],
 ) -> bool:
-    first, last = source.last.i_op, task.i_op
+    last = task.i_op
     if source.last.op.phase != task.op.phase or _n_entry(source.last) != _n_entry(task):
-        return False
-    if any(first < i < last for i in touches[storage]):
         return False
     members = {part.i_op for part in source.tasks}
     return not any(

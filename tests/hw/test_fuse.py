@@ -42,6 +42,11 @@ def test_a_chain_is_one_item_that_reads_its_operands_once():
     assert program.live_byte()[-1] == 12_000
 
 
+def test_two_parts_of_one_tensor_are_both_read():
+    _, (task,), _ = fused(lambda x: x[:, :25] * x[:, 25:] + 1, torch.ones(20, 50))
+    assert [step.n_input for step in task.items[0].steps] == [2, 0]
+
+
 def test_a_reduction_ends_a_chain():
     _, (task,), n_fused = fused(lambda x: (x * x).sum(), X)
     assert n_fused == 1
