@@ -56,12 +56,22 @@ def predict_file(
     Raises
     ------
     DataError
-        If the file or the column is missing, or with `strict` at a row that cannot be read.
+        If the file or the column is missing, with `strict` at a row that cannot be read, or if
+        the disk fills.
 
     Notes
     -----
     Memory does not grow with the file: `CHUNK` rows are held at a time.
     """
+    try:
+        return _predict_file(predictor, source, out, smiles, strict)
+    except OSError as error:  # the disk is full, or `out` has no folder; reading has its own words
+        raise DataError(f"predict: cannot write {out} ({error}); nothing was written") from error
+
+
+def _predict_file(
+    predictor: Predictor, source: Path, out: Path, smiles: str, strict: bool
+) -> Counter[str]:
     counts: Counter[str] = Counter()
     with open_rows(source) as opened, atomic_path(out) as part:
         place = place_of(smiles, opened.header, opened.name)

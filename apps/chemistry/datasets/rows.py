@@ -8,8 +8,9 @@ place.
 import csv
 import gzip
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -60,23 +61,40 @@ def open_rows(path: Path) -> Iterator[Rows]:
         If the file is missing, empty, or ends in the middle of its compressed data.
     """
     kind = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    try:
-        with _text(path) as text:
+    with ExitStack() as stack:
+        with _told(path):
+            text = stack.enter_context(_text(path))
             if kind in _SMI:
-                yield Rows(path.name, [SMILES, "name"], _smi_rows(text))
+                header, rows = [SMILES, "name"], _smi_rows(text)
             elif kind in _SDF:
                 with _text(path) as first:
                     names = list(dict.fromkeys(n for r in _records(first) for n in _fields(r)))
-                yield Rows(path.name, [SMILES, *names], _sdf_rows(text, names))
+                header, rows = [SMILES, *names], _sdf_rows(text, names)
             else:
                 header, rows = _delimited(text)
-                if not any(header):
-                    raise DataError(
-                        f"{path.name}: the file is empty; expected a header and at least one row"
-                    )
-                yield Rows(path.name, header, rows)
-    except (OSError, EOFError) as error:
+        if not any(header):
+            raise DataError(
+                f"{path.name}: the file is empty; expected a header and at least one row"
+            )
+        yield Rows(path.name, header, _guarded(rows, path))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading `path` into a sentence."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); check the name and the file") from error
+
+
+def _guarded(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+    while True:
+        with _told(path):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
 
 
 def _text(path: Path) -> TextIO:

@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from apps.chemistry.answers import predict, predict_file
 from apps.chemistry.config import TrainConfig
@@ -200,3 +202,34 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     predict_file(make_predictor(), source, tmp_path / "out.csv")
     assert held == [50, 50, 50, 50, 30]
     assert len(read(tmp_path / "out.csv")) == 231
+
+
+def test_a_disk_that_fills_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predict, "_answers", full)
+    source = write(tmp_path, "smiles\nCCO\n")
+    with pytest.raises(DataError, match=r"cannot write .*out\.csv .*No space left"):
+        predict_file(make_predictor(), source, tmp_path / "out.csv")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(raw=st.binary(max_size=200), kind=st.sampled_from(["csv", "smi", "sdf", "csv.gz"]))
+def test_any_bytes_are_answered_or_refused(tmp_path, raw, kind):
+    source, out = tmp_path / f"fuzz.{kind}", tmp_path / "fuzz_out.csv"
+    source.write_bytes(b"smiles,x\nCCO,1\n" + raw if kind == "csv" else raw)
+    out.unlink(missing_ok=True)
+    try:
+        counts = predict_file(make_predictor(), source, out)
+    except DataError:
+        assert kind != "csv"  # its first row can be read, whatever follows
+        assert not out.exists()
+        return
+    header, *rows = read(out)
+    assert header[-1] == "status"
+    assert len(rows) == counts.total()
+    assert kind != "csv" or rows[0][-1] == "ok"

@@ -65,5 +65,23 @@ def test_refuses(tmp_path):
     cut.write_bytes(gzip.compress(b"smiles\n" + b"CCO\n" * 999)[:-9])
     with pytest.raises(DataError, match="cannot be read"):
         rows_of(cut)
+    whole = bytearray(gzip.compress(b"smiles\n" + bytes(range(32, 127)) * 9))
+    whole[20:40] = bytes(20)  # damaged in the middle: the decompressor's own error
+    cut.write_bytes(whole)
+    with pytest.raises(DataError, match="cannot be read"):
+        rows_of(cut)
     with pytest.raises(DataError, match=r"no\.csv: cannot be read"):
         rows_of(tmp_path / "no.csv")
+
+
+def test_an_error_of_the_reader_is_not_blamed_on_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles\nCCO\n")
+
+    def read_and_fail():
+        with open_rows(path) as opened:
+            next(opened.rows)
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        read_and_fail()
