@@ -40,8 +40,9 @@ class Training:
 
 
 def batch_lever(sheet: Sheet) -> str | None:
-    """Give the lever that is the batch size, if one is."""
-    return next((key for key in sheet.levers if key.rpartition(".")[2] in BATCH), None)
+    """Give the lever that is the batch size, if one is and has several values."""
+    found = (key for key in sheet.levers if key.rpartition(".")[2] in BATCH)
+    return next((key for key in found if len(sheet.values(key)) > 1), None)
 
 
 def trainings(sheet: Sheet) -> list[Training]:

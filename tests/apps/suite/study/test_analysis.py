@@ -40,6 +40,10 @@ def test_a_sheet_averages_over_seeds(sheet):
     assert sheet.machines == ["ipu_gc200", "a100"]
 
 
+def test_without_several_batch_sizes_nothing_is_said_of_them(sheet):
+    assert trainings(sheet) == []
+
+
 def test_the_effect_of_a_lever_is_its_closed_form(sheet):
     found = {(e.lever, e.value): e for e in effects(sheet, "inference")}
     density = found["variant.density", 0.5]
