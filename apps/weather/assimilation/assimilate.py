@@ -258,7 +258,6 @@ def run(
         scores[FULL]["downstream_error_m_s"] = float(found.error_full[middle])
         scores[WITHHELD]["downstream_error_m_s"] = float(found.error_withheld[middle])
         scores[WITHHELD]["hours_lost_downstream"] = float(found.lost_h[middle])
-        scores[WITHHELD]["hours_lost_downstream_mean"] = float(found.lost_h[1:].mean())
         record = new_record(
             application="weather",
             command="weather assimilate",
@@ -312,12 +311,13 @@ def table(scores: dict[str, dict[str, float]], found: Answer) -> str:
         if f"{kind}_spread_skill" in scores[FULL]
         for label, key in _ROWS
     ]
-    middle = len(found.lead_h) // 2
-    tail = (
-        f"downstream, the error of a {found.lead_h[middle]:.0f} h forecast comes "
-        f"{found.lost_h[middle]:.1f} h sooner without the basin "
-        f"({found.error_full[middle]:.2f} m/s with it, {found.error_withheld[middle]:.2f} without)"
-    )
+    i = len(found.lead_h) // 2
+    lead, errors = found.lead_h[i], (found.error_full[i], found.error_withheld[i])
+    tail = f"downstream at {lead:.0f} h: {errors[0]:.2f} m/s, without the basin {errors[1]:.2f}; "
+    if np.isnan(found.lost_h[i]):
+        tail += "without it the forecast starts worse than that"
+    else:
+        tail += f"without it that error comes {found.lost_h[i]:.1f} h sooner"
     return "\n".join([head, *rows, tail])
 
 

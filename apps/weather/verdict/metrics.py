@@ -134,8 +134,8 @@ def hours_lost(lead_h: np.ndarray, reference: np.ndarray, other: np.ndarray) -> 
     Notes
     -----
     Counted back to the latest lead at which the worse of the two was no more wrong than the better
-    one is now. Between leads the errors run straight; a dip is filled with the largest error
-    before it.
+    one is now; NaN where it never was, its start being worse already. Between leads the errors run
+    straight; a dip is filled with the largest error before it.
     """
     a, b = np.maximum.accumulate(reference), np.maximum.accumulate(other)
     out = np.empty(len(lead_h))
@@ -148,7 +148,9 @@ def hours_lost(lead_h: np.ndarray, reference: np.ndarray, other: np.ndarray) -> 
 def _last(lead_h: np.ndarray, error: np.ndarray, value: float) -> float:
     """Give the latest of `lead_h` at which the rising curve `error` is at most `value`."""
     i = int(np.searchsorted(error[: len(lead_h)], value, side="right"))
-    if i in (0, len(lead_h)):
-        return float(lead_h[min(i, len(lead_h) - 1)])
+    if i == 0:
+        return float("nan")
+    if i == len(lead_h):
+        return float(lead_h[-1])
     share = (value - error[i - 1]) / (error[i] - error[i - 1])
     return float(lead_h[i - 1] + share * (lead_h[i] - lead_h[i - 1]))

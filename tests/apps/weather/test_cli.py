@@ -41,7 +41,7 @@ def test_assimilate_prints_a_table(tmp_path):
     done = call("assimilate", *tiny, out=tmp_path / "run")
     assert done.exit_code == 0
     assert "temperature, error / climate" in done.stdout
-    assert "sooner without the basin" in done.stdout
+    assert "downstream at 12 h: " in done.stdout
 
 
 def test_scores_of_no_network_end_with_one_sentence(tmp_path):

@@ -123,6 +123,8 @@ def test_hours_lost_of_shifted_and_scaled_curves():
     assert hours_lost(lead, reference, reference + 0.25)[2:] == pytest.approx(6.0)
     assert hours_lost(lead, reference, reference - 0.25)[2:] == pytest.approx(-6.0)
     assert hours_lost(lead, reference, reference) == pytest.approx(0.0)
+    # worse at the start than the reference at 12 h: how much earlier cannot be said
+    assert np.isnan(hours_lost(lead, reference, reference + 0.6)[:2]).all()
     # errors that have stopped growing: no time is lost between equal ones
     full = np.minimum(reference, 3.0)
     assert hours_lost(lead, full, full) == pytest.approx(0.0)
