@@ -6,6 +6,9 @@ several by the clock. Dense peers of the training step are three forward product
 oneDNN: its weights are packed once and never repacked for the other two).
 """
 
+import argparse
+import json
+import os
 import platform
 import statistics
 import subprocess
@@ -23,6 +26,8 @@ from core.kernels.load import chosen_level
 from core.precision import round_to_format
 from core.sparse import BlockPattern, routes, segment_sum
 
+RESULTS = Path(__file__).parent / "results" / "kernels.jsonl"
+README = Path(__file__).parent / "README.md"
 PASSES = ("forward", "dx", "dw", "step")
 #: (batch, features, out_features) of the table without flags.
 SHAPES = ((1024, 1024, 1024), (256, 2048, 2048), (64, 512, 512), (200, 700, 900))
@@ -107,6 +112,9 @@ def measure_products(
         "forward": lambda: named.spmm(x, values, p.row_ptr, p.col_index, p.row_index, out_features),
         "dx": lambda: named.spmm_t(dy, values, p.col_ptr, p.row_index_t, p.order_t, features),
         "dw": lambda: named.sddmm(dy, x, p.row_index, p.col_index, block, block),
+        "backward": lambda: named.spmm_backward(
+            dy, x, values, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
+        ),
         "torch_mm": lambda: wide_x @ weight.t(),
         "onednn": onednn_linear(wide_x, weight),
         "same_dtype_dense": lambda: x @ narrow_weight.t(),
@@ -114,7 +122,7 @@ def measure_products(
     if library_peers and dtype == "fp32":
         calls |= _library_products(pattern, values, x)
     seconds = interleaved(calls, n_repeat)
-    seconds["step"] = [sum(t) for t in zip(*(seconds[n] for n in PASSES[:3]), strict=True)]
+    seconds["step"] = [sum(t) for t in zip(seconds["forward"], seconds["backward"], strict=True)]
     peak = peak_flop_per_s(dtype)
     middle = {name: statistics.median(s) for name, s in seconds.items()}
     rows: list[dict[str, Any]] = []
@@ -132,7 +140,13 @@ def measure_products(
             "fraction_of_peak": flop / time_s / peak,
         }  # fmt: skip
         if name == "forward":
-            for peer in calls.keys() - {*PASSES, "torch_mm", "onednn", "same_dtype_dense"}:
+            for peer in calls.keys() - {
+                *PASSES,
+                "backward",
+                "torch_mm",
+                "onednn",
+                "same_dtype_dense",
+            }:
                 row[f"ratio_vs_{peer}"] = middle[peer] / time_s
         rows.append(row | machine())
     return rows
@@ -250,3 +264,95 @@ def measure_all(n_repeat: int = 20) -> list[dict[str, Any]]:
     rows += [measure_segment_sum(n, n_repeat=n_repeat) for n in (128, 256)]
     rows += [measure_rounding(f, n_repeat=n_repeat) for f in ("fp8_e4m3", "bf16", "int8")]
     return rows
+
+
+def keep(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Append rows to `file` as JSON lines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown of the newest row of every question."""
+    asked = ("what", "batch", "features", "out_features", "block", "density", "dtype", "pass",
+             "n_molecule", "n_feature", "format", "n_thread")  # fmt: skip
+    newest = {tuple(str(row.get(k)) for k in asked): row for row in rows}
+    parts: dict[str, list[str]] = {}
+    for row in sorted(newest.values(), key=lambda r: (r["what"], *(r.get(k, 0) for k in SORTED))):
+        where = f"{row['processor']}, {row['instructions']}, {row['n_thread']} thread"
+        if row["what"] == "product":
+            title = f"Batch {row['batch']}, {row['features']} to {row['out_features']}, {where}"
+            cells = (
+                row["dtype"], row["block"], f"{100 * (1 - row['density']):.3g} %", row["pass"],
+                f"{1e3 * row['time_s']:.3f}",
+                *(f"{row[k]:.2f}" for k in RATIOS), row["commit"],
+            )  # fmt: skip
+            head = ["format", "block", "zeros", "pass", "time_ms", "torch.mm", "oneDNN"]
+            head += ["same-format", "peak", "commit"]
+        else:
+            skipped = {"what", "seed", "n_repeat", "processor", "instructions", "n_thread", "torch"}
+            title = f"{row['what'].replace('_', ' ').capitalize()}, {where}"
+            head = [k for k in row if k not in skipped]
+            cells = tuple(f"{row[k]:.3g}" if type(row[k]) is float else row[k] for k in head)
+        first = [f"## {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        parts.setdefault(title, first).append(f"| {' | '.join(map(str, cells))} |")
+    return "\n\n".join("\n".join(lines) for lines in parts.values()) + "\n"
+
+
+SORTED = ("batch", "features", "dtype", "block", "density", "n_feature")
+RATIOS = (
+    "ratio_vs_torch_mm", "ratio_vs_onednn", "ratio_vs_same_dtype_dense", "fraction_of_peak",
+)  # fmt: skip
+INTRODUCTION = """# Benchmarks
+
+Written by `tessera bench kernels` from results/kernels.jsonl; the newest row of every question.
+Columns named after a peer say how many times faster than that peer: torch.mm, oneDNN with weights
+packed ahead, and torch's dense product in the same format. `peak` is the share of the multiply-adds
+that one core does without touching memory. A step is forward, input and weight gradient; dense
+steps count as three forward products. Single cells scatter by some 10 %.
+
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure one layer, or without a size the whole table; keep the rows and print tables."""
+    parser = argparse.ArgumentParser(prog="tessera bench kernels", description=main.__doc__)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--features", type=int)
+    parser.add_argument("--out-features", type=int)
+    parser.add_argument("--block", type=int)
+    parser.add_argument("--density", type=float)
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
+    parser.add_argument("--pass", dest="passes", choices=PASSES)
+    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="append rows here and leave the tables alone")
+    a = parser.parse_args(arguments)
+    given = (a.features, a.out_features, a.block, a.density, a.passes)
+    before = torch.get_num_threads()
+    torch.set_num_threads(a.threads)
+    try:
+        if all(value is None for value in given):
+            rows = measure_all(a.repeat)
+        else:
+            features = a.features or 1024
+            rows = measure_products(
+                a.batch, features, a.out_features or features, a.block or 16,
+                0.1 if a.density is None else a.density, dtype=a.dtype,
+                passes=(a.passes,) if a.passes else PASSES, n_repeat=a.repeat, library_peers=True,
+            )  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+    keep(rows, a.json or RESULTS)
+    if a.json is None:
+        lines = RESULTS.read_text(encoding="utf-8").splitlines()
+        whole = README.with_suffix(".part")
+        whole.write_text(INTRODUCTION + tables([json.loads(line) for line in lines]), "utf-8")
+        os.replace(whole, README)
+    print(tables(rows), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -31,6 +31,26 @@ _ARGUMENTS = {
     "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P, _I],
     "tessera_has_bf16": [],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I, _I],
+    "tessera_spmm_backward": [
+        _P,
+        _L,
+        _L,
+        _P,
+        _L,
+        _L,
+        _L,
+        *[_P] * 5,
+        _L,
+        _L,
+        _L,
+        _I,
+        _I,
+        _P,
+        _P,
+        _I,
+    ],
+    "tessera_has_int8": [],
+    "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
     "tessera_multiply_adds": [_L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
@@ -130,6 +150,44 @@ def sddmm(
     )  # fmt: skip
     _raise_for(status, "sddmm")
     return out if dtype == torch.float32 else out.to(dtype)
+
+
+def spmm_backward(
+    kernels: Kernels, dy: Tensor, x: Tensor, values: Tensor, row_index: Tensor, col_index: Tensor,
+    col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return both gradients, float32 [batch, cols] and [n_block, br, bc], in one pass."""
+    dy, x = _rows(dy), _rows(x)
+    (n_block, br, bc), (batch, cols), rows = values.shape, x.shape, dy.shape[1]
+    values_t = transpose_blocks(kernels, values, order_t)
+    dx, dvalues = x.new_empty(batch, cols), torch.zeros(n_block, br, bc)
+    status = kernels.spmm_backward(
+        dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, batch,
+        values_t.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), col_ptr.data_ptr(),
+        row_index_t.data_ptr(), -(-rows // br), col_ptr.numel() - 1, n_block, br, bc,
+        dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    _raise_for(status, "spmm_backward")
+    return dx, dvalues
+
+
+def linear_int8(
+    kernels: Kernels, x: Tensor, x_scale: Tensor, codes: Tensor, scale: Tensor, row_ptr: Tensor,
+    col_index: Tensor, rows: int,
+) -> Tensor | None:  # fmt: skip
+    """Return the product, float32 [batch, rows], or None where the processor has no int8."""
+    if not kernels.has_int8():
+        return None
+    x, codes = _rows(x), codes.contiguous()
+    (n_block, br, bc), (batch, cols) = codes.shape, x.shape
+    y = x.new_empty(batch, rows)
+    status = kernels.linear_int8(
+        x.data_ptr(), x.stride(0), batch, cols, x_scale.data_ptr(), codes.data_ptr(),
+        scale.data_ptr(), row_ptr.data_ptr(), col_index.data_ptr(), row_ptr.numel() - 1,
+        -(-cols // bc), n_block, br, bc, y.data_ptr(), rows, torch.get_num_threads(),
+    )  # fmt: skip
+    _raise_for(status, "linear_int8")
+    return y
 
 
 def segment_sum(kernels: Kernels, x: Tensor, index: Tensor, n_segment: int) -> Tensor | None:

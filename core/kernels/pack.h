@@ -106,6 +106,21 @@ inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot,
             s < n_sample && f + i < last - first ? x[s * stride + f + i] : 0.0f;
 }
 
+// The way back from quads, for features first..last-1 (first a multiple of LANE or of a quad).
+inline void unpack_quads(const float* in, int n_slot, int64_t first, int64_t last, int n_sample,
+                         float* y, int64_t stride) {
+  const int64_t whole = first + (last - first) / LANE * LANE;
+  for (int s0 = 0; s0 < n_sample; s0 += STEP)
+    for (int64_t f = first; f < whole; f += LANE) {
+      Vec a[STEP];
+      for (int i = 0; i < STEP; ++i) a[i] = load(in + ((f / 4 + i) * n_slot + s0) * 4);
+      transpose_quads(a);
+      for (int i = 0; i < STEP && s0 + i < n_sample; ++i) store(y + (s0 + i) * stride + f, a[i]);
+    }
+  for (int64_t f = whole; f < last; ++f)
+    for (int s = 0; s < n_sample; ++s) y[s * stride + f] = in[(f / 4 * n_slot + s) * 4 + f % 4];
+}
+
 #if defined(__AVX512BF16__)
 // Rows of bf16 -> quads of units that hold samples 2i and 2i + 1 of one feature.
 inline void pack_quads(const uint16_t* x, int64_t stride, int n_sample, int n_slot, int64_t first,

@@ -10,7 +10,8 @@ int32_t spin(int64_t n) {
   const float bits = 0x1.0p-60f;                // as fp32 or as a pair of bf16, sums stay finite
   const Vec a = spread(&bits);
   Vec sum[CHAINS] = {};
-  for (int64_t i = 0; i < n; ++i)
+  for (int64_t i = 0; i < n; ++i) {
+#pragma GCC unroll 24  // left alone, so long a loop stays one, and its sums in memory
     for (int c = 0; c < CHAINS; ++c) {
       sum[c] = Number::mac(sum[c], a, a);
       // Keeps the chain, though no one reads its end.
@@ -20,6 +21,7 @@ int32_t spin(int64_t n) {
       asm volatile("" : "+w"(sum[c]));
 #endif
     }
+  }
   return CHAINS * LANE;
 }
 

@@ -1,138 +1,36 @@
 // The live blocks of dy^T x: the weight gradient, and no other entry of it.
-//
-// Blocks whose sides are multiples of four are cut into 4 x 4 outer products. In the quads layout a
-// vector holds the same four features of LANE / 4 samples; spreading one feature of dy inside each
-// group of four lanes and multiplying by x adds a row of the outer product for all these samples at
-// once. Other blocks take dot products over samples, sixteen entries of a row at a time.
 
 #include <algorithm>
 
-#include "pack.h"
+#include "outer.h"
+#include "product.h"
 
 namespace {
 
 constexpr int SLOT = 128;  // samples (pairs, in bf16) packed together: more mean rarer sums across lanes
 
-struct Pattern {
-  const int32_t* row_index;
-  const int32_t* col_index;
-  int br, bc;
-};
 
-template <int LANE_OF_FOUR>
-inline Vec spread_feature(Vec v) {
-  IVec pick;
-  for (int i = 0; i < LANE; ++i) pick[i] = i / 4 * 4 + LANE_OF_FOUR;
-  return __builtin_shuffle(v, pick);
-}
-
-inline Quad sum_of_groups(Vec v) {
-  Quad group[STEP], total{};
-  std::memcpy(group, &v, sizeof v);
-  for (int g = 0; g < STEP; ++g) total += group[g];
-  return total;
-}
-
-// One quad of rows by N quads of columns: out[n] += dy^T x, 4 x 4 entries each.
-template <class Number, int N>
-inline void outer_quads(const float* dy, const float* const (&x)[4], float* const (&out)[4],
-                        int bc) {
-  Vec sum[4][N] = {};
-  for (int s = 0; s < SLOT; s += STEP) {
-    const Vec d = load(dy + s * 4);
-    const Vec row[4] = {spread_feature<0>(d), spread_feature<1>(d), spread_feature<2>(d),
-                        spread_feature<3>(d)};
-    for (int n = 0; n < N; ++n) {
-      const Vec v = load(x[n] + s * 4);
-      for (int r = 0; r < 4; ++r) sum[r][n] = Number::mac(sum[r][n], row[r], v);
-    }
+int32_t check(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block) {
+  for (int64_t k = 0; k < n_block; ++k) {
+    if (s.row_index[k] < 0 || s.row_index[k] >= n_row) return BAD_INDEX;
+    if (s.col_index[k] < 0 || s.col_index[k] >= n_col) return BAD_INDEX;
+    if (k && s.row_index[k] < s.row_index[k - 1]) return BAD_POINTER;
   }
-  for (int n = 0; n < N; ++n)
-    for (int r = 0; r < 4; ++r) {
-      QuadAny* to = reinterpret_cast<QuadAny*>(out[n] + r * bc);
-      *to += sum_of_groups(sum[r][n]);
-    }
+  return OK;
 }
 
-// Live blocks first..last-1, all of one block row, with both sides multiples of four.
-template <class Number>
-void row_of_quads(const Pattern& s, int64_t first, int64_t last, const float* dy, const float* x,
-                  float* out) {
-  constexpr int MOST = LANE == 16 ? 4 : 2;  // 4 * MOST sums in registers
-  const int n_across = s.bc / 4;
-  for (int64_t k0 = first; k0 < last;) {
-    // A group is MOST quads of columns out of one wide block or out of several narrow ones.
-    const int n_k = n_across >= MOST ? 1 : int(last - k0 < MOST / n_across ? last - k0 : MOST / n_across);
-    for (int down = 0; down < s.br / 4; ++down) {
-      const float* from_dy = dy + int64_t(down) * SLOT * 4;
-      for (int a0 = 0; a0 < n_across; a0 += MOST) {
-        const float* from[4] = {};
-        float* to[4] = {};
-        int n = 0;
-        for (int k = 0; k < n_k; ++k)
-          for (int a = a0; a < n_across && a < a0 + MOST; ++a, ++n) {
-            from[n] = x + (int64_t(s.col_index[k0 + k]) * n_across + a) * SLOT * 4;
-            to[n] = out + ((k0 + k) * s.br + down * 4) * s.bc + a * 4;
-          }
-        switch (n) {
-          case 4: outer_quads<Number, 4>(from_dy, from, to, s.bc); break;
-          case 3: outer_quads<Number, 3>(from_dy, from, to, s.bc); break;
-          case 2: outer_quads<Number, 2>(from_dy, from, to, s.bc); break;
-          default: outer_quads<Number, 1>(from_dy, from, to, s.bc);
-        }
-      }
-    }
-    k0 += n_k;
-  }
+// A thread owns the block rows whose first block lies in its equal share of the blocks.
+std::pair<int64_t, int64_t> share(const Places& s, int64_t n_block, int64_t cut, int n_thread) {
+  auto edge = [&](int64_t k) {
+    while (k && k < n_block && s.row_index[k] == s.row_index[k - 1]) ++k;
+    return k;
+  };
+  return {edge(n_block * cut / n_thread), edge(n_block * (cut + 1) / n_thread)};
 }
-
-// LANE entries of one row: to[n] += sum over one tile of dy x, both in the features layout.
-inline void dot_products(const Vec (&dy)[PART], const float* x, const int32_t* column,
-                         float* const* to) {
-  Vec sum[LANE];
-  for (int n = 0; n < LANE; ++n) {
-    const float* from = x + int64_t(column[n]) * TILE;
-    sum[n] = dy[0] * load(from);
-    for (int j = 1; j < PART; ++j) sum[n] += dy[j] * load(from + j * LANE);
-  }
-  const Vec total = sums_of_lanes(sum);
-  if (to[LANE - 1] == to[0] + LANE - 1)
-    store(to[0], load(to[0]) + total);
-  else
-    for (int n = 0; n < LANE; ++n) *to[n] += total[n];
-}
-
-void row_of_entries(const Pattern& s, int64_t first, int64_t last, const float* dy, const float* x,
-                    float* out) {
-  for (int r = 0; r < s.br; ++r) {
-    Vec d[PART];
-    for (int j = 0; j < PART; ++j) d[j] = load(dy + r * TILE + j * LANE);
-    int32_t column[LANE] = {};
-    float *to[LANE], spare;
-    int n = 0;
-    for (int64_t k = first; k < last; ++k)
-      for (int c = 0; c < s.bc; ++c) {
-        column[n] = s.col_index[k] * s.bc + c;
-        to[n] = out + (k * s.br + r) * s.bc + c;
-        if (++n == LANE) {
-          dot_products(d, x, column, to);
-          n = 0;
-        }
-      }
-    if (!n) continue;
-    for (int i = n; i < LANE; ++i) to[i] = &spare;  // repeats of valid columns, thrown away
-    spare = 0;
-    dot_products(d, x, column, to);
-  }
-}
-
-}  // namespace
-
-namespace {
 
 // Where blocks that have no quads are many, all of dy^T x is computed, by quads, a strip of sixteen
 // rows at a time, and the live entries of the strip are kept.
-void gradient_by_strips(const Pattern& s, const float* dy, int64_t dy_stride, int64_t rows,
+void gradient_by_strips(const Places& s, const float* dy, int64_t dy_stride, int64_t rows,
                         const float* x, int64_t x_stride, int64_t cols, int64_t batch,
                         int64_t n_col, int64_t n_block, float* out, int n_thread) {
   constexpr int HEIGHT = 16, MOST = LANE == 16 ? 4 : 2;
@@ -162,7 +60,7 @@ void gradient_by_strips(const Pattern& s, const float* dy, int64_t dy_stride, in
             from[n] = in_x + (q + n) * SLOT * 4;
             to[n] = sum + down * 4 * width + (q + n) * 4;
           }
-          outer_quads<Fp32, MOST>(in_dy + down * SLOT * 4, from, to, int(width));
+          outer_quads<Fp32, MOST, SLOT>(in_dy + down * SLOT * 4, from, to, int(width));
         }
     }
     const int32_t* end = s.row_index + n_block;
@@ -178,35 +76,76 @@ void gradient_by_strips(const Pattern& s, const float* dy, int64_t dy_stride, in
   });
 }
 
+bool is_by_strips(int br, int bc, int64_t n_row, int64_t n_col, int64_t n_block) {
+  return !has_quads(br, bc) && 6 * n_block > n_row * n_col;  // measured: they win from a sixth on
+}
+
+// The gradients of both operands in one pass: a tile of dy is packed once, and the tile of x that
+// multiplies it lies in the second-level cache beside it. The transposed pattern has the values of
+// S, transposed, in `values_t`.
+template <class Layout>
+int32_t both_gradients(const Pattern& t, const Places& s, int64_t n_block, const float* dy,
+                       int64_t dy_stride, int64_t rows, const float* x, int64_t x_stride,
+                       int64_t cols, int64_t batch, const float* values_t, float* dx, float* out,
+                       int n_thread) {
+  const Layout layout(t);
+  const int64_t n_dy = t.n_col * t.bc, n_x = t.n_row * t.br;
+  const int64_t n_tile = (batch + TILE - 1) / TILE;
+  // Threads share the tiles of a group for dx, then the rows of S for its gradient. One thread
+  // takes a tile at a time, and so does every sum: the same bits for any number of threads.
+  const int64_t n_group = n_thread == 1 ? 1 : std::min<int64_t>(n_tile, 16);
+  const Scratch scratch(n_group * (n_x + n_dy) * TILE);
+  float *in_x = scratch.get(), *in_dy = in_x + n_group * n_x * TILE;
+  auto samples = [&](int64_t tile) { return int(std::min<int64_t>(TILE, batch - tile * TILE)); };
+  for (int64_t first = 0; first < n_tile; first += n_group) {
+    const int64_t last = std::min(first + n_group, n_tile);
+    parallel_for(last - first, n_thread, [&](int64_t i) {
+      const int64_t tile = first + i;
+      float* mine = in_dy + i * n_dy * TILE;
+      Layout::pack(dy + tile * TILE * dy_stride, dy_stride, samples(tile), rows, n_dy, mine);
+      const Scratch room(n_x * TILE);
+      layout.multiply(values_t, 0, t.n_row, mine, room.get());
+      Layout::unpack(room.get(), 0, cols, samples(tile), dx + tile * TILE * cols, cols);
+      Layout::pack(x + tile * TILE * x_stride, x_stride, samples(tile), cols, n_x,
+                   in_x + i * n_x * TILE);
+    });
+    parallel_for(n_thread, n_thread, [&](int64_t cut) {
+      const auto [begin, end] = share(s, n_block, cut, n_thread);
+      for (int64_t i = 0; i < last - first; ++i)
+        for (int64_t k = begin; k < end;) {
+          int64_t stop = k + 1;
+          while (stop < end && s.row_index[stop] == s.row_index[k]) ++stop;
+          const float* from = in_dy + (i * n_dy + int64_t(s.row_index[k]) * s.br) * TILE;
+          if constexpr (std::is_same_v<Layout, Quads>)
+            row_of_quads<Fp32, TILE>(s, k, stop, from, in_x + i * n_x * TILE, out);
+          else
+            row_of_entries(s, k, stop, from, in_x + i * n_x * TILE, out);
+          k = stop;
+        }
+    });
+  }
+  return OK;
+}
+
 // Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit.
 template <class Number, class In>
-int32_t gradient(const Pattern& s, const In* dy, int64_t dy_stride, int64_t rows, const In* x,
+int32_t gradient(const Places& s, const In* dy, int64_t dy_stride, int64_t rows, const In* x,
                  int64_t x_stride, int64_t cols, int64_t batch, int64_t n_row, int64_t n_col,
                  int64_t n_block, float* out, int n_thread) {
-  const int32_t *row_index = s.row_index, *col_index = s.col_index;
+  const int32_t* row_index = s.row_index;
   const int br = s.br, bc = s.bc;
-  for (int64_t k = 0; k < n_block; ++k) {
-    if (row_index[k] < 0 || row_index[k] >= n_row) return BAD_INDEX;
-    if (col_index[k] < 0 || col_index[k] >= n_col) return BAD_INDEX;
-    if (k && row_index[k] < row_index[k - 1]) return BAD_POINTER;
-  }
+  if (const int32_t status = check(s, n_row, n_col, n_block)) return status;
   constexpr int PER_UNIT = sizeof(float) / sizeof(In);
-  const bool quads = br % 4 == 0 && bc % 4 == 0;
+  const bool quads = has_quads(br, bc);
   if constexpr (PER_UNIT == 1)
-    if (!quads && 6 * n_block > n_row * n_col) {  // measured: strips win from a sixth on
+    if (is_by_strips(br, bc, n_row, n_col, n_block)) {
       gradient_by_strips(s, dy, dy_stride, rows, x, x_stride, cols, batch, n_col, n_block, out,
                          n_thread);
       return OK;
     }
   const int slot = quads ? SLOT : TILE;
   parallel_for(n_thread, n_thread, [&](int64_t cut) {
-    // Each thread owns the block rows whose first block lies in its equal share of the blocks.
-    auto edge = [&](int64_t k) {
-      while (k && k < n_block && row_index[k] == row_index[k - 1]) ++k;
-      return k;
-    };
-    const int64_t begin = edge(n_block * cut / n_thread);
-    const int64_t end = edge(n_block * (cut + 1) / n_thread);
+    const auto [begin, end] = share(s, n_block, cut, n_thread);
     if (begin == end) return;
     const int64_t row0 = row_index[begin], row1 = row_index[end - 1] + 1;
     const int64_t first_row = row0 * br, last_row = row1 * br < rows ? row1 * br : rows;
@@ -233,7 +172,7 @@ int32_t gradient(const Pattern& s, const In* dy, int64_t dy_stride, int64_t rows
         while (stop < end && row_index[stop] == row_index[k]) ++stop;
         const float* from = in_dy + (row_index[k] - row0) * br * slot;
         if (quads)
-          row_of_quads<Number>(s, k, stop, from, in_x, out);
+          row_of_quads<Number, SLOT>(s, k, stop, from, in_x, out);
         else
           row_of_entries(s, k, stop, from, in_x, out);
         k = stop;
@@ -245,6 +184,12 @@ int32_t gradient(const Pattern& s, const In* dy, int64_t dy_stride, int64_t rows
 
 }  // namespace
 
+extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
+                                const float* values, const int32_t* row_ptr,
+                                const int32_t* col_index, int64_t n_row, int64_t n_col,
+                                int64_t n_block, int32_t br, int32_t bc, void* y, int64_t rows,
+                                int32_t is_bf16, int32_t n_thread);
+
 // row_index ascends; out [n_block][br][bc] comes as zeros. In bf16 both sides of a block are
 // multiples of four.
 extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows, const void* x,
@@ -252,7 +197,7 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
                                  const int32_t* row_index, const int32_t* col_index, int64_t n_row,
                                  int64_t n_col, int64_t n_block, int32_t br, int32_t bc, float* out,
                                  int32_t is_bf16, int32_t n_thread) {
-  const Pattern s{row_index, col_index, br, bc};
+  const Places s{row_index, col_index, br, bc};
   if (!is_bf16)
     return gradient<Fp32>(s, static_cast<const float*>(dy), dy_stride, rows,
                           static_cast<const float*>(x), x_stride, cols, batch, n_row, n_col,
@@ -264,4 +209,28 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
                               n_block, out, n_thread);
 #endif
   return NOT_BUILT;
+}
+
+// dx = dy S and the live blocks of dy^T x together, fp32: `values_t` is what
+// tessera_transpose_blocks gives for order_t. Both patterns are those of one S; out comes as zeros.
+extern "C" int32_t tessera_spmm_backward(const float* dy, int64_t dy_stride, int64_t rows,
+                                         const float* x, int64_t x_stride, int64_t cols,
+                                         int64_t batch, const float* values_t,
+                                         const int32_t* row_index, const int32_t* col_index,
+                                         const int32_t* col_ptr, const int32_t* row_index_t,
+                                         int64_t n_row, int64_t n_col, int64_t n_block, int32_t br,
+                                         int32_t bc, float* dx, float* out, int32_t n_thread) {
+  const Pattern t{col_ptr, row_index_t, n_col, n_row, n_block, bc, br};
+  const Places s{row_index, col_index, br, bc};
+  if (const int32_t status = check(t)) return status;
+  if (const int32_t status = check(s, n_row, n_col, n_block)) return status;
+  if (is_by_strips(br, bc, n_row, n_col, n_block)) {
+    tessera_spmm(dy, dy_stride, batch, rows, values_t, col_ptr, row_index_t, n_col, n_row, n_block,
+                 bc, br, dx, cols, false, n_thread);
+    gradient_by_strips(s, dy, dy_stride, rows, x, x_stride, cols, batch, n_col, n_block, out,
+                       n_thread);
+    return OK;
+  }
+  return (has_quads(br, bc) ? both_gradients<Quads> : both_gradients<Features<Fp32>>)(
+      t, s, n_block, dy, dy_stride, rows, x, x_stride, cols, batch, values_t, dx, out, n_thread);
 }

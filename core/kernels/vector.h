@@ -42,6 +42,16 @@ inline Vec spread(const float* p) {  // by way of integers: any 32 bits survive,
   return Vec(IVec{} + bits);
 }
 
+inline Vec spread_quad(const float* p) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_broadcast_f32x4(_mm_loadu_ps(p)));
+#else
+  Vec v;
+  for (int i = 0; i < LANE / 4; ++i) std::memcpy(reinterpret_cast<char*>(&v) + i * 16, p, 16);
+  return v;
+#endif
+}
+
 // What one multiply-add of a lane is. Narrow numbers travel in 32-bit units: a unit holds two
 // bf16, which are multiplied pairwise and added to one fp32 sum. To packing and indexing, a matrix
 // of bf16 is thus a matrix of fp32 with half as many columns.
@@ -57,6 +67,18 @@ struct Bf16Pair {
 constexpr bool HAS_BF16 = true;
 #else
 constexpr bool HAS_BF16 = false;
+#endif
+
+#if defined(__AVX512VNNI__)
+// Four entries in a unit: signed weights by unsigned inputs, summed in int32.
+struct Int8Quad {
+  static Vec mac(Vec sum, Vec weight, Vec x) {
+    return Vec(_mm512_dpbusd_epi32(__m512i(sum), __m512i(x), __m512i(weight)));
+  }
+};
+constexpr bool HAS_INT8 = true;
+#else
+constexpr bool HAS_INT8 = false;
 #endif
 
 // Errors that a kernel can report; Python turns them into exceptions.
@@ -92,6 +114,19 @@ inline Vec sums_of_lanes(Vec (&a)[LANE]) {
     a[i] = __builtin_shuffle(a[i], a[i + HALF], own) + __builtin_shuffle(a[i], a[i + HALF], other);
   if constexpr (HALF > 1) return sums_of_lanes<HALF / 2>(a);
   return a[0];
+}
+
+// Lane 4 g + i of the result is the sum over the four lanes of group g of the i-th argument.
+inline Vec sums_in_quads(Vec a0, Vec a1, Vec a2, Vec a3) {
+  IVec even, odd;
+  for (int l = 0; l < LANE; ++l) {
+    const int g = l / 4 * 4, i = l % 4;
+    even[l] = g + i % 2 * 2 + (i / 2) * LANE;  // lanes 0 and 2 of both arguments
+    odd[l] = even[l] + 1;
+  }
+  const Vec a = __builtin_shuffle(a0, a1, even) + __builtin_shuffle(a0, a1, odd);
+  const Vec b = __builtin_shuffle(a2, a3, even) + __builtin_shuffle(a2, a3, odd);
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
 }
 
 // Scratch memory that outlives a call: fresh pages cost more than the packing they hold.

@@ -48,6 +48,11 @@ class RunningRange(nn.Module):
         self._is_known = not mode and self.top.device.type != "meta" and bool(self.top > 0)
         return self
 
+    def scale_for(self, x: Tensor) -> Tensor:
+        """Return the scale that inference uses for `x`, of its dtype."""
+        top = self.top if self._is_known or x.numel() == 0 else x.detach().abs().amax()
+        return torch.where(top > 0, top / self.format.max_value, 1.0).to(x.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` as it reads in the format, same shape and dtype."""
         is_binary = self.format.kind == "binary"

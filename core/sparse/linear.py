@@ -14,6 +14,7 @@ from core.precision.formats import Format, format_named
 from core.precision.quantize import fake_quantize, scale_of, straight_through
 from core.precision.rounding import round_to_format
 from core.precision.running import RunningRange
+from core.sparse.integer import linear_int8
 from core.sparse.ops import matmul
 from core.sparse.pattern import BlockPattern
 
@@ -319,6 +320,14 @@ class FrozenLinear(nn.Module):
         """Map [..., in_features] to [..., out_features] in the dtype of `x`."""
         weight, roles = self.codes, self.roles
         pattern = None if self.shape is None else _pattern_of(self)
+        names = roles.weight.name, roles.activation.name
+        if pattern is not None and names == ("int8", "int8") and x.dtype == torch.float32:
+            assert self.scale is not None
+            assert self.activation_range is not None
+            index = pattern.row_ptr, pattern.col_index, pattern.row_index
+            x_scale = self.activation_range.scale_for(x)
+            y = linear_int8(x, x_scale, weight, self.scale, index, self.out_features)
+            return y if self.bias is None else y + self.bias
         if self.scale is not None:
             scale = self.scale if pattern is None else _scale_of_block(self.scale, pattern)
             weight = torch.ops.core.dequantize(weight, scale, roles.compute_dtype or x.dtype)
@@ -329,7 +338,11 @@ class FrozenLinear(nn.Module):
 
 
 def frozen(layer: DenseLinear | BlockSparseLinear) -> FrozenLinear:
-    """Return the inference form of one layer; gives what the layer gives, bit for bit."""
+    """Return the inference form of one layer; gives what the layer gives, bit for bit.
+
+    Sparse layers of int8 weights and activations multiply in integers: exact sums, which differ
+    from those of the layer by its own rounding.
+    """
     roles, running = layer.roles, layer.activation_range
     pattern = layer.pattern if isinstance(layer, BlockSparseLinear) else None
     weight = (layer.values if isinstance(layer, BlockSparseLinear) else layer.weight).detach()

@@ -3,6 +3,7 @@
 ``core::spmm``    y[batch, rows] = x[batch, cols] @ S^T
 ``core::spmm_t``  dx[batch, cols] = dy[batch, rows] @ S
 ``core::sddmm``   the live blocks of dy^T @ x
+``core::spmm_backward``   the last two together: dy and x are brought into the kernels' layout once
 
 S is a block-sparse matrix: `values` [n_block, br, bc] in row order, its pattern as the int32
 tensors of `core.sparse.pattern.BlockPattern`. The ops take tensors and integers only, so a
@@ -35,6 +36,11 @@ _LIBRARY.define(
 )
 _LIBRARY.define(
     "sddmm(Tensor dy, Tensor x, Tensor row_index, Tensor col_index, int br, int bc) -> Tensor"
+)
+
+_LIBRARY.define(
+    "spmm_backward(Tensor dy, Tensor x, Tensor values, Tensor row_index, Tensor col_index,"
+    " Tensor col_ptr, Tensor row_index_t, Tensor order_t) -> (Tensor, Tensor)"
 )
 
 
@@ -79,8 +85,19 @@ def matmul(x: Tensor, values: Tensor, pattern: BlockPattern) -> Tensor:
         )  # fmt: skip
     else:
         index = pattern.row_ptr, pattern.col_index, pattern.row_index
-        y = torch.ops.core.spmm.default(flat, values, *index, rows)
+        spmm = _spmm if _is_unwatched(flat) else torch.ops.core.spmm.default
+        y = spmm(flat, values, *index, rows)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], rows)
+
+
+def _is_unwatched(x: Tensor) -> bool:
+    """Whether no tracer, transform or compiler asks for the named op, whose dispatch costs 5 us."""
+    return (
+        type(x) is Tensor
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 class _Matmul(torch.autograd.Function):
@@ -91,16 +108,21 @@ class _Matmul(torch.autograd.Function):
         col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, rows: int,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, values, col_index, row_index, col_ptr, row_index_t, order_t)
-        return torch.ops.core.spmm.default(x, values, row_ptr, col_index, row_index, rows)
+        spmm = _spmm if _is_unwatched(x) else torch.ops.core.spmm.default
+        return spmm(x, values, row_ptr, col_index, row_index, rows)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, values, col_index, row_index, col_ptr, row_index_t, order_t = ctx.saved_tensors
+        index = row_index, col_index, col_ptr, row_index_t, order_t
         dx = dvalues = None
-        if ctx.needs_input_grad[0]:
-            cols = x.shape[1]
-            dx = torch.ops.core.spmm_t.default(dy, values, col_ptr, row_index_t, order_t, cols)
-        if ctx.needs_input_grad[1]:
+        if all(ctx.needs_input_grad[:2]):
+            is_direct = not torch.is_grad_enabled() and _is_unwatched(dy)
+            both = _both if is_direct else torch.ops.core.spmm_backward.default
+            dx, dvalues = both(dy, x, values, *index)
+        elif ctx.needs_input_grad[0]:
+            dx = torch.ops.core.spmm_t.default(dy, values, *index[2:], x.shape[1])
+        elif ctx.needs_input_grad[1]:
             _, br, bc = values.shape
             dvalues = torch.ops.core.sddmm.default(dy, x, row_index, col_index, br, bc)
         return dx, dvalues, None, None, None, None, None, None, None
@@ -148,6 +170,24 @@ def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int,
     return routes.sddmm(dy, x, row_index, col_index, (br, bc))
 
 
+def _both(
+    dy: Tensor, x: Tensor, values: Tensor, row_index: Tensor, col_index: Tensor, col_ptr: Tensor,
+    row_index_t: Tensor, order_t: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    _, br, bc = values.shape
+    if (kernels := kernels_for(dy, x)) is None or values.dtype != x.dtype:
+        dx = _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1])
+        return dx, _sddmm(dy, x, row_index, col_index, br, bc)
+    who = "core::spmm_backward"
+    check_shape(who, "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
+    for part in (row_index, col_index, col_ptr, row_index_t, order_t):
+        _check_index(who, part, values)
+    _check_pattern(who, "rows", dy.shape[1], -(-dy.shape[1] // br), br, values, row_index)
+    _check_pattern(who, "cols", x.shape[1], col_ptr.numel() - 1, bc, values, row_index_t)
+    index = row_index, col_index, col_ptr, row_index_t, order_t
+    return call.spmm_backward(kernels, dy, x, values, *index)
+
+
 def _check_operands(who: str, name: str, x: Tensor, values: Tensor) -> None:
     if x.dim() != 2 or values.dim() != 3:
         raise ShapeError(
@@ -185,7 +225,12 @@ def _index_from_ptr(ptr: Tensor, like: Tensor) -> Tensor:
     return n.repeat_interleave(ptr.diff(), output_size=like.numel())
 
 
-for _name, _kernel in (("spmm", _spmm), ("spmm_t", _spmm_t), ("sddmm", _sddmm)):
+for _name, _kernel in (
+    ("spmm", _spmm),
+    ("spmm_t", _spmm_t),
+    ("sddmm", _sddmm),
+    ("spmm_backward", _both),
+):
     _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
 
 
@@ -204,6 +249,11 @@ def _(dy: Tensor, values: Tensor, col_ptr: Tensor, row_index_t: Tensor, order_t:
 @torch.library.register_fake("core::sddmm", lib=_LIBRARY)
 def _(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int):  # type: ignore[no-untyped-def]
     return x.new_empty(row_index.numel(), br, bc)
+
+
+@torch.library.register_fake("core::spmm_backward", lib=_LIBRARY)
+def _(dy: Tensor, x: Tensor, values: Tensor, *index: Tensor):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape), values.new_empty(values.shape)
 
 
 def _save_spmm(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -252,6 +302,22 @@ def _sddmm_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     return ddy, dx, None, None, None, None
 
 
+def _save_both(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _both_derivative(ctx: Any, gx: Tensor, gv: Tensor) -> tuple[Tensor | None, ...]:
+    dy, x, values, row_index, col_index, col_ptr, row_index_t, order_t = ctx.saved_tensors
+    _, br, bc = values.shape
+    row_ptr = _pointer(row_index, -(-dy.shape[1] // br))
+    rows, transposed = dy.shape[1], (col_ptr, row_index_t, order_t)
+    ddy = torch.ops.core.spmm(gx, values, row_ptr, col_index, row_index, rows)
+    ddy = ddy + torch.ops.core.spmm(x, gv, row_ptr, col_index, row_index, rows)
+    dx = torch.ops.core.spmm_t(dy, gv, *transposed, x.shape[1])
+    dvalues = torch.ops.core.sddmm(dy, gx, row_index, col_index, br, bc)
+    return ddy, dx, dvalues, None, None, None, None, None
+
+
 def _pointer(index: Tensor, n: int) -> Tensor:
     edge = torch.arange(n + 1, dtype=torch.int32, device=index.device)
     return torch.searchsorted(index, edge, out_int32=True)
@@ -261,5 +327,6 @@ for _name, _backward, _save in (
     ("spmm", _spmm_backward, _save_spmm),
     ("spmm_t", _spmm_t_backward, _save_spmm_t),
     ("sddmm", _sddmm_backward, _save_sddmm),
+    ("spmm_backward", _both_derivative, _save_both),
 ):
     torch.library.register_autograd(f"core::{_name}", _backward, setup_context=_save, lib=_LIBRARY)

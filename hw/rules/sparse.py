@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hw.program import Op, TensorInfo
 from hw.rules.pointwise import pointwise
 from hw.rules.registry import rule
-from hw.work import SparseContraction, SparseProduct, Work
+from hw.work import Pointwise, SparseContraction, SparseProduct, Work
 
 
 def _item(
@@ -73,6 +75,29 @@ def _sddmm(op: Op) -> list[Work]:
     index = _pair(op.tensor("row_index").data, op.tensor("col_index").data)
     shape = (dy.shape[1], x.shape[1])
     return _item("sddmm", shape, dy.shape[0], op.out, x, op.out, index)
+
+
+@rule("core.spmm_backward")
+def _spmm_backward(op: Op) -> list[Work]:
+    """Return both gradients as the two products that they are."""
+    dy, x, values = op.tensor("dy"), op.tensor("x"), op.tensor("values")
+    index = _pair(op.tensor("row_index").data, op.tensor("col_index").data)
+    shape, batch = (dy.shape[1], x.shape[1]), x.shape[0]
+    dx, dvalues = op.outputs
+    inward = _item("spmm_t", shape, batch, values, dy, dx, index)
+    return inward + _item("sddmm", shape, batch, dvalues, x, dvalues, index)
+
+
+@rule("core.linear_int8")
+def _linear_int8(op: Op) -> list[Work]:
+    """Rounding of the inputs, then the product of two int8 operands."""
+    x, codes = op.tensor("x"), op.tensor("codes")
+    index = _pair(op.tensor("row_index").data, op.tensor("col_index").data)
+    narrow = replace(x, format=codes.format)
+    shape = (op.args["rows"], x.shape[1])
+    product = _item("spmm", shape, x.shape[0], codes, narrow, op.out, index)
+    rounding = Pointwise(x.n_element, "arithmetic", x.format, codes.format, 1, 3)
+    return [rounding, *product]
 
 
 def layout_product(a: TensorInfo, b: TensorInfo, out: TensorInfo) -> list[Work]:

@@ -30,6 +30,16 @@ for n_thread, block, batch, density in itertools.product((1, 2), blocks, (0, 1, 
         turned = call.transpose_blocks(kernels, values, p.order_t)
         call.spmm(kernels, dy, turned, p.col_ptr, p.row_index_t, 141)
         call.sddmm(kernels, dy, x, p.row_index, p.col_index, *block)
+        if dtype == torch.float32:
+            index = p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
+            call.spmm_backward(kernels, dy, x, values, *index)
+    if block[1] % 4 == 0:
+        codes = torch.randint(-127, 128, values.shape, dtype=torch.int8)
+        scale = torch.rand(p.grid[0] * block[0], 1)
+        wide = torch.randn(batch, 141)
+        call.linear_int8(
+            kernels, wide, torch.tensor(0.02), codes, scale, p.row_ptr, p.col_index, 75
+        )
 for n_feature in (1, 16, 37, 300):
     index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
     for i in (index, index.sort().values, index[:0]):

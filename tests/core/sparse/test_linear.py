@@ -143,8 +143,13 @@ def test_frozen_activations_keep_the_range_of_training(density):
     small, wide = freeze(again), torch.cat([x, 100 * x])
     assert again.activation_range.top == x.abs().max()
     # A stranger in the batch does not change the answers for its neighbours.
-    assert torch.equal(small(wide)[:6], small(x))
-    assert torch.equal(small(x), layer.eval()(x))
+    # (Batches of one size: another size may be summed in another order.)
+    assert torch.equal(small(wide)[:6], small(torch.cat([x, x]))[:6])
+    if density == 1:
+        assert torch.equal(small(x), layer.eval()(x))
+    else:  # integers against up to 19 products and as many sums rounded in float32
+        size = x.abs() @ dense_weight(layer).abs().t() + layer.bias.abs()
+        assert ((small(x) - layer.eval()(x)).abs() <= 24 * 2.0**-23 * size).all()
 
 
 @pytest.mark.parametrize("density", [1, 0.3])

@@ -141,21 +141,26 @@ def op_calls(requires_grad):
         (named.spmm.default, (x, v, p.row_ptr, p.col_index, p.row_index, 9)),
         (named.spmm_t.default, (dy, v, p.col_ptr, p.row_index_t, p.order_t, 10)),
         (named.sddmm.default, (dy, x, p.row_index, p.col_index, 4, 4)),
+        (
+            named.spmm_backward.default,
+            (dy, x, v, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t),
+        ),
     ]
 
 
-@pytest.mark.parametrize("i", range(3))
+@pytest.mark.parametrize("i", range(4))
 def test_ops_keep_the_promises_torch_compile_needs(i):
     op, args = op_calls(requires_grad=True)[i]
     result = torch.library.opcheck(op, args)
     assert set(result.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("i", range(3))
+@pytest.mark.parametrize("i", range(4))
 def test_each_op_alone_has_the_right_gradient(i):
     op, args = op_calls(requires_grad=False)[i]
-    operands = tuple(a.double().requires_grad_() for a in args[:2])
-    assert torch.autograd.gradcheck(lambda a, b: op(a, b, *args[2:]), operands)
+    n = 3 if i == 3 else 2
+    operands = tuple(a.double().requires_grad_() for a in args[:n])
+    assert torch.autograd.gradcheck(lambda *a: op(*a, *args[n:]), operands)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
