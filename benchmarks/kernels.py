@@ -340,7 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = measure_products(
                 a.batch, features, a.out_features or features, a.block or 16,
                 0.1 if a.density is None else a.density, dtype=a.dtype,
-                passes=(a.passes,) if a.passes else PASSES, n_repeat=a.repeat, library_peers=True,
+                passes=(a.passes,) if a.passes else PASSES, n_repeat=a.repeat,
+                library_peers=a.passes in (None, "forward"),
             )  # fmt: skip
     finally:
         torch.set_num_threads(before)
