@@ -112,7 +112,7 @@ def _built(compiler: str, flags: tuple[str, ...]) -> Path:
     for path in [*sources, *sorted(_SOURCE.glob("*.h"))]:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}.so"
-    for folder in (_SOURCE / "build", _cache_folder()):
+    for folder in (_SOURCE / "build", cache_folder()):
         if (folder / name).exists():
             return folder / name
     folder = _writable_folder()
@@ -125,20 +125,21 @@ def _built(compiler: str, flags: tuple[str, ...]) -> Path:
     return folder / name
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return where this user's libraries lie if the sources' own folder cannot be written."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "tessera" / "kernels"
 
 
 def _writable_folder() -> Path:
-    for folder in (_SOURCE / "build", _cache_folder()):
+    for folder in (_SOURCE / "build", cache_folder()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
         if os.access(folder, os.W_OK):
             return folder
-    raise OSError(f"neither {_SOURCE / 'build'} nor {_cache_folder()} can be written")
+    raise OSError(f"neither {_SOURCE / 'build'} nor {cache_folder()} can be written")
 
 
 def _say(cause: str) -> None:

@@ -15,7 +15,7 @@ from core.precision.quantize import fake_quantize, scale_of, straight_through
 from core.precision.rounding import round_to_format
 from core.precision.running import RunningRange
 from core.sparse.integer import linear_int8
-from core.sparse.ops import matmul
+from core.sparse.ops import matmul, route_of
 from core.sparse.pattern import BlockPattern
 
 
@@ -216,6 +216,11 @@ class BlockSparseLinear(nn.Module):
         """The live blocks; its tensors are this module's buffers."""
         return _pattern_of(self)
 
+    @property
+    def route(self) -> str:
+        """How the products run here in float32: ``"kernels"``, ``"dense"`` or ``"torch"``."""
+        return route_of(self.pattern)
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw weights and bias anew."""
         n_row = self.pattern.grid[0]
@@ -259,7 +264,8 @@ class BlockSparseLinear(nn.Module):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"block={p.block}, density={p.density:.3g}, bias={self.bias is not None}, "
-            f"weight_format={r.weight.name}, activation_format={r.activation.name}"
+            f"weight_format={r.weight.name}, activation_format={r.activation.name}, "
+            f"route={self.route}"
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

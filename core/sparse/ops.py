@@ -23,6 +23,7 @@ from core.errors import DtypeError, PatternError, ShapeError
 from core.kernels import call
 from core.kernels.call import kernels_for
 from core.sparse import routes
+from core.sparse.break_even import ALWAYS_SPARSE, dense_from
 from core.sparse.pattern import BlockPattern, transposed_order
 
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
@@ -135,7 +136,9 @@ def _spmm(
     n_row = row_ptr.numel() - 1
     _check_index("core::spmm", row_ptr, values)
     _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
-    if (kernels := kernels_for(x, values, call.PRODUCT_DTYPES)) is not None:
+    if (
+        kernels := _kernels(x, values, values.shape, n_row * -(-x.shape[1] // values.shape[2]))
+    ) is not None:
         return call.spmm(kernels, x, values, row_ptr, col_index, rows)
     return routes.spmm(x, values, row_index, col_index, n_row)[:, :rows].contiguous()
 
@@ -148,7 +151,9 @@ def _spmm_t(
     _check_index("core::spmm_t", col_ptr, values)
     _check_index("core::spmm_t", order_t, values)
     _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
-    if (kernels := kernels_for(dy, values, call.PRODUCT_DTYPES)) is not None:
+    if (
+        kernels := _kernels(dy, values, values.shape, n_col * -(-dy.shape[1] // values.shape[1]))
+    ) is not None:
         values_t = call.transpose_blocks(kernels, values, order_t)
         return call.spmm(kernels, dy, values_t, col_ptr, row_index_t, cols)
     col_index_t = _index_from_ptr(col_ptr, order_t)
@@ -165,7 +170,8 @@ def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int,
     )
     if dy.dtype != x.dtype:
         raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
-    if (kernels := kernels_for(dy, x, call.PRODUCT_DTYPES)) is not None:
+    n_all = -(-dy.shape[1] // br) * -(-x.shape[1] // bc)
+    if (kernels := _kernels(dy, x, (row_index.numel(), br, bc), n_all)) is not None:
         return call.sddmm(kernels, dy, x, row_index, col_index, br, bc)
     return routes.sddmm(dy, x, row_index, col_index, (br, bc))
 
@@ -175,7 +181,9 @@ def _both(
     row_index_t: Tensor, order_t: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     _, br, bc = values.shape
-    if (kernels := kernels_for(dy, x)) is None or values.dtype != x.dtype:
+    n_all = (col_ptr.numel() - 1) * -(-dy.shape[1] // br)
+    kernels = _kernels(x, values, values.shape, n_all) if x.dtype == torch.float32 else None
+    if kernels is None or dy.dtype != x.dtype or values.dtype != x.dtype:
         dx = _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1])
         return dx, _sddmm(dy, x, row_index, col_index, br, bc)
     who = "core::spmm_backward"
@@ -186,6 +194,23 @@ def _both(
     _check_pattern(who, "cols", x.shape[1], col_ptr.numel() - 1, bc, values, row_index_t)
     index = row_index, col_index, col_ptr, row_index_t, order_t
     return call.spmm_backward(kernels, dy, x, values, *index)
+
+
+def _kernels(x: Tensor, values: Tensor, shape: tuple[int, ...], n_all: int) -> call.Kernels | None:
+    """Return the kernels if they can take these operands and are no slower than a dense product."""
+    kernels = kernels_for(x, values, call.PRODUCT_DTYPES)
+    n_block, br, bc = shape
+    if kernels is None or x.dtype != torch.float32 or n_block < ALWAYS_SPARSE * n_all:
+        return kernels
+    return kernels if n_block < dense_from((br, bc)) * n_all else None
+
+
+def route_of(pattern: BlockPattern) -> str:
+    """Return how products of float32 run on the CPU: ``"kernels"``, ``"dense"`` or ``"torch"``."""
+    if call.kernels() is None:
+        return "torch"
+    is_thin = pattern.density < ALWAYS_SPARSE or pattern.density < dense_from(pattern.block)
+    return "kernels" if is_thin else "dense"
 
 
 def _check_operands(who: str, name: str, x: Tensor, values: Tensor) -> None:

@@ -1,0 +1,74 @@
+"""Dense products where they win: the choice, its sources, and the same answers either way."""
+
+import json
+
+import pytest
+import torch
+
+from core.errors import ConfigError
+from core.kernels import call
+from core.sparse import BlockPattern, BlockSparseLinear, break_even, matmul, ops
+
+pytestmark = pytest.mark.skipif(call.kernels() is None, reason="no compiled kernels")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TESSERA_BREAK_EVEN", raising=False)
+    break_even.dense_from.cache_clear()
+    yield
+    break_even.dense_from.cache_clear()
+
+
+def layer(density):
+    g = torch.Generator().manual_seed(1)
+    pattern = BlockPattern.random((64, 64), (4, 4), density, g)
+    return BlockSparseLinear(64, 64, pattern=pattern, generator=g)
+
+
+def test_the_environment_decides_and_both_routes_agree(monkeypatch):
+    monkeypatch.setenv("TESSERA_BREAK_EVEN", "0.5")
+    thick, thin = layer(0.6), layer(0.4)
+    assert (thick.route, thin.route) == ("dense", "kernels")
+    assert "route=dense" in repr(thick)
+    used = []
+    real = call.spmm
+    monkeypatch.setattr(call, "spmm", lambda *a: used.append(1) or real(*a))
+    x = torch.randn(9, 64)
+    dense = thick(x)
+    assert not used
+    thin(x)
+    assert used
+    monkeypatch.setattr(ops, "dense_from", lambda block: 2.0)
+    sparse = thick(x)
+    # Two orders of 64 products: 2 k u (|a| |b|).
+    size = matmul(x.abs(), thick.values.abs(), thick.pattern)
+    assert ((dense - sparse).abs() <= 130 * 2.0**-24 * size + 2.0**-23 * dense.abs()).all()
+
+
+def test_measured_once_and_read_from_the_cache(monkeypatch, tmp_path):
+    turns = []
+    monkeypatch.setattr(break_even, "_measured", lambda block: turns.append(block) or 0.7)
+    assert break_even.dense_from((4, 4)) == 0.7
+    break_even.dense_from.cache_clear()
+    assert break_even.dense_from((4, 4)) == 0.7
+    assert turns == [(4, 4)]
+    file = tmp_path / "tessera" / "break_even.json"
+    assert [*json.loads(file.read_text()).values()] == [{"4x4": 0.7}]
+    file.write_text("{cut sho")
+    break_even.dense_from.cache_clear()
+    assert break_even.dense_from((4, 4)) == 0.7
+    assert len(turns) == 2
+
+
+def test_interpolates_between_two_densities(monkeypatch):
+    seconds = {0.3: (1.0, 9.0), 1.0: (3.0, 2.0)}
+    monkeypatch.setattr(break_even, "_seconds", lambda block, density, *rest: seconds[density])
+    assert break_even._measured((4, 4)) == pytest.approx(0.65)
+
+
+def test_bad_setting_is_refused(monkeypatch):
+    monkeypatch.setenv("TESSERA_BREAK_EVEN", "often")
+    with pytest.raises(ConfigError, match=r"TESSERA_BREAK_EVEN must be a density .* got 'often'"):
+        break_even.dense_from((4, 4))
