@@ -66,9 +66,9 @@ def test_without_validation_rows_the_last_epoch_is_kept():
 def test_every_training_molecule_is_seen_once_an_epoch_in_an_order_of_the_seed(monkeypatch):
     seen = []
 
-    def watch(graphs, target):
+    def watch(graphs, target, bound):
         seen.append(target[:, 0].tolist())
-        return pack(graphs, target)
+        return pack(graphs, target, bound)
 
     monkeypatch.setattr(fitting, "pack", watch)
     table = make_table(n_valid=0)

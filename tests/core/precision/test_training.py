@@ -14,6 +14,11 @@ from core.sparse import LayerSpec, build_linear, freeze
 # 16 bits and more, 0.94 to 0.99 for 8 bits (whose noise regularises), 1.03 to 1.05 for int4.
 ALLOWED = {"int4-weight": 1.2} | dict.fromkeys(("fp8", "fp8-lean", "int8"), 1.1)
 
+# Frozen int8 layers sum integers where training imitates them in fp32: the last bits differ, and
+# an input of the second layer may fall to the next of 255 codes. One flip among the 2048 x 64 of
+# them moves the answer by less than this share of its root mean square.
+FROZEN_ERROR = {"int8": 2.0**-12}
+
 
 @functools.cache
 def share_left(recipe, n_step=300):
@@ -47,8 +52,10 @@ def share_left(recipe, n_step=300):
     x, y = batch(2048)
     model.eval()
     small = freeze(model)
-    assert torch.equal(small(x), model(x))
-    return ((small(x).to(dtype) - y).square().mean() / y.var()).item()
+    frozen, trained = small(x), model(x).detach()
+    error = (frozen - trained).square().mean().sqrt() / trained.square().mean().sqrt()
+    assert error <= FROZEN_ERROR.get(recipe, 0.0)
+    return ((frozen.to(dtype) - y).square().mean() / y.var()).item()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
