@@ -33,7 +33,7 @@ _NOT_BY_ENTRY = {
     "native_dropout",
 }
 #: Ops whose every result stems from the entries in its own place, so that passes may be joined.
-BY_ENTRY: set[str] = {"aten.pow", "aten.float_power", "core.dequantize"}
+BY_ENTRY: set[str] = {"aten.pow", "aten.float_power", "core.dequantize", "core.round_to_format"}
 _DIVIDE = {
     1: "div reciprocal sqrt rsqrt true_divide",
     3: "addcdiv",
@@ -108,7 +108,11 @@ def _complex(op: Op) -> list[Work]:
     return [pointwise(op, "transcendental", 2)]
 
 
-@rule("core.quantize", "core.dequantize")
-def _quantize(op: Op) -> list[Work]:
-    """Scale, round, clamp; back again a product. The scale's own reduction is traced apart."""
-    return [pointwise(op, "arithmetic", 1 if op.name == "core.dequantize" else 3)]
+# Operations an entry: scale, round, clamp; back again a product. A scale's own reduction is
+# traced apart; rounding to a format adds half of the last kept bit, clears the tail and clamps.
+ROUNDING_OPERATIONS = {"core.quantize": 3, "core.dequantize": 1, "core.round_to_format": 3}
+
+
+@rule(*ROUNDING_OPERATIONS)
+def _round(op: Op) -> list[Work]:
+    return [pointwise(op, "arithmetic", ROUNDING_OPERATIONS[op.name])]

@@ -90,7 +90,7 @@ def _spmm_backward(op: Op) -> list[Work]:
 
 @rule("core.linear_int8")
 def _linear_int8(op: Op) -> list[Work]:
-    """Rounding of the inputs, then the product of two int8 operands."""
+    """Charge the rounding of the inputs, then the product of two int8 operands."""
     x, codes = op.tensor("x"), op.tensor("codes")
     index = _pair(op.tensor("row_index").data, op.tensor("col_index").data)
     narrow = replace(x, format=codes.format)

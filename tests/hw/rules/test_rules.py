@@ -36,6 +36,10 @@ def items(step) -> list:
 CASES = {
     "add": (lambda: X + X, [Pointwise(24, "arithmetic", "fp32", "fp32", 2, 1)]),
     "add scalar": (lambda: X + 2, [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 1)]),
+    "round": (
+        lambda: core.round_to_format(X, "fp8_e4m3"),
+        [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 3)],
+    ),
     "compare": (lambda: X > 0, [Pointwise(24, "arithmetic", "fp32", "bool", 1, 1)]),
     "cast": (lambda: X.bfloat16(), [Pointwise(24, "arithmetic", "fp32", "bf16", 1, 1)]),
     "divide": (lambda: X / X, [Pointwise(24, "divide", "fp32", "fp32", 2, 1)]),
