@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from apps.lab.config import Config, config_sha256
+from apps.lab.config import Config
 from apps.lab.figures import new_figure, save_svg
 from apps.lab.launch import resolve_device, start_run
 from apps.lab.progress import track
@@ -41,7 +41,7 @@ from apps.weather.assimilation.observations import (
     join,
 )
 from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
-from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.model import Model, ModelState
 from apps.weather.verdict.metrics import box_weight, hours_lost
 
@@ -264,15 +264,7 @@ def run(
             config=config,
             seed=seed,
             device=folder.device,
-            data={
-                "name": config.start,
-                "source": "embedded" if config.start in ("sample", "rest") else "file",
-                "sha256": config_sha256(config),
-                "n_train": 0,
-                "n_valid": 0,
-                "n_test": len(found.full.history),
-                "unit": "analysis",
-            },
+            data=run_data(config, config.start, len(found.full.history), "analysis"),
             accuracy={"test": scores[FULL]},
             baselines={WITHHELD: {"test": scores[WITHHELD]}},
             figures=[

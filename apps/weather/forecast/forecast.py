@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from apps.lab.config import Config, config_sha256
+from apps.lab.config import Config
 from apps.lab.figures import new_figure, save_svg
 from apps.lab.launch import start_run
 from apps.lab.record import Record, new_record, write_record
-from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import (
     NOISE_FLOOR,
     PERSISTENCE,
@@ -169,15 +169,7 @@ def run(
             config=config,
             seed=seed,
             device=folder.device,
-            data={
-                "name": config.start,
-                "source": "embedded" if config.start in ("sample", "rest") else "file",
-                "sha256": config_sha256(config),
-                "n_train": 0,
-                "n_valid": 0,
-                "n_test": config.n_date,
-                "unit": "forecast",
-            },
+            data=run_data(config, config.start, config.n_date, "forecast"),
             accuracy={
                 "test": {
                     **found.scores(LEARNED),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -72,6 +72,19 @@ class SimulateConfig(Config):
     n_day: int = Field(default=10, ge=1)
     output_every_h: float = Field(default=24.0, gt=0)
     file_day: int = Field(default=30, ge=1)
+
+
+def run_data(config: Config, start: str, n_test: int, unit: str) -> dict[str, Any]:
+    """Give the record's `data` of a run that makes its own: settings and start decide it."""
+    return {
+        "name": start,
+        "source": "embedded" if start in ("sample", "rest") else "file",
+        "sha256": config_sha256(config),
+        "n_train": 0,
+        "n_valid": 0,
+        "n_test": n_test,
+        "unit": unit,
+    }
 
 
 def first_state(model: Model, start: str, seed: int) -> ModelState:
@@ -144,15 +157,7 @@ def run(
             config=config,
             seed=seed,
             device=run_folder.device,
-            data={
-                "name": config.start,
-                "source": "embedded" if config.start in ("sample", "rest") else "file",
-                "sha256": config_sha256(config),
-                "n_train": 0,
-                "n_valid": 0,
-                "n_test": config.n_day,
-                "unit": "simulated day",
-            },
+            data=run_data(config, config.start, config.n_day, "simulated day"),
             accuracy={"test": model.diagnose(state)},
             throughput={"item": "simulated day", "infer_item_per_s": speed},
         )

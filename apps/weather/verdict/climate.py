@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from apps.lab.config import Config, config_sha256
+from apps.lab.config import Config
 from apps.lab.figures import COLORS, new_figure, save_svg
 from apps.lab.launch import resolve_device, start_run
 from apps.lab.progress import track
@@ -25,7 +25,7 @@ from apps.lab.record import Record, new_record, write_record
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.forecast import with_radiation
 from apps.weather.forecast.netcdf import write_dataset
-from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.learned import (
     ColumnsConfig,
     LearnedRadiation,
@@ -219,15 +219,7 @@ def run(
             config=config,
             seed=seed,
             device=folder.device,
-            data={
-                "name": config.start,
-                "source": "embedded" if config.start in ("sample", "rest") else "file",
-                "sha256": config_sha256(config),
-                "n_train": 0,
-                "n_valid": 0,
-                "n_test": config.n_day,
-                "unit": "simulated day",
-            },
+            data=run_data(config, config.start, config.n_day, "simulated day"),
             accuracy={"test": scores},
             figures=[
                 _section_figure(folder.dir, runs),

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from apps.lab.config import Config, config_sha256
+from apps.lab.config import Config
 from apps.lab.launch import Run, resolve_device, start_run
 from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
@@ -28,7 +28,7 @@ from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.state import State
 from apps.weather.atmosphere.stepping import TimeLevels
 from apps.weather.forecast.forecast import COARSE, LEARNED, with_radiation
-from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import NOISE_FLOOR, NOISE_K, PERSISTENCE, doubling_time
 from apps.weather.learned import LearnedRadiation, load_emulator
 from apps.weather.model import Model, ModelState
@@ -298,15 +298,7 @@ def _recorded(config: ScoreConfig, folder: Run, card: Dataset, seed: int) -> Rec
         config=config,
         seed=seed,
         device=folder.device,
-        data={
-            "name": config.start,
-            "source": "embedded" if config.start in ("sample", "rest") else "file",
-            "sha256": config_sha256(config),
-            "n_train": 0,
-            "n_valid": 0,
-            "n_test": config.n_date,
-            "unit": "forecast",
-        },
+        data=run_data(config, config.start, config.n_date, "forecast"),
         accuracy={"test": scores},
         baselines={name: {"test": headline(card, name)} for name in rivals},
         figures=[
