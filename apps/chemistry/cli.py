@@ -15,6 +15,7 @@ from apps.lab.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    VariantOption,
     VerboseOption,
     handle_errors,
 )
@@ -51,10 +52,6 @@ UnitOption = Annotated[
 ]
 RelationOption = Annotated[
     str | None, typer.Option("--relation-column", help="Column with =, < or >.")
-]
-VariantOption = Annotated[
-    str | None,
-    typer.Option("--variant", help="dense-fp32, dense-bf16, sparse-16x16-75, ... [dense-fp32]"),
 ]
 SeedsOption = Annotated[
     int | None,

@@ -26,6 +26,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting: section.key=value. May be given again."),
 ]
+VariantOption = Annotated[
+    str | None,
+    typer.Option("--variant", help="dense-fp32, dense-bf16, sparse-16x16-75, ... [dense-fp32]"),
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; new or empty.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", min=0)]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

@@ -14,6 +14,7 @@ from apps.lab.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    VariantOption,
     VerboseOption,
     handle_errors,
 )
@@ -62,10 +63,16 @@ def simulate(
             typer.echo(f"{name:28s}{value:12.3f}")
 
 
+def _overrides(variant: str | None, set_: list[str] | None) -> list[str]:
+    """Put the variant before the settings by hand, which win."""
+    return [*([f"variant={variant}"] if variant else []), *(set_ or [])]
+
+
 @app.command()
 @handle_errors
 def train(
     out: OutOption = Path("runs/weather-train"),
+    variant: VariantOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     seed: SeedOption = 0,
@@ -79,7 +86,7 @@ def train(
     from apps.lab.config import load_config
     from apps.weather.train import TrainConfig, run, table
 
-    settings = load_config(TrainConfig, file=config, overrides=set_ or ())
+    settings = load_config(TrainConfig, file=config, overrides=_overrides(variant, set_))
     record = run(settings, out=out, seed=seed, device=device, resume=resume)
     if json_:
         typer.echo(record.model_dump_json(by_alias=True))
@@ -90,6 +97,7 @@ def train(
 @app.command()
 @handle_errors
 def cost(
+    variant: VariantOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     machine: MachineOption = None,
@@ -103,7 +111,7 @@ def cost(
     from apps.weather.cost import cost_table, untrained_cost
     from apps.weather.train import TrainConfig
 
-    settings = load_config(TrainConfig, file=config, overrides=set_ or ())
+    settings = load_config(TrainConfig, file=config, overrides=_overrides(variant, set_))
     entries = untrained_cost(settings.network, settings.variant, machines=machine or ())
     typer.echo(json.dumps(entries) if json_ else cost_table(entries))
 

@@ -50,3 +50,12 @@ def test_scores_of_no_network_end_with_one_sentence(tmp_path):
         assert done.exit_code == 2
         assert "there is no checkpoint" in done.stderr
         assert not (tmp_path / "run").exists()
+
+
+def test_cost_takes_a_variant_and_a_setting_wins_over_it():
+    runner = CliRunner()
+    named = runner.invoke(app, ["cost", "--variant", "dense-bf16", "--machine", "ipu_bow"])
+    assert named.exit_code == 0, named.output
+    assert "dense-bf16" in named.output
+    both = ["cost", "--variant", "dense-bf16", "--set", "variant=sparse-16x16-75"]
+    assert "sparse-16x16-75 " in runner.invoke(app, [*both, "--machine", "ipu_bow"]).output
