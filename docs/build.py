@@ -40,7 +40,8 @@ def build_pages(out: Path) -> None:
     links.append('<a href="reference/core.html">core</a>')
     links.append('<a href="reference/hw.html">hw</a><a href="reference/apps.html">apps</a>')
     for stem, text in texts.items():
-        body = markdown(text, extras=["fenced-code-blocks", "tables", "header-ids", "code-friendly"])
+        extras = ["fenced-code-blocks", "tables", "header-ids", "code-friendly"]
+        body = markdown(text, extras=extras)
         body = re.sub(r'href="([\w-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body)
         head = (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
