@@ -46,6 +46,10 @@ class ModelState(NamedTuple):
     """The last radiation, kept until the next call."""
     precipitation: Tensor | None = None
     """Rate of the last step, kg m-2 s-1, [lon, lat]."""
+    evaporation: Tensor | None = None
+    """Rate of the last step, kg m-2 s-1, [lon, lat]."""
+    sensible_heat: Tensor | None = None
+    """Turbulent flux into the air in the last step, W m-2, [lon, lat]."""
 
 
 class Model:
@@ -192,7 +196,7 @@ class Model:
     def step(self, state: ModelState) -> ModelState:
         """Advance by `dt` seconds."""
         levels, forcing = state.levels, None
-        radiation, precipitation = state.radiation, state.precipitation
+        radiation, surface = state.radiation, state[3:]
         if self.physics is not None:
             columns = self.columns(self.equations.to_grid(levels.previous), state.time_s)
             filled = self._fill(columns)
@@ -206,14 +210,15 @@ class Model:
             forcing = GridForcing(
                 *(rate.view(shape) for rate in (rates.u, rates.v, rates.temperature, rate_q))
             )
-            precipitation = rates.precipitation.view(shape[:2])
+            fluxes = (rates.precipitation, rates.evaporation, rates.sensible_heat)
+            surface = tuple(flux.view(shape[:2]) for flux in fluxes)
         explicit = self.equations.explicit(levels.current, forcing)
         levels = self.stepper.step(levels, explicit)
         if self.fix_mass:
             log_pressure = levels.current.log_pressure
             mean = self.grid.mean(self.transform.synthesise(log_pressure).exp())
             log_pressure[0, 0, 0] -= mean.log().to(log_pressure.dtype)
-        return ModelState(levels, state.time_s + self.dt, radiation, precipitation)
+        return ModelState(levels, state.time_s + self.dt, radiation, *surface)
 
     def run(
         self,

@@ -89,6 +89,11 @@ class SemiImplicitLeapfrog:
             for interval in (0.5 * dt, dt)
         }
         self._cooling = transform.tensor(cooling.T)
+        # heat, K, of the kinetic energy in squared coefficients of vorticity and divergence
+        count = np.where(np.arange(transform.n_m) == 0, 1.0, 2.0)[:, None]
+        inverse = transform.inverse_laplacian_factor.squeeze(-1).double().cpu().numpy()
+        heat = np.broadcast_to(-0.5 / c.HEAT_CAPACITY * count * inverse, (2, *inverse.shape))
+        self._heat = transform.tensor(heat.reshape(1, -1))
 
     def step(self, levels: TimeLevels, explicit: State) -> TimeLevels:
         """Advance one step, given the explicit tendencies (dynamics at the current level)."""
@@ -105,13 +110,16 @@ class SemiImplicitLeapfrog:
         mean = ((divergence @ self._to_mode) * inverse) @ self._from_mode
 
         thickness = equations.thickness
+        rough = (old.vorticity + 2.0 * half * explicit.vorticity, 2.0 * mean - old.divergence)
+        smooth = tuple(field * damping for field in rough)
         new = State(
-            (old.vorticity + 2.0 * half * explicit.vorticity) * damping,
-            (2.0 * mean - old.divergence) * damping,
+            *smooth,
             (2.0 * (temperature - half * (mean @ self._cooling)) - old.temperature) * damping,
             (old.humidity + 2.0 * half * explicit.humidity) * damping,
             2.0 * (log_pressure - half * (mean @ thickness).unsqueeze(-1)) - old.log_pressure,
         )
+        lost = sum(a.square() - b.square() for a, b in zip(rough, smooth, strict=True))
+        new.temperature[0, 0, 0] += (self._heat @ lost.flatten(0, 2)).squeeze(0)
         if levels.n_step == 0:
             return TimeLevels(now, new, 1)
         kept, moved = [], []

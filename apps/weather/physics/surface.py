@@ -63,7 +63,8 @@ class Surface:
 
     Dry static energy, humidity and both winds are mixed by one tridiagonal system per column
     whose lowest row exchanges with the surface, so that what the column gains is what the surface
-    gives. Friction's heat is not returned to the air (about 2 W/m2).
+    gives. The kinetic energy that mixing and drag take warms the layers on either side of the
+    shear, and the lowest layer, by as much (about 2 W/m2).
 
     Parameters
     ----------
@@ -106,8 +107,14 @@ class Surface:
 
         new = solve_exchange(fields, surface, mass, mixing, bulk, dt)
         flux = bulk * (surface - new[:, :, -1])
+        # Kinetic energy lost at each interface: its stress times the shear of the mean wind.
+        wind, mean = new[2:], 0.5 * (fields[2:] + new[2:])
+        lost = 0.5 * mixing * (wind.diff(dim=2) * mean.diff(dim=2)).sum(0)
+        drag = bulk[:, None] * (wind[:, :, -1:] * mean[:, :, -1:]).sum(0)
+        friction = torch.cat([torch.zeros_like(drag), lost], 1) + torch.cat([lost, drag], 1)
         # Heat moves as static energy at fixed heights, so all of its change is cp dT.
-        temperature = c.temperature + (new[0] - static) / HEAT_CAPACITY
+        gained = new[0] - static + dt * friction / mass
+        temperature = c.temperature + gained / HEAT_CAPACITY
         return SurfaceStep(temperature, new[1], new[2], new[3], flux[0], flux[1])
 
 

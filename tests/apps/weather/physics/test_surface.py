@@ -34,8 +34,10 @@ def test_columns_gain_what_the_surface_gives(air):
     out = Surface().step(air, dt)
     mass = layer_mass(air.pressure_half)
     heat = HEAT_CAPACITY * (mass * (out.temperature - air.temperature)).sum(1) / dt
+    wind = 0.5 * (mass * (out.u**2 + out.v**2 - air.u**2 - air.v**2)).sum(1) / dt
+    assert wind.max() < 0
     vapour = (mass * (out.humidity - air.humidity)).sum(1) / dt
-    assert (heat - out.sensible_heat).abs().max().item() < ENERGY_W_M2
+    assert (heat + wind - out.sensible_heat).abs().max().item() < ENERGY_W_M2
     assert (vapour - out.evaporation).abs().max().item() < 1e-14
 
 
