@@ -12,7 +12,7 @@ from torch import Tensor
 
 import hw
 from apps.lab.variant import REFERENCE_MACHINES, Variant
-from apps.weather.learned.emulator import Emulator, LearnedRadiation
+from apps.weather.learned.emulator import Emulator
 from apps.weather.learned.fitting import (
     Batch,
     NetworkConfig,
@@ -20,6 +20,7 @@ from apps.weather.learned.fitting import (
     make_optimizer,
     training_loss,
 )
+from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.physics import Columns, ExactRadiation, RadiationResult, soundings
 from apps.weather.physics.radiation import result_from_fluxes
 
@@ -78,7 +79,7 @@ def cost_entries(
         optimizer.step()
 
     train_step(*batch)  # the first step makes the optimizer's state, which is no part of the cost
-    learned = LearnedRadiation(emulator, columns_per_chunk=n_column)
+    learned = LearnedRadiation(emulator, columns_per_chunk=n_column, is_fused=False)
     programs: list[tuple[str, Literal["train_step", "inference"], hw.Program]] = [
         (variant, "train_step", hw.trace(train_step, *batch)),
         (variant, "inference", hw.trace(learned, columns)),

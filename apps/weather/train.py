@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from apps.lab import parallel
 from apps.lab.config import Config
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
@@ -28,7 +29,6 @@ from apps.weather.learned.columns import (
 from apps.weather.learned.emulator import (
     EMULATOR_FILE,
     Emulator,
-    LearnedRadiation,
     save_emulator,
 )
 from apps.weather.learned.figures import history_figure, profile_figure, scatter_figure
@@ -39,6 +39,7 @@ from apps.weather.learned.fitting import (
     make_optimizer,
     tensors_of,
 )
+from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.learned.scores import (
     COARSE_POINTS,
     baselines,
@@ -120,12 +121,13 @@ def run(
         command="weather train",
         application=APPLICATION,
     ) as place:
-        found, sha256 = cached_columns(config.columns, seed=seed, folder=place.dir.parent)
+        with parallel.first_goes_first():
+            found, sha256 = cached_columns(config.columns, seed=seed, folder=place.dir.parent)
         index = split_index(found.time_s, config.columns)
         parts = {name: found.take(rows) for name, rows in index.items()}
         generator = set_seed(seed)
         n_level = found.columns.temperature.shape[1]
-        spec = config.variant.layer_spec()
+        spec = config.network.first_spec(config.variant.layer_spec())
         emulator = make_emulator(n_level, config.network, spec, generator)
         fitted = fit_emulator(
             emulator,
@@ -134,10 +136,12 @@ def run(
             config.network,
             seed=seed,
             clouds=Clouds(),
+            density=config.variant.density,
             checkpoint=place.dir / CHECKPOINT_FILE,
             resume=resume,
             label=config.variant.name,
         )
+        parallel.leave_unless_first()
         save_emulator(
             place.dir / EMULATOR_FILE,
             emulator,

@@ -50,13 +50,15 @@ LEVELS: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
 
 
 @functools.cache
-def library(level: str | None = None) -> ctypes.CDLL | None:
+def library(level: str | None = None, folder: Path = _SOURCE) -> ctypes.CDLL | None:
     """Return the kernels, building them on first use, or None where there is no way to.
 
     Parameters
     ----------
     level : str, optional
         A name out of `LEVELS`; without one, `chosen_level` decides.
+    folder : Path
+        Of the C++ sources: these kernels', or those of a floor above.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def library(level: str | None = None) -> ctypes.CDLL | None:
         _say("no C++ compiler found (g++, c++ or $CXX)")
         return None
     try:
-        return ctypes.CDLL(str(_built(compiler, LEVELS[level][1])))
+        return ctypes.CDLL(str(_built(compiler, LEVELS[level][1], folder)))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
         _say(f"{compiler} did not build them: {str(detail).strip()[-400:]}")
@@ -104,12 +106,12 @@ def _processor_flags() -> frozenset[str]:
     return frozenset(next(lines, "").split())
 
 
-def _built(compiler: str, flags: tuple[str, ...]) -> Path:
-    sources = sorted(_SOURCE.glob("*.cpp"))
+def _built(compiler: str, flags: tuple[str, ...], source: Path) -> Path:
+    sources = sorted(source.glob("*.cpp"))
     digest = hashlib.sha256()
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60)
     digest.update(repr((version.stdout, _COMMON, flags, platform.machine())).encode())
-    for path in [*sources, *sorted(_SOURCE.glob("*.h"))]:
+    for path in [*sources, *sorted(source.glob("*.h"))]:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}.so"
     for folder in (_SOURCE / "build", cache_folder()):

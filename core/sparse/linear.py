@@ -322,10 +322,14 @@ class FrozenLinear(nn.Module):
             self.out_features, self.in_features = pattern.shape
             _register_pattern(self, pattern)
 
+    @property
+    def pattern(self) -> BlockPattern | None:
+        """The live blocks, or None for a dense layer."""
+        return None if self.shape is None else _pattern_of(self)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features] in the dtype of `x`."""
-        weight, roles = self.codes, self.roles
-        pattern = None if self.shape is None else _pattern_of(self)
+        weight, roles, pattern = self.codes, self.roles, self.pattern
         names = roles.weight.name, roles.activation.name
         if pattern is not None and names == ("int8", "int8") and x.dtype == torch.float32:
             assert self.scale is not None

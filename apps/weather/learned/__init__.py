@@ -11,11 +11,11 @@ from apps.weather.learned.columns import (
 from apps.weather.learned.emulator import (
     EMULATOR_FILE,
     Emulator,
-    LearnedRadiation,
     load_emulator,
     save_emulator,
 )
 from apps.weather.learned.fitting import NetworkConfig, fit_emulator
+from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.learned.scores import baselines, forcing_error, score, score_scheme
 
 __all__ = [

@@ -17,7 +17,7 @@ from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
 from apps.weather.physics.clouds import Clouds
 from apps.weather.physics.columns import Columns, RadiationResult
 from apps.weather.physics.thermodynamics import layer_mass
-from core import BlockSparseLinear, DenseLinear, LayerSpec, build_linear, freeze
+from core import BlockSparseLinear, DenseLinear, LayerSpec, build_linear
 from core.errors import DataError
 from core.precision import format_named
 
@@ -27,9 +27,9 @@ EMULATOR_FILE = "emulator.safetensors"
 N_SURFACE_FEATURE = 6
 READ_FORMAT = "bf16"
 # The beam's path grows as 1 / cos_zenith; this keeps the input finite at sunset.
-_SUNSET = 0.1
+SUNSET = 0.1
 # Makes the cloud's input saturate about as its emission does (diffuse, 150 m2/kg).
-_CLOUD_M2_PER_KG = 100.0
+CLOUD_M2_PER_KG = 100.0
 
 
 def features(columns: Columns, clouds: Clouds) -> Tensor:
@@ -44,13 +44,13 @@ def features(columns: Columns, clouds: Clouds) -> Tensor:
         columns.pressure_half[:, -1],
         columns.sst,
         sun,
-        1.0 / (sun + _SUNSET),
+        1.0 / (sun + SUNSET),
         columns.albedo,
         columns.co2_ppmv.log(),
     ]
     humidity = columns.humidity.clamp(min=0).sqrt().sqrt()
     water = clouds.water_path(columns)
-    dark = 1.0 - torch.exp(-_CLOUD_M2_PER_KG * water)
+    dark = 1.0 - torch.exp(-CLOUD_M2_PER_KG * water)
     return torch.cat(
         [columns.temperature, humidity, water.sqrt(), dark, torch.stack(surface, 1)], dim=1
     )
@@ -178,6 +178,11 @@ class Emulator(nn.Module):
         same.adopt(self)
         return same
 
+    @property
+    def n_feature(self) -> int:
+        """Count the features that all layers together read and give."""
+        return len(self.input_mean) + self.width * self.n_hidden + len(self.output_mean)
+
     def layers(self) -> list[int]:
         """Give the places in `net` of the linear layers."""
         return [i for i, part in enumerate(self.net) if isinstance(part, LAYERS)]
@@ -196,45 +201,6 @@ class Emulator(nn.Module):
     def forward(self, scaled: Tensor) -> Tensor:
         """Map normalised features to normalised targets."""
         return self.net(scaled)
-
-
-class LearnedRadiation:
-    """A trained `Emulator` in the place of the exact scheme.
-
-    The network gives heating and the fluxes at the top; the fluxes at the surface follow from the
-    budget of the column, which is therefore closed to rounding in every number format. The
-    shortwave is multiplied by the cosine of the zenith angle, so it is exactly nought by night.
-
-    Parameters
-    ----------
-    emulator : Emulator
-        Is frozen for inference: weights rest in their own format.
-    clouds : Clouds
-        As in the scheme it was trained on.
-    columns_per_chunk : int
-        Columns the network sees at a time: its activations then stay in a core's cache.
-    """
-
-    def __init__(
-        self,
-        emulator: Emulator,
-        clouds: Clouds | None = None,
-        *,
-        columns_per_chunk: int = 1024,
-    ) -> None:
-        frozen = freeze(emulator)
-        assert isinstance(frozen, Emulator)
-        self.emulator = frozen
-        self.clouds = clouds or Clouds()
-        self.columns_per_chunk = columns_per_chunk
-
-    @torch.no_grad()
-    def __call__(self, columns: Columns) -> RadiationResult:
-        """Heating rates and fluxes."""
-        net = self.emulator
-        scaled = net.scaled(features(columns, self.clouds))
-        out = torch.cat([net(part) for part in scaled.split(self.columns_per_chunk)])
-        return result_from_targets(out * net.output_scale + net.output_mean, columns)
 
 
 def result_from_targets(target: Tensor, columns: Columns) -> RadiationResult:

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from apps.lab.config import Config
+from apps.lab import parallel
 from apps.lab.fit import FitResult, fit
+from apps.lab.recipe import Recipe, make_scaler
 from apps.weather.learned.columns import LabelledColumns
 from apps.weather.learned.emulator import Emulator, features, targets
 from apps.weather.learned.narrow import even_out, round_layer
@@ -20,8 +21,8 @@ from core import LayerSpec, freeze
 from core.precision import format_named
 
 
-class NetworkConfig(Config):
-    """Size of the network and how it is trained.
+class NetworkConfig(Recipe):
+    """Size of the network and how it is trained; pattern method, optimizer, rate rule: `Recipe`.
 
     Attributes
     ----------
@@ -70,12 +71,9 @@ def make_optimizer(
     model: torch.nn.Module, config: NetworkConfig, rate: float | None = None
 ) -> torch.optim.Optimizer:
     """Give the optimizer of a training run; `rate` in place of the configured one."""
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=rate or config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=(0.9, 0.99),
-    )
+    usual = NetworkConfig.model_fields["batch"].default
+    peak = config.rate(rate or config.learning_rate, config.batch, usual)
+    return config.make_optimizer(model, peak, weight_decay=config.weight_decay, betas=(0.9, 0.99))
 
 
 def one_cycle(progress: float, rise: float = 0.1) -> float:
@@ -110,11 +108,14 @@ def fit_emulator(
     *,
     seed: int,
     clouds: Clouds,
+    density: float = 1.0,
     checkpoint: Path | None = None,
     resume: bool = False,
     label: str = "train",
 ) -> FitResult:
     """Train in place; the averaged weights of the epoch best on `valid` stay in the model.
+
+    `density` is that of the variant, where `config.method` lets patterns change.
 
     Networks of 8 bits and fewer first learn in fp32, then around their own rounding; at the end
     the bias is corrected (`correct_bias`).
@@ -134,12 +135,20 @@ def fit_emulator(
             source = torch.Generator().manual_seed(1_000_003 * seed + first + epoch)
             order = torch.randperm(len(train), generator=source)
             for i in range(n_step):
-                pick = order[i * config.batch : (i + 1) * config.batch]
+                pick = parallel.share(order[i * config.batch : (i + 1) * config.batch])
                 yield tuple(tensor[pick] for tensor in data)  # type: ignore[misc]
 
+        optimizer = make_optimizer(net, config, rate)
+        updater = None
+        if not done:  # patterns are settled when a network begins to learn around its rounding
+            updater = config.make_updater(
+                net, optimizer, density=density, n_step=n_epoch * n_step, seed=seed
+            )
         return fit(
             model=net,
-            optimizer=make_optimizer(net, config, rate),
+            optimizer=optimizer,
+            updater=updater,
+            scaler=make_scaler(net),
             batches=batches,
             loss=training_loss,
             n_epoch=n_epoch,
@@ -160,7 +169,8 @@ def fit_emulator(
         n_narrow = max(1, round(config.narrow_share * config.n_epoch))
     n_wide = config.n_epoch - n_narrow
     wide = model.with_formats("fp32", "fp32") if n_narrow else model
-    done = [stage(wide, 0, n_wide, config.learning_rate, "")]
+    done: list[FitResult] = []
+    done.append(stage(wide, 0, n_wide, config.learning_rate, ""))
     if n_narrow:
         draft = wide.with_formats("fp32", activation.name).eval()
         even_out(draft, data[0])

@@ -20,7 +20,7 @@ SATURATION_AT_FREEZING_PA = 611.2
 
 # Below this share of saturation pressure the air is always far from boiling; the cap only serves
 # the thin top layers, where saturation pressure may exceed the pressure of the air itself.
-_VAPOUR_SHARE_MAX = 0.5
+VAPOUR_SHARE_MAX = 0.5
 
 
 def saturation_humidity(temperature: Tensor, pressure: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def saturation_humidity(temperature: Tensor, pressure: Tensor) -> Tensor:
     """
     rate = LATENT_HEAT / GAS_CONSTANT_VAPOUR
     vapour = SATURATION_AT_FREEZING_PA * torch.exp(rate * (1.0 / FREEZING_K - 1.0 / temperature))
-    vapour = torch.minimum(vapour, _VAPOUR_SHARE_MAX * pressure)
+    vapour = torch.minimum(vapour, VAPOUR_SHARE_MAX * pressure)
     return EPSILON * vapour / (pressure - (1.0 - EPSILON) * vapour)
 
 

@@ -5,8 +5,8 @@ import torch
 
 from apps.lab.variant import VARIANTS, Variant
 from apps.weather.learned.columns import LabelledColumns
-from apps.weather.learned.emulator import LearnedRadiation
 from apps.weather.learned.fitting import NetworkConfig, fit_emulator, make_emulator
+from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.learned.scores import baselines, forcing, forcing_error, score, score_scheme
 from apps.weather.physics import Clouds, ExactRadiation, soundings
 
