@@ -193,7 +193,9 @@ def cost(
 @app.command()
 @handle_errors
 def benchmark(
-    suite: Annotated[str, typer.Option("--suite", help="moleculeace, bace or pocket.")],
+    suite: Annotated[
+        str, typer.Option("--suite", help="moleculeace, bace, davis, kiba or pocket.")
+    ],
     out: OutOption = Path("runs/chemistry-benchmark"),
     targets: Annotated[
         list[str] | None, typer.Option("--targets", help="Sets of the suite; all without it.")
@@ -202,6 +204,14 @@ def benchmark(
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.", min=1)] = 1,
     variant: VariantOption = None,
     joint: Annotated[bool, typer.Option("--joint", help="One network for all targets.")] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="davis and kiba: warm, cold-drug, cold-target or cold-both.",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -209,9 +219,17 @@ def benchmark(
     verbose: VerboseOption = False,
 ) -> None:
     """Compare graph, kernels and their hybrid with baselines and published errors, per target."""
-    from apps.chemistry import benchmark as room
+    from apps.chemistry import affinity
     from apps.chemistry.summary import records_json
     from apps.lab.config import load_config
+
+    if suite in affinity.SUITES:
+        asked = _overrides({"suite": suite, "split": split})
+        pairs = load_config(affinity.AffinityConfig, file=config, overrides=[*asked, *(set_ or [])])
+        records = affinity.run_affinity(pairs, out=out, seeds=range(seed, seed + seeds))
+        typer.echo(records_json(records) if json_ else affinity.affinity_summary(records))
+        return
+    from apps.chemistry import benchmark as room
 
     given = _overrides({"variant": variant, "joint": "true" if joint else None})
     settings = load_config(room.BenchmarkConfig, file=config, overrides=[*given, *(set_ or [])])

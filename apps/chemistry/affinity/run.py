@@ -1,0 +1,187 @@
+"""The affinity benchmark: one split of Davis or KIBA, judged beside published errors."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from apps.chemistry.affinity.kernels import drug_kernel
+from apps.chemistry.affinity.pairs import Kind, PairTable, Split, draw_splits, read_pairs
+from apps.chemistry.affinity.stack import Stacked, Views, pair_features, stack
+from apps.chemistry.metrics import ci, mse, rm2, roc_auc
+from apps.chemistry.summary import aligned
+from apps.lab.config import Config, config_sha256
+from apps.lab.launch import start_run
+from apps.lab.progress import say, track
+from apps.lab.record import RECORD_FILE, Record, new_record, read_record, write_record
+
+PUBLISHED = Path(__file__).with_name("published.toml")
+_METRICS = ("mse", "ci", "rm2", "mse_above_floor", "auroc_hit")
+
+
+class AffinityConfig(Config):
+    """What a run of the benchmark can be told.
+
+    Parameters
+    ----------
+    suite : "davis" or "kiba"
+    split : str
+        See `draw_splits`.
+    """
+
+    suite: str = "davis"
+    split: Kind = "warm"
+
+
+def run_affinity(config: AffinityConfig, *, out: Path, seeds: Sequence[int]) -> list[Record]:
+    """Run one split with every seed; a finished one in `out` with the same settings is kept.
+
+    Returns
+    -------
+    list of Record
+        `accuracy["test"]` is that of the whole answer, the mean over the tests of the split;
+        `members` holds its parts, `baselines` the mean of the training part, main effects of
+        drugs and proteins, and published errors.
+    """
+    table = read_pairs(config.suite)
+    drug = drug_kernel(table.smiles)
+    records = []
+    for seed in seeds:
+        folder = out / f"{config.suite}-{config.split}" / f"seed-{seed}"
+        kept = read_record(folder) if (folder / RECORD_FILE).exists() else None
+        if kept is not None and kept.config_sha256 == config_sha256(config):
+            records.append(kept)
+        else:
+            records.append(_run_seed(config, table, drug, folder, seed))
+    return records
+
+
+def _run_seed(
+    config: AffinityConfig, table: PairTable, drug: np.ndarray, folder: Path, seed: int
+) -> Record:
+    views = Views.of(table, drug)
+    splits = draw_splits(table, config.split, seed=seed)
+    with start_run(
+        folder, config, seed=seed, device="cpu", resume=True, command="chemistry benchmark",
+        application="chemistry",
+    ) as place:  # fmt: skip
+        scores: dict[str, list[dict[str, float]]] = {}
+        for number, split in enumerate(splits, start=1):
+            answer, simple = _answer(views, split, seed, f"{table.name} {number}/{len(splits)}")
+            named = {"": answer.whole} | answer.members | simple
+            for name, prediction in named.items():
+                scores.setdefault(name, []).append(score_pairs(table, split, prediction))
+            for name, weight in answer.weights.items():
+                scores[""][-1][f"weight_{name}"] = weight
+        record = new_record(
+            application="chemistry",
+            command="chemistry benchmark",
+            config=config,
+            seed=seed,
+            device=place.device,
+            data={
+                "name": f"{table.name}, {config.split}",
+                "source": table.source,
+                "sha256": table.sha256,
+                "unit": table.unit,
+                "n_train": round(mean(float(s.outer.train.sum()) for s in splits)),
+                "n_valid": 0,
+                "n_test": round(mean(float(s.outer.held.sum()) for s in splits)),
+            },
+            accuracy=_entries(scores[""]),
+            members={k: _entries(scores[k]) for k in answer.members},
+            baselines={k: _entries(scores[k]) for k in simple}
+            | {k: {"test": v} for k, v in published(config.suite, config.split).items()},
+        )
+        write_record(place.dir, record)
+    say(f"{record.data.name} seed {seed}: mse {record.accuracy['test']['mse']:.3f}")
+    return record
+
+
+def _answer(
+    views: Views, split: Split, seed: int, label: str
+) -> tuple[Stacked, dict[str, np.ndarray]]:
+    """Return the stacked answer to one split and the predictions of the simplest models."""
+    parts = list(track([*split.inner, split.outer], label))
+    *inner, outer = [pair_features(views, part.train) for part in parts]
+    answer = stack(split, views, inner, outer, seed=seed)
+    level = views.table.value[split.outer.train].mean()
+    simple = {
+        "train_mean": np.full(views.table.value.shape, level),
+        "main_effects": outer["drug_mean"] + outer["target_mean"] - level,
+    }
+    return answer, simple
+
+
+def score_pairs(table: PairTable, split: Split, prediction: np.ndarray) -> dict[str, float]:
+    """Return the scores of the held pairs of a split.
+
+    Parameters
+    ----------
+    table : PairTable
+    split : Split
+    prediction : ndarray, float [D, T]
+        Read at the held pairs.
+
+    Returns
+    -------
+    dict
+        mse, ci, rm2 (as the DeepDTA code has it); `auroc_hit`, hits against the rest; where the
+        table has a floor, `mse_above_floor` over the pairs that were seen to bind.
+    """
+    held = split.outer.held
+    true, predicted = table.value[held], prediction[held]
+    out = {"mse": mse(true, predicted)}
+    if float(np.ptp(predicted)) > 0:
+        out |= {"ci": ci(true, predicted), "rm2": rm2(true, predicted)}
+        out["auroc_hit"] = roc_auc((true > table.hit).astype(float), predicted)
+    if table.floor is not None:
+        above = true > table.floor
+        out["mse_above_floor"] = mse(true[above], predicted[above])
+    return out
+
+
+def published(suite: str, split: str) -> dict[str, dict[str, float]]:
+    """Return published errors by method, none where none are known."""
+    known = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
+    return {k: dict(v) for k, v in known.get(suite, {}).get(split, {}).items()}
+
+
+def _entries(each: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the mean over the tests of a split as "test", and each of several."""
+    test = {name: mean(one[name] for one in each) for name in each[0]}
+    folds = {f"test-{i}": one for i, one in enumerate(each)} if len(each) > 1 else {}
+    return {"test": test} | folds
+
+
+def affinity_summary(records: Sequence[Record]) -> str:
+    """Return one line per model, means over the seeds, the published ones below."""
+    first = records[0]
+    lines: dict[str, list[dict[str, float | None]]] = {
+        "whole answer": [r.accuracy["test"] for r in records]
+    }
+    for kind in ("members", "baselines"):
+        for name in getattr(first, kind):
+            lines[name] = [getattr(r, kind)[name]["test"] for r in records]
+    columns = [c for c in _METRICS if c in first.accuracy["test"]]
+    rows = [[f"test, {first.data.unit}", *columns]]
+    for name, each in lines.items():
+        cells = []
+        for column in columns:
+            known = [v for one in each if (v := one.get(column)) is not None]
+            cells.append(f"{mean(known):.3f}" if known else "-")
+        rows.append([name, *cells])
+    n_test = max(1, len(first.accuracy) - 1)
+    weights = {
+        k.removeprefix("weight_"): v
+        for k, v in first.accuracy["test"].items()
+        if k.startswith("weight_")
+    }
+    shares = ", ".join(f"{name} {value:.2f}" for name, value in weights.items())
+    return (
+        f"{first.data.name}: {first.data.n_train:,} train and {first.data.n_test:,} test pairs, "
+        f"mean of {n_test} test part(s), {len(records)} seed(s)\n{aligned(rows)}\n"
+        f"weights in the whole answer: {shares}"
+    )

@@ -1,0 +1,182 @@
+"""The stack: trees that read what the kernels say of a pair, and what its row and column show."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.chemistry.affinity.kernels import NOISE, PairKernel, sequence_kernel
+from apps.chemistry.affinity.pairs import PairTable, Split
+
+_HIT_QUANTILES = (0.75, 0.9, 0.97)  # of the training values: thresholds of the hit kernels
+_SHARPNESS = (12.0, 6.0)  # of the weights of neighbouring drugs and proteins
+_OTHER_WORDS = ((3, False), (4, False), (5, True))  # further sequence kernels: k, reduced
+_N_TREE = 200
+
+Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+
+class Views(NamedTuple):
+    """What is known of every pair without reading a held value."""
+
+    table: PairTable
+    kernel: PairKernel
+    others: list[PairKernel]
+
+    @classmethod
+    def of(cls, table: PairTable, drug: np.ndarray) -> "Views":
+        """Make the kernels of a table; `drug` is that of its drugs."""
+        kernel = PairKernel(drug, sequence_kernel(table.sequence))
+        others = [
+            PairKernel(drug, sequence_kernel(table.sequence, k=k, reduced=reduced))
+            for k, reduced in _OTHER_WORDS
+        ]
+        return cls(table, kernel, others)
+
+
+def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
+    """Return float64 [D, T] by name, from the values of the pairs in `train` alone.
+
+    "ridge" and "profiles" are predictions in the unit of the data (see `PairKernel`); the others
+    are further sequence kernels, the chance of values above thresholds, and means, extremes and
+    neighbours within the row and the column of each pair.
+    """
+    value, kernel = views.table.value, views.kernel
+    out = {"ridge": kernel.ridge(value, train), "profiles": kernel.profiles(value, train)}
+    for i, other in enumerate(views.others):
+        out[f"ridge_{i}"] = other.ridge(value, train)
+    known = value[train]
+    thresholds = {float(np.quantile(known, q)) for q in _HIT_QUANTILES}
+    thresholds |= {views.table.floor} if views.table.floor is not None else set()
+    for i, threshold in enumerate(sorted(thresholds)):
+        above = (value > threshold).astype(np.float64)
+        out[f"above_{i}"] = kernel.ridge(above, train, noise=2.0 * NOISE)
+    return out | dict(_neighbourhood(value, train, kernel))
+
+
+def _neighbourhood(
+    value: np.ndarray, train: np.ndarray, kernel: PairKernel
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield means and extremes along rows and columns, and means weighted by similarity.
+
+    A mean takes two values at the mean of all on top of those it has, so that it exists always.
+    """
+    mean = float(value[train].mean())
+    held = train.astype(np.float64)
+    y = np.where(train, value - mean, 0.0)
+    for axis, name in ((1, "drug"), (0, "target")):
+        total, n = y.sum(axis=axis, keepdims=True), held.sum(axis=axis, keepdims=True)
+        yield f"{name}_mean", np.broadcast_to(mean + total / (n + 2.0), y.shape)
+        yield f"{name}_count", np.broadcast_to(n, y.shape)
+        yield f"{name}_max", np.broadcast_to(mean + y.max(axis=axis, keepdims=True), y.shape)
+    near_drug, near_target = (
+        np.exp(s * (k - 1.0)) * (1.0 - np.eye(len(k)))
+        for s, k in zip(_SHARPNESS, (kernel.drug, kernel.target), strict=True)
+    )
+    tiny = 1e-6  # of a weight: no neighbour measured
+    yield "near_drugs", mean + (near_drug @ y) / (near_drug @ held + tiny)
+    yield "near_targets", mean + (y @ near_target) / (held @ near_target + tiny)
+
+
+class Stacked(NamedTuple):
+    """Predictions of the members and of the whole answer."""
+
+    members: dict[str, np.ndarray]
+    """float64 [D, T] by name; NaN but on the judged pairs."""
+    whole: np.ndarray
+    """float64 [D, T]"""
+    weights: dict[str, float]
+
+
+def stack(
+    split: Split, views: Views, inner: list[dict[str, np.ndarray]], outer: dict[str, np.ndarray],
+    *, seed: int,
+) -> Stacked:  # fmt: skip
+    """Fit trees to out-of-fold features and weigh them with the kernels and the network.
+
+    Parameters
+    ----------
+    split : Split
+    views : Views
+    inner : list of dict
+        The features of each inner part, from its training pairs.
+    outer : dict
+        The same from all training pairs of the split.
+    seed : int
+        Seeds the trees.
+
+    Notes
+    -----
+    The trees are fitted to features that their pairs' own values have not touched, and judged
+    the same way (each inner part by trees of the others), so that the weights of the members,
+    non-negative least squares, come from held pairs of the training part alone.
+    """
+    value = views.table.value
+    held = [part.held for part in split.inner]
+    x = [_rows(features, mask) for features, mask in zip(inner, held, strict=True)]
+    y = [value[mask] for mask in held]
+    x_test, names = _rows(outer, split.outer.held), list(outer)
+    learned = {}
+    for name, fit in _fits(seed).items():
+        blind = [_blind(fit, x, y, i) for i in range(len(x))]
+        learned[name] = (np.concatenate(blind), fit(np.concatenate(x), np.concatenate(y))(x_test))
+    for name in ("profiles", "network"):
+        if name in names:
+            j = names.index(name)
+            learned[name] = (np.concatenate([block[:, j] for block in x]), x_test[:, j])
+    weights = _weights(np.stack([v[0] for v in learned.values()], axis=1), np.concatenate(y))
+    whole = sum(w * v[1] for w, v in zip(weights, learned.values(), strict=True))
+    named = {name: v[1] for name, v in learned.items()} | {"ridge": x_test[:, names.index("ridge")]}
+    place = split.outer.held
+    return Stacked(
+        {name: _spread(values, place) for name, values in named.items()},
+        _spread(np.asarray(whole), place),
+        dict(zip(learned, weights.tolist(), strict=True)),
+    )
+
+
+def _fits(seed: int) -> dict[str, Fit]:
+    """Return by name a function that fits trees to rows and gives their prediction."""
+    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+
+    def boosted(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        model = HistGradientBoostingRegressor(
+            max_iter=300, learning_rate=0.04, max_leaf_nodes=15, l2_regularization=5.0,
+            min_samples_leaf=30, random_state=seed, early_stopping=False,
+        )  # fmt: skip
+        return model.fit(x, y).predict
+
+    def random(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        leaf = max(3, len(y) // 20_000)
+        model = ExtraTreesRegressor(
+            _N_TREE, min_samples_leaf=leaf, max_features=0.4, random_state=seed
+        )
+        return model.fit(x, y).predict
+
+    return {"boosted_trees": boosted, "random_trees": random}
+
+
+def _blind(fit: Fit, x: Sequence[np.ndarray], y: Sequence[np.ndarray], i: int) -> np.ndarray:
+    """Return predictions of block `i` by trees of the other blocks."""
+    others = [j for j in range(len(x)) if j != i]
+    return fit(np.concatenate([x[j] for j in others]), np.concatenate([y[j] for j in others]))(x[i])
+
+
+def _weights(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return non-negative weights of columns that sum to one, least squares against `y`."""
+    from scipy.optimize import nnls
+
+    centre = y.mean()
+    weights, _ = nnls(predictions - centre, y - centre)
+    total = float(weights.sum())
+    return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
+
+
+def _rows(features: dict[str, np.ndarray], mask: np.ndarray) -> np.ndarray:
+    return np.stack([grid[mask] for grid in features.values()], axis=1).astype(np.float32)
+
+
+def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    out = np.full(mask.shape, np.nan)
+    out[mask] = values
+    return out
