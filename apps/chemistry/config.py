@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from apps.lab.config import Config
+from apps.lab.recipe import Recipe
 from apps.lab.variant import VARIANTS, Variant
 
 
@@ -60,8 +61,10 @@ class ModelConfig(Config):
     n_member: int = Field(default=1, ge=1)
 
 
-class FitConfig(Config):
-    """How the network is trained: AdamW, one cycle of the learning rate, averaged weights.
+class FitConfig(Recipe):
+    """How the network is trained: one cycle of the learning rate, averaged weights.
+
+    Pattern method, optimizer and rate rule: see `Recipe`.
 
     Parameters
     ----------

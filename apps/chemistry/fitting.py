@@ -10,7 +10,9 @@ import torch
 from apps.chemistry.config import FitConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.network import BindingNetwork, MolBatch, pack
+from apps.lab import parallel
 from apps.lab.fit import FitResult, fit
+from apps.lab.recipe import make_scaler
 
 LAST_RATE = 1e-3  # the learning rate ends at this share of its peak
 
@@ -21,11 +23,15 @@ def fit_network(
     config: FitConfig,
     seed: int,
     *,
+    density: float = 1.0,
     checkpoint: Path | None = None,
     resume: bool = False,
     label: str = "train",
 ) -> FitResult:
-    """Train `model` on the train part of `table`, in place; the epoch is picked on valid."""
+    """Train `model` on the train part of `table`, in place; the epoch is picked on valid.
+
+    `density` is that of the variant, where `config.method` lets patterns change.
+    """
     train, valid = table.select("train"), table.select("valid")
     device = model.target_mean.device
     n_step = max(1, len(train) // config.batch_size)
@@ -36,7 +42,7 @@ def fit_network(
 
     def batches(epoch: int) -> Iterator[MolBatch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
-        for rows in np.array_split(order, n_step):
+        for rows in map(parallel.share, np.array_split(order, n_step)):
             bound = None if train.bound is None else train.bound[rows]
             yield pack([train.graphs[i] for i in rows], train.target[rows], bound).to(device)
 
@@ -48,9 +54,10 @@ def fit_network(
             weight += float(batch.y_weight.sum())
         return {"valid_rmse": math.sqrt(square / weight) if weight else math.nan}
 
+    optimizer = make_optimizer(model, config)
     return fit(
         model=model,
-        optimizer=make_optimizer(model, config),
+        optimizer=optimizer,
         batches=batches,
         loss=lambda _, batch: model.loss(batch),
         n_epoch=config.n_epoch,
@@ -62,19 +69,20 @@ def fit_network(
         monitor="valid_rmse" if len(valid) and config.pick == "valid" else None,
         checkpoint=checkpoint,
         resume=resume,
+        updater=config.make_updater(
+            model, optimizer, density=density, n_step=config.n_epoch * n_step, seed=seed
+        ),
+        scaler=make_scaler(model),
+        loss_weight=lambda batch: max(1.0, float(batch.y_weight.sum())),
         label=label,
     )
 
 
 def make_optimizer(model: BindingNetwork, config: FitConfig) -> torch.optim.Optimizer:
-    """Return AdamW in one op; decay acts on matrices and blocks, not on biases and norms."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    """Return the optimizer; decay acts on matrices and blocks, not on biases and norms."""
+    usual = FitConfig.model_fields["batch_size"].default
+    rate = config.rate(config.learning_rate, config.batch_size, usual)
+    return config.make_optimizer(model, rate, weight_decay=config.weight_decay, decay_vectors=False)
 
 
 def one_cycle(progress: float, warmup: float) -> float:

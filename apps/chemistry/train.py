@@ -15,6 +15,7 @@ from apps.chemistry.fitting import fit_network, make_optimizer
 from apps.chemistry.network import MolBatch, pack
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.reference import Reference
+from apps.lab import parallel
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
 from apps.lab.progress import say
@@ -69,6 +70,7 @@ def run(
         table = read_table(config, seed)
         _tell(table)
         predictor, fits = train_members(config, table, place, seed=seed, resume=resume)
+        parallel.leave_unless_first()
         valid = predictor.predict(table.select("valid").graphs)
         predictor = replace(predictor, reference=Reference.of(table, valid))
         predictor.save(place.dir / MODEL_FILE)
@@ -134,6 +136,7 @@ def train_members(
                 table,
                 config.train,
                 member_seed,
+                density=config.variant.density,
                 checkpoint=checkpoint,
                 resume=resume,
                 label=label,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The folder is made if it is missing. The suffix is kept, for writers that look at it. When the
     block raises, whatever stood at `path` before still stands there, and nothing else is left.
+    Of processes that train together the first alone writes: in the others nothing takes its place.
 
     Examples
     --------
@@ -28,9 +30,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(mode)  # some writers make files that only their owner may read
-        os.replace(part, path)
+        if _writes():
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _writes() -> bool:
+    """Whether this process may put files in place; asks without loading torch."""
+    parallel = sys.modules.get("apps.lab.parallel")
+    return parallel is None or bool(parallel.is_first())
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> Path:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from apps.lab import parallel
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.progress import track
 from core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from core.precision import LossScaler
+    from core.sparse import PatternUpdater
 
 Batch = TypeVar("Batch")
 
@@ -59,6 +65,8 @@ class _State:
     generator: torch.Generator | None
     base_rate: list[float]
     ema: dict[str, Tensor] | None
+    updater: PatternUpdater | None
+    scaler: LossScaler | None
     best: dict[str, Tensor] | None = None
     best_epoch: int = -1
     epoch: int = 0
@@ -86,6 +94,9 @@ def fit(
     resume: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     generator: torch.Generator | None = None,
+    updater: PatternUpdater | None = None,
+    scaler: LossScaler | None = None,
+    loss_weight: Callable[[Batch], float] | None = None,
     label: str = "train",
 ) -> FitResult:
     """Train `model` in place and leave its best weights in it.
@@ -116,7 +127,20 @@ def fit(
     resume : bool
         Go on from `checkpoint` if it exists. The result equals an uninterrupted run bit for bit:
         weights, averages, optimizer state, the state of torch's global generator and of
-        `generator`, and history are restored.
+        `generator`, of `updater` and `scaler`, and history are restored.
+    updater : PatternUpdater, optional
+        Its `step` follows each step of the optimizer. While it prunes, no epoch counts as best.
+    scaler : LossScaler, optional
+        Scales the loss, and leaves steps out whose gradients overflow.
+    loss_weight : callable, batch -> float, optional
+        What `loss` divides by, where that is not the number of items; under torchrun, where each
+        process sees its share of a batch, gradients count by it.
+
+    Notes
+    -----
+    Under torchrun (`apps.lab.parallel`) `batches` gives each process its share of the same global
+    batches; gradients and the statistics of batch norms are those of the whole batch, and the
+    first process alone writes checkpoints.
 
     Raises
     ------
@@ -131,22 +155,31 @@ def fit(
         generator=generator,
         base_rate=[float(group["lr"]) for group in optimizer.param_groups],
         ema=_copy_state(model) if ema_decay is not None else None,
+        updater=updater,
+        scaler=scaler,
     )
     settings = {
         "n_epoch": n_epoch,
         "steps_per_epoch": steps_per_epoch,
         "ema_decay": ema_decay,
         "base_rate": state.base_rate,
+        "updates": None if updater is None else dataclasses.asdict(updater.rule),
+        "scaled": scaler is not None,
     }
     checkpoint = Path(checkpoint) if checkpoint is not None else None
     if resume and checkpoint is not None and checkpoint.exists():
         _restore(state, checkpoint, settings)
+    if updater is not None and state.ema is not None:
+        updater.followers.append(state.ema)
     saved_at, saved_epoch = time.monotonic(), state.epoch
     last_step = max(n_epoch * steps_per_epoch - 1, 1)
 
     def note() -> str:
         return " ".join(f"{k} {v:.4g}" for k, v in state.history[-1].items() if k != "epoch")
 
+    weigh = loss_weight or item_count
+    parallel.check_alike(model, state.n_step)
+    parallel.share_norms(model)
     for epoch in track(range(state.epoch, n_epoch), label, note=note):
         model.train()
         start = time.perf_counter()
@@ -158,17 +191,23 @@ def fit(
                 group["lr"] = base * rate
             optimizer.zero_grad(set_to_none=True)
             value = loss(model, batch)
-            value.backward()
+            share = weigh(batch) if parallel.n_rank() > 1 else 1.0
+            value = parallel.weighted(value, share)
+            (value if scaler is None else scaler.scaled(value)).backward()
+            value = value.detach() / share  # a graph that lives on would hold the old patterns
+            parallel.reduce_gradients(model, share)
             if clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-            optimizer.step()
+                scale = 1.0 if scaler is None else scaler.scale
+                nn.utils.clip_grad_norm_(model.parameters(), clip_norm * scale)
+            _step(state)
             state.n_step += 1
             if state.ema is not None and ema_decay is not None:
                 _average(state.ema, model, min(ema_decay, state.n_step / (9 + state.n_step)))
             count = item_count(batch)
-            total = total + value.detach().double() * count
+            total = total + value.double() * count
             n_item += count
             n_batch += 1
+        total, n_item = parallel.summed(total, n_item)
         if n_batch != steps_per_epoch:
             raise ConfigError(
                 f"fit: epoch {epoch} gave {n_batch} batches, steps_per_epoch is {steps_per_epoch}"
@@ -188,14 +227,28 @@ def fit(
         _keep_best(state, monitor)
         state.epoch = epoch + 1
         is_due = time.monotonic() - saved_at >= checkpoint_every_s or state.epoch == n_epoch
+        is_due = is_due and parallel.is_first()
         if checkpoint is not None and is_due and state.epoch > saved_epoch:
             _save(state, checkpoint, settings)
             saved_at, saved_epoch = time.monotonic(), state.epoch
+    parallel.unshare_norms(model)
     final = state.best if state.best is not None else state.ema
     if final is not None:
         model.load_state_dict(final)
     model.eval()
     return FitResult(state.history, state.best_epoch, state.train_s, state.n_item)
+
+
+def _step(state: _State) -> None:
+    """Move the weights by their gradients, and then perhaps the patterns."""
+    if state.scaler is None:
+        state.optimizer.step()
+    elif not state.scaler.step(state.optimizer):
+        if state.updater is not None:  # forget what it saw of gradients that overflowed
+            state.updater.load_state_dict(state.updater.state_dict())
+        return
+    if state.updater is not None:
+        state.updater.step()
 
 
 def _copy_state(model: nn.Module) -> dict[str, Tensor]:
@@ -236,6 +289,9 @@ def _keep_best(state: _State, monitor: str | None) -> None:
     if monitor not in state.history[-1]:
         known = ", ".join(state.history[-1])
         raise ConfigError(f"fit: monitor {monitor!r} is not among what validate gave: {known}")
+    updater = state.updater
+    if updater and updater.rule.method == "prune" and updater.n_step < updater.rule.last:
+        return  # there are more weights than the result may have
     values = [row[monitor] for row in state.history]
     # A value that is not a number is never the best, unless there is no other.
     if (
@@ -276,6 +332,13 @@ def _save(state: _State, path: Path, settings: dict[str, Any]) -> None:
         "groups": packed["param_groups"],
         "plain": plain,
     }
+    if state.scaler is not None:
+        meta["scaler"] = state.scaler.state_dict()
+    if state.updater is not None:
+        moved = state.updater.state_dict()
+        kept = moved.pop("kept_weights") or {}
+        tensors |= {f"kept.{name}": tensor for name, tensor in kept.items()}
+        meta["updater"] = moved
     save_checkpoint(path, tensors, meta)
 
 
@@ -308,6 +371,10 @@ def _restore(state: _State, path: Path, settings: dict[str, Any]) -> None:
         for group in meta["groups"]
     ]
     state.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    if state.scaler is not None:
+        state.scaler.load_state_dict(meta["scaler"])
+    if state.updater is not None:
+        state.updater.load_state_dict({**meta["updater"], "kept_weights": part("kept") or None})
     torch.set_rng_state(tensors["rng"])
     if "rng_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng_cuda"])

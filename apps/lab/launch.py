@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from apps.lab import parallel
 from apps.lab.config import Config, config_sha256, config_toml
 from apps.lab.files import write_atomic
 from core.errors import ConfigError, DataError
@@ -64,6 +65,9 @@ def start_run(
 ) -> Run:
     """Make or reopen the run folder `out` and write the resolved configuration into it.
 
+    Under torchrun this is where processes find each other; the first alone checks, locks and writes
+    the folder.
+
     Parameters
     ----------
     out : path
@@ -79,8 +83,24 @@ def start_run(
     ConfigError
         If the device is not there.
     """
+    parallel.join()
     chosen = resolve_device(device)
     folder = Path(out)
+    with parallel.first_goes_first():
+        if not parallel.is_first():
+            return Run(folder, chosen, resumed=resume, lock=None)
+        return _opened(folder, chosen, config, seed, resume, command, application)
+
+
+def _opened(
+    folder: Path,
+    device: torch.device,
+    config: Config,
+    seed: int,
+    resume: bool,
+    command: str,
+    application: str,
+) -> Run:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"--out {folder} is a file; choose a folder")
     wanted = {
@@ -98,7 +118,7 @@ def start_run(
     if is_new:
         write_atomic(folder / CONFIG_FILE, config_toml(config))
         write_atomic(folder / RUN_FILE, json.dumps(wanted, indent=1) + "\n")
-    return Run(folder, chosen, resumed=not is_new, lock=lock)
+    return Run(folder, device, resumed=not is_new, lock=lock)
 
 
 def take_lock(folder: Path) -> int | None:

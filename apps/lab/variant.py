@@ -25,8 +25,8 @@ class Variant(Config):
         Fraction of weight blocks that are live; 1 is a dense layer.
     block : int
         Side of a square block of weights.
-    weight_format, activation_format : str
-        Names of `core.precision.FORMATS`.
+    weight_format, activation_format, gradient_format : str
+        Names of `core.precision.FORMATS`; of the gradient that flows back into a layer.
     """
 
     name: str = ""
@@ -34,6 +34,7 @@ class Variant(Config):
     block: int = Field(default=16, ge=1)
     weight_format: str = "fp32"
     activation_format: str = "fp32"
+    gradient_format: str = "fp32"
 
     @model_validator(mode="before")
     @classmethod
@@ -58,8 +59,9 @@ class Variant(Config):
         else:
             name = f"sparse-{self.block}x{self.block}-{100 * (1 - self.density):.4g}"
             name += "" if self.weight_format == "fp32" else f"-{self.weight_format}"
-        same = self.activation_format in ("fp32", self.weight_format)
-        return name if same else f"{name}-{self.activation_format}"
+        if self.activation_format not in ("fp32", self.weight_format):
+            name += f"-{self.activation_format}"
+        return name if self.gradient_format == "fp32" else f"{name}-gradient-{self.gradient_format}"
 
     def layer_spec(self) -> LayerSpec:
         """Give what `core.build_linear` needs to build a layer of this variant."""
@@ -70,10 +72,15 @@ class Variant(Config):
             block=self.block,
             weight_format=self.weight_format,
             activation_format=self.activation_format,
+            gradient_format=self.gradient_format,
         )
 
 
-_DENSE = {"density": 1.0, "block": 16, "weight_format": "fp32", "activation_format": "fp32"}
+_DENSE: dict[str, Any] = {
+    "density": 1.0,
+    "block": 16,
+    **dict.fromkeys(("weight_format", "activation_format", "gradient_format"), "fp32"),
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "dense-fp32": {},
