@@ -199,6 +199,7 @@ def climate(
     set_: SetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -208,7 +209,9 @@ def climate(
     from apps.weather.verdict.climate import ClimateConfig, run
 
     settings = load_config(ClimateConfig, file=config, overrides=set_ or ())
-    record, text = run(settings, emulator=emulator, out=out, seed=seed, device=device)
+    record, text = run(
+        settings, emulator=emulator, out=out, seed=seed, device=device, resume=resume
+    )
     if json_:
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:

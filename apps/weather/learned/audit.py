@@ -8,6 +8,8 @@ Krasnopolsky, Fox-Rabinovitz and Belochitski 2008 (Mon. Wea. Rev. 136, 3683).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -106,6 +108,16 @@ class AuditedRadiation:
                     *(a.index_copy(0, refused, b) for a, b in zip(result, exact, strict=True))
                 )
         return result
+
+    def progress(self) -> dict[str, Any]:
+        """Give what a later process needs to go on auditing where this one stopped."""
+        counts = {"n_call": self.n_call, "n_seen": self._n_seen, "n_outside": self._n_outside}
+        return {"history": self.history, **counts}
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Go on from what `progress` gave."""
+        self.history, self.n_call = list(progress["history"]), progress["n_call"]
+        self._n_seen, self._n_outside = progress["n_seen"], progress["n_outside"]
 
     def _audit(self, columns: Columns, result: RadiationResult) -> None:
         drawn = torch.randperm(len(columns.sst), generator=self.generator)[: self.n_column]

@@ -1,8 +1,10 @@
 """How good a scheme is, as forecasters and climatologists judge."""
 
-from apps.weather.verdict.climate import ClimateConfig, climate_of
+from apps.weather.verdict.budget import EnergyBudget, energy
+from apps.weather.verdict.climate import ClimateConfig
 from apps.weather.verdict.ensemble import fair_crps, rank_histogram, spread_skill
 from apps.weather.verdict.fields import VARIABLES, at_pressure, judged_fields
+from apps.weather.verdict.longrun import LongRun, run_daily
 from apps.weather.verdict.metrics import (
     REGIONS,
     anomaly_correlation,
@@ -19,18 +21,21 @@ __all__ = [
     "REGIONS",
     "VARIABLES",
     "ClimateConfig",
+    "EnergyBudget",
+    "LongRun",
     "ScoreConfig",
     "anomaly_correlation",
     "at_pressure",
     "box_weight",
-    "climate_of",
     "diebold_mariano",
+    "energy",
     "fair_crps",
     "hours_lost",
     "judged_fields",
     "rank_histogram",
     "region_weights",
     "rmse",
+    "run_daily",
     "scorecard",
     "spread_skill",
     "squared_error",

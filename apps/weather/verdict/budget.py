@@ -9,14 +9,13 @@ away. What the store gains beyond these fluxes is the model's own error, the res
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from apps.weather.atmosphere import constants as c
 from apps.weather.model import Model, ModelState
-
-FLUXES = ("asr", "olr", "surface_radiation", "sensible_heat", "latent_heat")
 
 
 def energy(model: Model, state: ModelState) -> dict[str, float]:
@@ -32,19 +31,42 @@ def energy(model: Model, state: ModelState) -> dict[str, float]:
     return {name: float(model.grid.mean(mass * (part @ depth))) for name, part in parts.items()}
 
 
+def fluxes(model: Model, state: ModelState) -> dict[str, float]:
+    """Give the global mean fluxes of the last step, W/m2; ``surface_radiation`` is into the sea."""
+    assert state.evaporation is not None
+    assert state.sensible_heat is not None
+    mean, shape = model.grid.mean, (model.grid.n_lon, model.grid.n_lat)
+    out = {
+        "sensible_heat": float(mean(state.sensible_heat)),
+        "latent_heat": c.LATENT_HEAT * float(mean(state.evaporation)),
+    }
+    r = state.radiation
+    if r is not None:
+        into_sea = r.surface_lw + r.surface_sw
+        parts = {"asr": r.toa_sw, "olr": r.toa_lw, "surface_radiation": into_sea}
+        out |= {name: float(mean(flux.view(shape))) for name, flux in parts.items()}
+    return out
+
+
+def gained(flux: Mapping[str, float]) -> float:
+    """Give what the air gains by the fluxes, W/m2."""
+    radiation = flux.get("asr", 0.0) - flux.get("olr", 0.0) - flux.get("surface_radiation", 0.0)
+    return radiation + flux["sensible_heat"] + flux["latent_heat"]
+
+
 @dataclass
 class EnergyBudget:
     """Sums the fluxes of a run; give it to `Model.run` as `observe`.
 
-    The store is that between the first and the last state seen, so that a run of some days or
-    more is needed: the leapfrog's two levels differ by a step's fluxes.
+    The store is that between the first and the last state seen: take some days or more, since the
+    leapfrog's two levels differ by a step's fluxes.
     """
 
     model: Model
     n_step: int = 0
     start: dict[str, float] = field(default_factory=dict)
     end: ModelState | None = None
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FLUXES, 0.0))
+    sums: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, state: ModelState) -> None:
         """Take account of one new state."""
@@ -52,30 +74,20 @@ class EnergyBudget:
         if not self.start:
             self.start = energy(self.model, state)
             return
-        assert state.evaporation is not None
-        assert state.sensible_heat is not None
-        mean, shape = self.model.grid.mean, (self.model.grid.n_lon, self.model.grid.n_lat)
-        self.sums["sensible_heat"] += float(mean(state.sensible_heat))
-        self.sums["latent_heat"] += c.LATENT_HEAT * float(mean(state.evaporation))
-        if state.radiation is not None:
-            r = state.radiation
-            self.sums["asr"] += float(mean(r.toa_sw.view(shape)))
-            self.sums["olr"] += float(mean(r.toa_lw.view(shape)))
-            down = r.surface_lw + r.surface_sw
-            self.sums["surface_radiation"] += float(mean(down.view(shape)))
+        for name, value in fluxes(self.model, state).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.n_step += 1
 
     def close(self) -> dict[str, float]:
-        """Give mean fluxes, gains of each store and the residual, W/m2.
+        """Give mean fluxes, the gain of each store, and the residual, W/m2.
 
-        ``residual`` = ``stored`` - (asr - olr - surface_radiation + sensible_heat + latent_heat).
+        ``residual`` = ``stored`` - `gained` (fluxes); empty before the second state.
         """
-        assert self.end is not None
-        span = self.n_step * self.model.dt
-        end = energy(self.model, self.end)
+        if self.end is None or self.n_step == 0:
+            return {}
         out = {name: value / self.n_step for name, value in self.sums.items()}
-        out |= {f"stored_{name}": (end[name] - self.start[name]) / span for name in end}
-        out["stored"] = sum(out[f"stored_{name}"] for name in end)
-        gained = out["asr"] - out["olr"] - out["surface_radiation"]
-        out["residual"] = out["stored"] - (gained + out["sensible_heat"] + out["latent_heat"])
-        return out
+        expected, span = gained(out), self.n_step * self.model.dt
+        store = energy(self.model, self.end)
+        out |= {f"stored_{name}": (store[name] - self.start[name]) / span for name in store}
+        out["stored"] = sum(out[f"stored_{name}"] for name in store)
+        return out | {"residual": out["stored"] - expected}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from apps.lab.figures import COLORS, new_figure, save_svg
 
 if TYPE_CHECKING:
     from xarray import Dataset
+
+LEARNED = "learned"
 
 
 def scorecard_figure(
@@ -88,4 +90,84 @@ def error_figure(folder: Path, card: Dataset) -> dict[str, str]:
             "the learned line lies below the noise floor, or persistence below climatology at the "
             "longest lead"
         ),
+    }
+
+
+def bias_and_noise(runs: Mapping[str, Dataset], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Give the learned run's mean less that of the others, and the variance of one more of them."""
+    stack = np.stack([r[name].values.mean(0) for label, r in runs.items() if label != LEARNED])
+    bias = runs[LEARNED][name].values.mean(0) - stack.mean(0)
+    return bias, stack.var(0, ddof=1) * (1.0 + 1.0 / len(stack))
+
+
+def section_figure(folder: Path, runs: Mapping[str, Dataset]) -> dict[str, str]:
+    """Draw where the learned run's zonal means differ from those of the exact ones."""
+    figure, axes = new_figure(1, 2, width_inch=8.0, height_inch=3.2)
+    learned = runs[LEARNED]
+    for ax, name in zip(axes, ("temperature", "u"), strict=True):
+        bias, variance = bias_and_noise(runs, name)
+        most = max(float(np.abs(bias).max()), 1e-12)
+        drawn = ax.pcolormesh(
+            learned.lat, learned.level, bias, cmap="RdBu_r", vmin=-most, vmax=most,
+            shading="nearest", rasterized=True,
+        )  # fmt: skip
+        row, column = np.nonzero(bias**2 < 4.0 * variance)
+        ax.scatter(learned.lat[column], learned.level[row], s=3, color="#000000", linewidths=0)
+        unit = learned[name].units
+        ax.set(title=f"{name}, {unit}", xlabel="latitude", ylabel="sigma", ylim=(1.0, 0.0))
+        ax.grid(visible=False)
+        figure.colorbar(drawn, ax=ax)
+    save_svg(figure, folder / "zonal_sections.svg")
+    return {
+        "file": "zonal_sections.svg",
+        "title": "Zonal mean bias",
+        "caption": (
+            "Learned run less the mean of the exact ones. Dots: less than twice what one more "
+            "exact run would differ by."
+        ),
+        "wrong_if": "no dots at all, or a stripe in one level from pole to pole",
+    }
+
+
+def zonal_figure(folder: Path, runs: Mapping[str, Dataset]) -> dict[str, str]:
+    """Draw rain and the fluxes at the top by latitude, every run."""
+    figure, axes = new_figure(1, 3, width_inch=9.0, height_inch=2.8)
+    for ax, name in zip(axes, ("precipitation", "olr", "asr"), strict=True):
+        for label, data in runs.items():
+            is_learned = label == LEARNED
+            ax.plot(
+                data.lat,
+                data[name].mean("day"),
+                color=COLORS[0] if is_learned else COLORS[5],
+                linewidth=1.4 if is_learned else 0.8,
+                label=label.replace("_", " "),
+            )
+        ax.set(title=name, xlabel="latitude", ylabel=data[name].units)
+    axes[0].legend()
+    save_svg(figure, folder / "zonal_means.svg")
+    return {
+        "file": "zonal_means.svg",
+        "title": "Rain and radiation at the top, zonal means",
+        "caption": "The learned run and each run of the exact scheme.",
+        "wrong_if": "the learned line leaves the others by more than they leave each other",
+    }
+
+
+def audit_figure(
+    folder: Path, history: Sequence[Mapping[str, float]], per_day: int
+) -> dict[str, str]:
+    """Draw the error of the running scheme by day."""
+    figure, (ax,) = new_figure(height_inch=3.0)
+    day = [row["call"] / per_day for row in history]
+    for kind, label in (("lw", "longwave"), ("sw", "shortwave, by day")):
+        values = [row[f"{kind}_rmse_k_per_day"] for row in history]
+        ax.plot(day, values, marker="o", markersize=3, label=label)
+    ax.set(xlabel="day", ylabel="RMSE of heating, K/day", ylim=(0.0, None))
+    ax.legend()
+    save_svg(figure, folder / "audit.svg")
+    return {
+        "file": "audit.svg",
+        "title": "Audit of the running scheme",
+        "caption": "Learned against exact heating on columns drawn while the model ran.",
+        "wrong_if": "a line rises with the days: the run leaves what the network was trained on",
     }

@@ -8,8 +8,12 @@ from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.netcdf import open_dataset
 from apps.weather.forecast.simulate import ModelConfig
 from apps.weather.learned import ColumnsConfig, Emulator, save_emulator
+from apps.weather.learned.audit import AuditedRadiation
 from apps.weather.model import Model
-from apps.weather.verdict.climate import SECTION, ZONAL, ClimateConfig, climate_of, compare, run
+from apps.weather.physics import ExactRadiation, Physics
+from apps.weather.verdict import longrun
+from apps.weather.verdict.climate import ClimateConfig, compare, run
+from apps.weather.verdict.longrun import SECTION, ZONAL, LongRun, clear, global_mean, run_daily
 
 TINY_MODEL = ModelConfig(resolution="T5L8", dt_s=5400.0, n_longwave=16, n_shortwave=8)
 TINY = ClimateConfig(model=TINY_MODEL, start="rest", n_day=3, n_settle_day=1, audit_every_day=1)
@@ -23,23 +27,26 @@ def made(model, offset=0.0, slope=0.0, seed=0, noise=0.0):
     def field(*shape):
         return offset + noise * draw.normal(size=shape)
 
-    daily = 5.0 + offset + slope * np.arange(72) / 360.0
+    daily = slope * np.arange(72) / 360.0
+    section = daily[:, None, None]
     return xr.Dataset(
-        {name: (("level", "lat"), field(n_level, n_lat)) for name in SECTION}
-        | {name: ("lat", field(n_lat)) for name in ZONAL}
-        | {f"{name}_daily": ("day", daily) for name in (*ZONAL, "temperature")}
+        {n: (("day", "level", "lat"), section + field(n_level, n_lat)) for n in SECTION}
+        | {n: (("day", "lat"), daily[:, None] + field(n_lat)) for n in ZONAL}
+        | {"energy": ("day", 3.0 * DAY_S * np.arange(72)), "energy_gained": ("day", [2.5] * 72)}
     )
 
 
 def test_a_known_bias_and_drift_are_found():
     model = Model("T21L8")
-    runs = {"learned": made(model, 0.5, slope=2.0), "a": made(model), "b": made(model)}
+    mean = 71 / 360
+    runs = {"learned": made(model, 0.5 - mean, slope=2.0), "a": made(model), "b": made(model)}
     found = compare(runs, model)
     assert found["temperature_bias_rms"] == pytest.approx(0.5)
     assert found["olr_beyond_noise"] == pytest.approx(0.5)
     assert found["olr_drift_per_year"] == pytest.approx(2.0)
     assert found["olr_drift_per_year_exact"] == pytest.approx(0.0, abs=1e-9)
-    assert found["asr_mean"] - found["asr_mean_exact"] == pytest.approx(0.5 + 71 / 360)
+    assert found["asr_mean"] - found["asr_mean_exact"] == pytest.approx(0.5)
+    assert found["energy_residual_w_m2"] == pytest.approx(0.5)
 
 
 def test_one_more_run_of_the_same_kind_lies_within_the_noise():
@@ -59,13 +66,46 @@ def test_means_are_those_of_the_days_run():
         state = model.run(state, DAY_S)
         grid = model.equations.to_grid(state.levels.current)
         seen.append(grid.temperature.double().mean(0).T.numpy())
-    found = climate_of(model, start, 1, 1, "test")
-    assert found.temperature.values == pytest.approx(seen[1])
+    found = run_daily(LongRun(model, start, "test"), 1, 1)
+    assert found.temperature.values[0] == pytest.approx(seen[1])
     # a flux held from one call to the next: its mean lies among those of the day
     assert found.sizes["day"] == 1
-    area = model.grid.area_weight.sum(0).numpy()
-    assert float(found.olr_daily[0]) == pytest.approx(float((area * found.olr.values).sum()))
-    assert 150.0 < float(found.olr_daily[0]) < 400.0
+    assert 150.0 < float(global_mean(model, found, "olr")[0]) < 400.0
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(longrun, "CHUNK_DAY", 2)
+    model = TINY_MODEL.build()
+    exact = ExactRadiation(16, 8)
+
+    def long_run(folder):
+        generator = torch.Generator().manual_seed(0)
+        audited = AuditedRadiation(exact, exact, every=3, n_column=9, generator=generator)
+        model.physics = Physics(audited)
+        return LongRun(model, model.initial(), "test", audited, folder)
+
+    whole = long_run(None)
+    expected = run_daily(whole, 1, 5)
+
+    class Killed(Exception):
+        pass
+
+    def stop(path, *args, **kwargs):
+        if path.name.endswith("00004.nc"):
+            raise Killed
+        return write(path, *args, **kwargs)
+
+    write = longrun.write_dataset
+    with monkeypatch.context() as patch:
+        patch.setattr(longrun, "write_dataset", stop)
+        with pytest.raises(Killed):
+            run_daily(long_run(tmp_path), 1, 5)
+    again = long_run(tmp_path)
+    assert run_daily(again, 1, 5).identical(expected)
+    assert again.audited.history == whole.audited.history
+    assert again.audited.n_call == whole.audited.n_call == 8 * 6
+    clear(tmp_path, ["test"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_leaves_record_climate_and_figures(tmp_path):
