@@ -9,10 +9,12 @@ import typer
 from apps.lab.options import (
     ConfigOption,
     DeviceOption,
+    JobsOption,
     JsonOption,
     OutOption,
     QuietOption,
     ResumeOption,
+    SchedulerOption,
     SeedOption,
     SetOption,
     VariantOption,
@@ -73,6 +75,8 @@ def train(
     seed: SeedOption = 0,
     seeds: SeedsOption = None,
     config: ConfigOption = None,
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
     resume: ResumeOption = False,
@@ -100,10 +104,15 @@ def train(
     if seeds is None:
         records = [room.run(settings, out=out, seed=seed, device=device, resume=resume)]
     else:
-        records = [
-            room.run(settings, out=out / f"seed-{i}", seed=i, device=device, resume=resume)
-            for i in range(seed, seed + seeds)
-        ]
+        records = room.run_seeds(
+            settings,
+            range(seed, seed + seeds),
+            out=out,
+            device=device,
+            resume=resume,
+            n_job=jobs,
+            scheduler=scheduler,
+        )
     typer.echo(records_json(records) if json_ else summary(records))
 
 
@@ -117,6 +126,12 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", min=1, show_default=False, help="Processes; by default one per processor."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -128,7 +143,7 @@ def predict(
 
     predictor = Predictor.load(run, device=resolve_device(device))
     column = smiles or predictor.config.data.smiles
-    counts = room.predict_file(predictor, source, out, smiles=column, strict=strict)
+    counts = room.predict_file(predictor, source, out, smiles=column, strict=strict, n_job=jobs)
     if not quiet:
         n_row = counts["ok"] + counts["fixed"]
         typer.echo(

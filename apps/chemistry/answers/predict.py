@@ -2,13 +2,19 @@
 
 import csv
 import itertools
+import multiprocessing
+import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from rdkit import Chem
 
 from apps.chemistry.datasets.read import place_of
@@ -25,8 +31,27 @@ CHUNK = 1024  # rows held in memory at a time
 _LOG_UNIT = re.compile(r"\bp(ic50|ec50|k[id]?)\b", re.IGNORECASE)
 
 
+# A process needs seconds to start: files of fewer chunks are done where they are.
+POOL_CHUNK = 8
+
+
+class Answered(NamedTuple):
+    """What is written of a chunk: cells and status word of each row."""
+
+    cells: list[list[str]]
+    word: list[str]
+    invalid: tuple[int, str] | None
+    """Number of the first row that cannot be read, and why; None where all can."""
+
+
 def predict_file(
-    predictor: Predictor, source: Path, out: Path, *, smiles: str = "smiles", strict: bool = False
+    predictor: Predictor,
+    source: Path,
+    out: Path,
+    *,
+    smiles: str = "smiles",
+    strict: bool = False,
+    n_job: int | None = 1,
 ) -> Counter[str]:
     """Predict every row of a file.
 
@@ -47,6 +72,10 @@ def predict_file(
         Column of the SMILES.
     strict : bool
         Stop at the first row that cannot be read.
+    n_job : int, optional
+        Processes, one thread each; None: one per processor, and for a file of few chunks this
+        one alone. More than one need a main module that may be imported again. What is written
+        does not depend on it.
 
     Returns
     -------
@@ -61,40 +90,123 @@ def predict_file(
 
     Notes
     -----
-    Memory does not grow with the file: `CHUNK` rows are held at a time.
+    Memory does not grow with the file: `CHUNK` rows are held at a time, and three chunks for
+    each further process.
     """
     try:
-        return _predict_file(predictor, source, out, smiles, strict)
+        return _predict_file(predictor, source, out, smiles, strict, n_job)
     except OSError as error:  # the disk is full, or `out` has no folder; reading has its own words
         raise DataError(f"predict: cannot write {out} ({error}); nothing was written") from error
 
 
 def _predict_file(
-    predictor: Predictor, source: Path, out: Path, smiles: str, strict: bool
+    predictor: Predictor, source: Path, out: Path, smiles: str, strict: bool, n_job: int | None
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     with open_rows(source) as opened, atomic_path(out) as part:
         place = place_of(smiles, opened.header, opened.name)
-        n_cell = len(opened.header)
+        shape = (place, len(opened.header))
         columns = _new_columns(predictor)
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with (
+            part.open("w", encoding="utf-8", newline="") as file,
+            _answered(predictor, _chunks(opened.rows), shape, n_job) as answered,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*opened.header, *columns, "warnings", "status"])
-            for chunk in track(_chunks(opened.rows), "predict"):
-                read = [_read(row, place, predictor.level) for row in chunk]
-                for row, state in zip(chunk, read, strict=True):
-                    if strict and state.mol is None:
-                        raise DataError(f"row {row.number} of {opened.name}: {state.text}")
-                    counts[state.word] += 1
-                answers = _answers(predictor, [state.mol for state in read if state.mol])
-                for row, state in zip(chunk, read, strict=True):
-                    cells = [*row.cells, *[""] * n_cell][:n_cell]
-                    if state.mol is None:
-                        new = [*[""] * len(columns), ""]
-                    else:
-                        new = [*next(answers), "; ".join(stereo_warnings(state.mol))]
-                    writer.writerow([*cells, *new, str(state)])
+            for done in track(answered, "predict"):
+                if strict and done.invalid:
+                    number, reason = done.invalid
+                    raise DataError(f"row {number} of {opened.name}: {reason}")
+                counts.update(done.word)
+                writer.writerows(done.cells)
     return counts
+
+
+@contextmanager
+def _answered(
+    predictor: Predictor,
+    chunks: Iterator[list[Row]],
+    shape: tuple[int, int],
+    n_job: int | None,
+) -> Iterator[Iterator[Answered]]:
+    """Give the answers to chunks, in order, worked out here or by several processes."""
+    first = list(itertools.islice(chunks, POOL_CHUNK))
+    chunks = itertools.chain(first, chunks)
+    if n_job is None:
+        n_job = _n_processor() if len(first) == POOL_CHUNK else 1
+    if n_job == 1 or predictor.members[0].target_mean.device.type != "cpu":
+        yield (answer_rows(predictor, rows, shape) for rows in chunks)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model = predictor.save(Path(folder) / "model.safetensors")
+        pool = ProcessPoolExecutor(
+            n_job, multiprocessing.get_context("spawn"), _load_in_worker, (model,)
+        )
+        try:
+            yield _in_order(lambda rows: pool.submit(_answer_in_worker, rows, shape), chunks, n_job)
+        except BrokenExecutor as error:
+            raise DataError(
+                "predict: a process ended before its work was done, for want of memory perhaps; "
+                "try --jobs 1"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    submit: Callable[[list[Row]], "Future[Answered]"], chunks: Iterator[list[Row]], n_job: int
+) -> Iterator[Answered]:
+    waiting: deque[Future[Answered]] = deque()
+    for rows in chunks:
+        waiting.append(submit(rows))
+        if len(waiting) >= 3 * n_job:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+_worker: list[Predictor] = []  # of this process, where it is one of a pool
+
+
+def _load_in_worker(model: Path) -> None:
+    torch.set_num_threads(1)
+    _worker[:] = [Predictor.load(model)]
+
+
+def _answer_in_worker(rows: list[Row], shape: tuple[int, int]) -> Answered:
+    return answer_rows(_worker[0], rows, shape)
+
+
+def _n_processor() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def answer_rows(predictor: Predictor, rows: list[Row], shape: tuple[int, int]) -> Answered:
+    """Answer the rows of a chunk.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    rows : list of Row
+    shape : (int, int)
+        Place of the SMILES among the cells, and number of cells of a row.
+    """
+    place, n_cell = shape
+    read = [_read(row, place, predictor.level) for row in rows]
+    answers = _answers(predictor, [state.mol for state in read if state.mol])
+    blank = [""] * (len(_new_columns(predictor)) + 1)
+    cells: list[list[str]] = []
+    invalid: tuple[int, str] | None = None
+    for row, state in zip(rows, read, strict=True):
+        if state.mol is None:
+            new = blank
+            invalid = invalid or (row.number, state.text)
+        else:
+            new = [*next(answers), "; ".join(stereo_warnings(state.mol))]
+        cells.append([*[*row.cells, *[""] * n_cell][:n_cell], *new, str(state)])
+    return Answered(cells, [state.word for state in read], invalid)
 
 
 class _State(NamedTuple):

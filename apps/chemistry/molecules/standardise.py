@@ -1,5 +1,7 @@
 """One form for each substance: salts stripped, charges balanced, and every change told."""
 
+import re
+
 from rdkit import Chem, rdBase
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
@@ -8,6 +10,8 @@ from core.errors import DataError
 
 # H, B, C, N, O, F, Si, P, S, Cl, Se, Br, I: what ligands are made of.
 _ORGANIC = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53})
+# Stereocentres of carbon and pyrrole nitrogen: brackets that hold no charge and no metal.
+_PLAIN_BRACKET = re.compile(r"\[(?:C@{1,2}H?|nH)\]")
 
 
 def standardise(smiles: str, level: str = "parent") -> tuple[Chem.Mol, list[str]]:
@@ -57,6 +61,8 @@ def standardise(smiles: str, level: str = "parent") -> tuple[Chem.Mol, list[str]
 
 def _is_plain(smiles: str) -> bool:
     """Whether there is carbon and nothing to strip or balance, told from the text (fast)."""
+    if "[" in smiles:
+        smiles = _PLAIN_BRACKET.sub("C", smiles)
     if "[" in smiles or "." in smiles:
         return False
     return "c" in smiles or "C" in smiles.replace("Cl", "")

@@ -233,3 +233,18 @@ def test_any_bytes_are_answered_or_refused(tmp_path, raw, kind):
     assert header[-1] == "status"
     assert len(rows) == counts.total()
     assert kind != "csv" or rows[0][-1] == "ok"
+
+
+def test_what_is_written_does_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "CHUNK", 3)
+    source = write(tmp_path, HOSTILE)
+    texts, counts = [], []
+    for n_job in (1, 2):
+        out = tmp_path / f"out-{n_job}.csv"
+        counts.append(predict_file(make_predictor(), source, out, n_job=n_job))
+        texts.append(out.read_bytes())
+    assert texts[0] == texts[1]
+    assert counts[0] == counts[1]
+    with pytest.raises(DataError, match=r"row 3 of in.csv"):
+        predict_file(make_predictor(), source, tmp_path / "strict.csv", strict=True, n_job=2)
+    assert not (tmp_path / "strict.csv").exists()
