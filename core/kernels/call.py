@@ -52,6 +52,9 @@ _ARGUMENTS = {
     "tessera_has_int8": [],
     "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
+    "tessera_group_rows": [_P, _L, _L, _P, _P],
+    "tessera_pass_messages": [*[_P] * 5, *[_L] * 4, _I, _I, _I, _P, _P, _I],
+    "tessera_pass_messages_backward": [*[_P] * 8, *[_L] * 4, _I, _I, _I, _P, _P, _I],
     "tessera_multiply_adds": [_L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }
@@ -80,6 +83,10 @@ def kernels() -> Kernels | None:
 
 #: Dtypes that the products take. fp16 has no instructions of its own: it is computed in fp32.
 PRODUCT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+#: Code of the maximum among the ways in which messages meet (`Reduce` in messages.cpp).
+MAX = 2
 
 
 def kernels_for(
@@ -199,6 +206,56 @@ def segment_sum(kernels: Kernels, x: Tensor, index: Tensor, n_segment: int) -> T
         out.data_ptr(), n_segment, torch.get_num_threads(),
     )  # fmt: skip
     return None if status else out
+
+
+def group_rows(kernels: Kernels, index: Tensor, n_group: int) -> tuple[Tensor, Tensor] | None:
+    """Return the starts of the groups and the rows in their order, or None for a bad index."""
+    index = index.contiguous()
+    ptr = torch.empty(n_group + 1, dtype=torch.int32)
+    order = torch.empty(index.numel(), dtype=torch.int32)
+    status = kernels.group_rows(
+        index.data_ptr(), index.numel(), n_group, ptr.data_ptr(), order.data_ptr()
+    )
+    return None if status else (ptr, order)
+
+
+def pass_messages(
+    kernels: Kernels, x: Tensor, edge: Tensor | None, ptr: Tensor, source: Tensor, order: Tensor,
+    relu: bool, reduce: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the rows of the targets, dtype of `x`, and for maxima the edge of each."""
+    x, edge = x.contiguous(), None if edge is None else edge.contiguous()
+    n_target, n_feature = ptr.numel() - 1, x.shape[1]
+    out = x.new_empty(n_target, n_feature)
+    winner = ptr.new_empty((n_target, n_feature) if reduce == MAX else 0)
+    status = kernels.pass_messages(
+        x.data_ptr(), None if edge is None else edge.data_ptr(), ptr.data_ptr(), source.data_ptr(),
+        order.data_ptr(), x.shape[0], n_target, order.numel(), n_feature, relu, reduce,
+        x.dtype == torch.bfloat16, out.data_ptr(), winner.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    _raise_for(status, "pass_messages")
+    return out, winner
+
+
+def pass_messages_backward(
+    kernels: Kernels, g: Tensor, x: Tensor | None, edge: Tensor | None, winner: Tensor,
+    target_ptr: Tensor, source_ptr: Tensor, target: Tensor, order: Tensor, relu: bool, reduce: int,
+    with_edge: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of the source rows and, where asked for, of each edge."""
+    g = g.contiguous()
+    x, edge = (None if t is None else t.contiguous() for t in (x, edge))
+    n_source, (n_target, n_feature) = source_ptr.numel() - 1, g.shape
+    dx = g.new_empty(n_source, n_feature)
+    dedge = g.new_empty((order.numel(), n_feature) if with_edge else 0)
+    status = kernels.pass_messages_backward(
+        g.data_ptr(), *(None if t is None else t.data_ptr() for t in (x, edge)), winner.data_ptr(),
+        target_ptr.data_ptr(), source_ptr.data_ptr(), target.data_ptr(), order.data_ptr(),
+        n_source, n_target, order.numel(), n_feature, relu, reduce, g.dtype == torch.bfloat16,
+        dx.data_ptr(), dedge.data_ptr() if with_edge else None, torch.get_num_threads(),
+    )  # fmt: skip
+    _raise_for(status, "pass_messages_backward")
+    return dx, dedge
 
 
 def round_to(kernels: Kernels, x: Tensor, format: Format, seed: int | None = None) -> Tensor:

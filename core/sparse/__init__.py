@@ -4,6 +4,7 @@ from core.sparse.attention import BlockSparseAttention, block_sparse_attention
 from core.sparse.build import LayerSpec, build_linear, freeze
 from core.sparse.convolution import SparseConv2d, dilated_taps
 from core.sparse.linear import BlockSparseLinear, DenseLinear, FrozenLinear
+from core.sparse.messages import EdgeOrder, pass_messages
 from core.sparse.ops import matmul
 from core.sparse.pattern import BlockPattern
 from core.sparse.segment import segment_sum
@@ -15,6 +16,7 @@ __all__ = [
     "BlockSparseAttention",
     "BlockSparseLinear",
     "DenseLinear",
+    "EdgeOrder",
     "FrozenLinear",
     "LayerSpec",
     "PatternUpdater",
@@ -29,5 +31,6 @@ __all__ = [
     "freeze",
     "grid_neighbours",
     "matmul",
+    "pass_messages",
     "segment_sum",
 ]

@@ -1,4 +1,4 @@
-"""Rows picked or added by a run-time index; segment sums; embeddings."""
+"""Rows picked or added by a run-time index; segment sums, messages on graphs; embeddings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from hw.program import Op, TensorInfo
 from hw.rules.registry import rule
-from hw.work import Gather, Scatter, Work
+from hw.work import Gather, Pointwise, Scatter, Work
 
 
 def _row_element(tensor: TensorInfo, dim: int) -> int:
@@ -96,3 +96,31 @@ def _segment_sum(op: Op) -> list[Work]:
     return [
         Scatter(source.n_element // width, width, max(1, op.out.n_element // width), source.format)
     ]
+
+
+@rule("core.group_rows")
+def _group_rows(op: Op) -> list[Work]:
+    """Count the rows of each group, then place each row."""
+    index, (ptr, order) = op.tensor("index"), op.outputs
+    n_row, n_group = index.n_element, ptr.n_element - 1
+    if n_row == 0:
+        return []
+    return [Scatter(n_row, 1, n_group, ptr.format), Scatter(n_row, 1, n_row, order.format)]
+
+
+@rule("core.pass_messages", "core.pass_messages_backward")
+def _messages(op: Op) -> list[Work]:
+    """Rows to the edges, there perhaps an edge's own row and relu, and into rows again."""
+    is_forward = op.name == "core.pass_messages"
+    rows, out = op.tensor("x" if is_forward else "g"), op.outputs[0]
+    n_edge, width = op.tensor("source" if is_forward else "target").n_element, rows.shape[1]
+    if n_edge * width == 0:
+        return []
+    items: list[Work] = [Gather(n_edge, width, rows.shape[0], rows.format)]
+    n_input = 1 + (op.args.get("edge") is not None)
+    n_flop = (n_input > 1) + bool(op.args["relu"])
+    if n_flop:
+        items.append(
+            Pointwise(n_edge * width, "arithmetic", rows.format, rows.format, n_input, n_flop)
+        )
+    return [*items, Scatter(n_edge, width, out.shape[0], out.format)]

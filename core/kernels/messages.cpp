@@ -1,0 +1,244 @@
+// out[t] = sum, mean or maximum over the edges e into t of f(x[source of e] + edge[e]).
+//
+// Edges come grouped by target, so a target's row stays in registers over all its edges and no
+// [edge][feature] array exists. The way back goes by source: one pass gives the gradient of x, a
+// row in registers at a time, and writes that of each edge once. Numbers are fp32 or bf16, sums
+// are fp32. Every output row is written by one thread in edge order: threads change no bit.
+
+#include "vector.h"
+
+namespace {
+
+typedef uint16_t Half __attribute__((vector_size(LANE * 2)));
+typedef Half HalfAny __attribute__((aligned(2), may_alias));
+typedef IVec IVecAny __attribute__((aligned(4), may_alias));
+
+inline Vec widen(const float* p) { return load(p); }
+inline Vec widen(const uint16_t* p) {
+  return Vec(__builtin_convertvector(*reinterpret_cast<const HalfAny*>(p), IVec) << 16);
+}
+inline void narrow(float* p, Vec v) { store(p, v); }
+inline void narrow(uint16_t* p, Vec v) {  // to nearest even; a NaN stays one
+  const IVec bits = IVec(v);
+  const IVec rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  *reinterpret_cast<HalfAny*>(p) = __builtin_convertvector(v == v ? rounded : bits >> 16 | 64, Half);
+}
+
+// A whole vector, or at the end of a row its first n lanes (and zeros). The two are two types, so
+// that loops over whole vectors hold nothing else and keep their sums in registers.
+struct Whole {};
+template <class Number>
+inline Vec take(const Number* p, Whole) {
+  return widen(p);
+}
+template <class Number>
+inline Vec take(const Number* p, int n) {
+  Number part[LANE] = {};
+  for (int i = 0; i < n; ++i) part[i] = p[i];
+  return widen(part);
+}
+template <class Number>
+inline void put(Number* p, Vec v, Whole) {
+  narrow(p, v);
+}
+template <class Number>
+inline void put(Number* p, Vec v, int n) {
+  Number part[LANE];
+  narrow(part, v);
+  for (int i = 0; i < n; ++i) p[i] = part[i];
+}
+template <class Lanes>
+inline IVec take_int(const int32_t* p, Lanes n) {
+  return IVec(take(reinterpret_cast<const float*>(p), n));
+}
+template <class Lanes>
+inline void put_int(int32_t* p, IVec v, Lanes n) {
+  put(reinterpret_cast<float*>(p), Vec(v), n);
+}
+
+enum Reduce : int32_t { SUM, MEAN, MAX };
+
+// Edges grouped by one of their ends: those of row i are order[ptr[i]..ptr[i+1]-1], and other[k] is
+// the row at the other end of order[k].
+struct Group {
+  const int32_t *ptr, *other, *order;
+  int64_t n_row, n_other, n_edge;
+
+  int32_t check() const {
+    if (ptr[0] != 0 || ptr[n_row] != n_edge) return BAD_POINTER;
+    int32_t falls = 0, outside = 0;
+    for (int64_t i = 0; i < n_row; ++i) falls |= ptr[i + 1] < ptr[i];
+    for (int64_t k = 0; k < n_edge; ++k)
+      outside |= (other[k] < 0) | (other[k] >= n_other) | (order[k] < 0) | (order[k] >= n_edge);
+    return falls ? BAD_POINTER : outside ? BAD_INDEX : OK;
+  }
+};
+
+// Calls step(width, first feature, lanes) on panels of 8, 4 and 1 vectors.
+template <class Step>
+inline void for_panels(int64_t n_feature, const Step& step) {
+  int64_t f = 0;
+  for (; f + 8 * LANE <= n_feature; f += 8 * LANE) step(std::integral_constant<int, 8>(), f, Whole());
+  for (; f + 4 * LANE <= n_feature; f += 4 * LANE) step(std::integral_constant<int, 4>(), f, Whole());
+  for (; f + LANE <= n_feature; f += LANE) step(std::integral_constant<int, 1>(), f, Whole());
+  if (f < n_feature) step(std::integral_constant<int, 1>(), f, int(n_feature - f));
+}
+
+// Asks for WIDE vectors of the row of an edge that comes a little later: rows lie in no order that
+// the processor would foresee, and waiting for each took longer than all arithmetic.
+constexpr int64_t AHEAD = 16;
+template <int WIDE, class Number>
+inline void foresee(const Number* row) {
+  for (int j = 0; j < WIDE; ++j) __builtin_prefetch(row + j * LANE);
+}
+
+constexpr int64_t STRETCH = 128;  // rows that a thread takes at a time
+
+template <class Number>
+struct Messages {
+  Group by_target, by_source;
+  const Number *x, *edge;  // edge may be null
+  int64_t n_feature;
+  Reduce reduce;
+  bool relu;
+
+  template <int WIDE, bool IS_MAX, class Lanes>
+  void into(int64_t t, int64_t f, Lanes n, Number* out, int32_t* winner) const {
+    const Vec zero = {}, floor = relu ? zero : zero - __builtin_inff();
+    const int64_t first = by_target.ptr[t], last = by_target.ptr[t + 1];
+    Vec sum[WIDE] = {};
+    IVec best[WIDE];
+    for (int j = 0; j < WIDE; ++j) best[j] = IVec{} - 1;
+    for (int64_t k = first; k < last; ++k) {
+      const Number* from = x + by_target.other[k] * n_feature + f;
+      const Number* with = edge ? edge + by_target.order[k] * n_feature + f : nullptr;
+      const int64_t later = k + AHEAD < by_target.n_edge ? k + AHEAD : k;
+      foresee<WIDE>(x + by_target.other[later] * n_feature + f);
+      if (with) foresee<WIDE>(edge + by_target.order[later] * n_feature + f);
+      for (int j = 0; j < WIDE; ++j) {
+        Vec v = take(from + j * LANE, n);
+        if (with) v += take(with + j * LANE, n);
+        v = v < floor ? floor : v;
+        if (IS_MAX) {  // the first of equals wins, and a NaN wins for good
+          const IVec wins = k == first ? IVec{} - 1 : (v > sum[j]) | ((v != v) & (sum[j] == sum[j]));
+          sum[j] = wins ? v : sum[j];
+          best[j] = wins ? IVec{} + by_target.order[k] : best[j];
+        } else {
+          sum[j] += v;
+        }
+      }
+    }
+    const Vec count = zero + (reduce == MEAN && last > first ? float(last - first) : 1.0f);
+    for (int j = 0; j < WIDE; ++j) {
+      put(out + t * n_feature + f + j * LANE, reduce == MEAN ? sum[j] / count : sum[j], n);
+      if (IS_MAX) put_int(winner + t * n_feature + f + j * LANE, best[j], n);
+    }
+  }
+
+  void forward(Number* out, int32_t* winner, int n_thread) const {
+    parallel_for((by_target.n_row + STRETCH - 1) / STRETCH, n_thread, [&](int64_t task) {
+      const int64_t end = (task + 1) * STRETCH;
+      for (int64_t t = task * STRETCH; t < end && t < by_target.n_row; ++t)
+        for_panels(n_feature, [&](auto wide, int64_t f, auto n) {
+          if (reduce == MAX)
+            into<decltype(wide)::value, true>(t, f, n, out, winner);
+          else
+            into<decltype(wide)::value, false>(t, f, n, out, winner);
+        });
+    });
+  }
+
+  template <int WIDE, class Lanes>
+  void back(int64_t s, int64_t f, Lanes n, const Number* g, const int32_t* winner, Number* dx,
+            Number* dedge) const {
+    const Vec zero = {};
+    Vec sum[WIDE] = {}, own[WIDE] = {};
+    for (int j = 0; relu && j < WIDE; ++j) own[j] = take(x + s * n_feature + f + j * LANE, n);
+    for (int64_t k = by_source.ptr[s]; k < by_source.ptr[s + 1]; ++k) {
+      const int64_t t = by_source.other[k], e = by_source.order[k];
+      const int32_t count = by_target.ptr[t + 1] - by_target.ptr[t];
+      const int64_t later = k + AHEAD < by_source.n_edge ? k + AHEAD : k;
+      foresee<WIDE>(g + by_source.other[later] * n_feature + f);
+      if (relu && edge) foresee<WIDE>(edge + by_source.order[later] * n_feature + f);
+      const Vec scale = zero + (reduce == MEAN ? 1.0f / float(count) : 1.0f);
+      for (int j = 0; j < WIDE; ++j) {
+        const int64_t at = f + j * LANE;
+        Vec v = take(g + t * n_feature + at, n) * scale;
+        if (reduce == MAX) v = take_int(winner + t * n_feature + at, n) == int32_t(e) ? v : zero;
+        if (relu) {
+          const Vec z = edge ? own[j] + take(edge + e * n_feature + at, n) : own[j];
+          v = z <= zero ? zero : v;
+        }
+        sum[j] += v;
+        if (dedge) put(dedge + e * n_feature + at, v, n);
+      }
+    }
+    for (int j = 0; j < WIDE; ++j) put(dx + s * n_feature + f + j * LANE, sum[j], n);
+  }
+
+  void backward(const Number* g, const int32_t* winner, Number* dx, Number* dedge,
+                int n_thread) const {
+    parallel_for((by_source.n_row + STRETCH - 1) / STRETCH, n_thread, [&](int64_t task) {
+      const int64_t end = (task + 1) * STRETCH;
+      for (int64_t s = task * STRETCH; s < end && s < by_source.n_row; ++s)
+        for_panels(n_feature, [&](auto wide, int64_t f, auto n) {
+          back<decltype(wide)::value>(s, f, n, g, winner, dx, dedge);
+        });
+    });
+  }
+};
+
+}  // namespace
+
+// Rows grouped by index, in their order inside a group: ptr [n_group + 1], order [n].
+extern "C" int32_t tessera_group_rows(const int64_t* index, int64_t n, int64_t n_group,
+                                      int32_t* ptr, int32_t* order) {
+  std::memset(ptr, 0, (n_group + 1) * sizeof(int32_t));
+  for (int64_t i = 0; i < n; ++i) {
+    if (index[i] < 0 || index[i] >= n_group) return BAD_INDEX;
+    ++ptr[index[i] + 1];
+  }
+  for (int64_t g = 0; g < n_group; ++g) ptr[g + 1] += ptr[g];
+  std::vector<int32_t> next(ptr, ptr + n_group);
+  for (int64_t i = 0; i < n; ++i) order[next[index[i]]++] = int32_t(i);
+  return OK;
+}
+
+// x [n_source][n_feature]; winner [n_target][n_feature] takes the edge of each maximum.
+extern "C" int32_t tessera_pass_messages(const void* x, const void* edge, const int32_t* ptr,
+                                         const int32_t* source, const int32_t* order,
+                                         int64_t n_source, int64_t n_target, int64_t n_edge,
+                                         int64_t n_feature, int32_t relu, int32_t reduce,
+                                         int32_t is_bf16, void* out, int32_t* winner,
+                                         int32_t n_thread) {
+  const Group by_target{ptr, source, order, n_target, n_source, n_edge};
+  if (const int32_t status = by_target.check()) return status;
+  auto run = [&](auto number) {
+    using Number = decltype(number);
+    const Messages<Number> m{by_target, {}, static_cast<const Number*>(x),
+                             static_cast<const Number*>(edge), n_feature, Reduce(reduce), relu != 0};
+    m.forward(static_cast<Number*>(out), winner, n_thread);
+  };
+  is_bf16 ? run(uint16_t()) : run(float());
+  return OK;
+}
+
+// g [n_target][n_feature]. x and edge are read for relu only, winner for maxima; dedge may be null.
+extern "C" int32_t tessera_pass_messages_backward(
+    const void* g, const void* x, const void* edge, const int32_t* winner,
+    const int32_t* target_ptr, const int32_t* ptr, const int32_t* target, const int32_t* order,
+    int64_t n_source, int64_t n_target, int64_t n_edge, int64_t n_feature, int32_t relu,
+    int32_t reduce, int32_t is_bf16, void* dx, void* dedge, int32_t n_thread) {
+  const Group by_source{ptr, target, order, n_source, n_target, n_edge};
+  if (const int32_t status = by_source.check()) return status;
+  auto run = [&](auto number) {
+    using Number = decltype(number);
+    const Messages<Number> m{{target_ptr, nullptr, nullptr, n_target, n_source, n_edge}, by_source,
+                             static_cast<const Number*>(x), static_cast<const Number*>(edge),
+                             n_feature, Reduce(reduce), relu != 0};
+    m.backward(static_cast<const Number*>(g), winner, static_cast<Number*>(dx),
+               static_cast<Number*>(dedge), n_thread);
+  };
+  is_bf16 ? run(uint16_t()) : run(float());
+  return OK;
+}

@@ -1,0 +1,326 @@
+"""Message passing along the edges of a graph, without an array of one row per edge.
+
+``core::pass_messages`` gives each target the sum, mean or maximum of f(x[source] + edge) over the
+edges that point at it; f is the identity or relu. The edges are sorted once a batch, in both
+directions (`EdgeOrder`), so that forward and backward pass each write every row once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from core.checks import check_dtype, check_index, check_shape
+from core.errors import ConfigError, DtypeError, IndexRangeError
+from core.kernels import call
+from core.kernels.call import kernels_for
+from core.sparse.ops import _is_unwatched
+
+_REDUCE = ("sum", "mean", "max")
+_LIBRARY = torch.library.Library("core", "FRAGMENT")
+_LIBRARY.define("group_rows(Tensor index, int n_group) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "pass_messages(Tensor x, Tensor? edge, Tensor target_ptr, Tensor source, Tensor edge_t,"
+    " Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "pass_messages_backward(Tensor g, Tensor? x, Tensor? edge, Tensor winner, Tensor target_ptr,"
+    " Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce, bool with_edge)"
+    " -> (Tensor, Tensor)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeOrder:
+    """The edges of a graph, grouped by target and by source; made once for each batch.
+
+    Parameters
+    ----------
+    target_ptr : Tensor, int32 [target + 1]
+        Edges ``target_ptr[i]`` to ``target_ptr[i + 1]`` of the order by target point at i.
+    source, edge_t : Tensor, int32 [edge]
+        Source and number of each edge, in the order by target.
+    source_ptr : Tensor, int32 [source + 1]
+    target, edge_s : Tensor, int32 [edge]
+        The like for the order by source.
+    """
+
+    target_ptr: Tensor
+    source: Tensor
+    edge_t: Tensor
+    source_ptr: Tensor
+    target: Tensor
+    edge_s: Tensor
+
+    @classmethod
+    def from_index(
+        cls, edge_index: Tensor, n_source: int, n_target: int | None = None
+    ) -> EdgeOrder:
+        """Sort edges given in any order.
+
+        Parameters
+        ----------
+        edge_index : Tensor, int64 [2, edge]
+            Source and target of each edge; a pair may occur more than once.
+        n_source : int
+            Rows that messages come from.
+        n_target : int, optional
+            Rows that they go to; `n_source` if left out.
+
+        Raises
+        ------
+        ShapeError, DtypeError, IndexRangeError
+            If `edge_index` is not two rows of valid indices.
+        """
+        who, what = "EdgeOrder", "give sources and targets, one column per edge"
+        check_shape(who, "edge_index", edge_index, (2, None), what)
+        check_dtype(who, "edge_index", edge_index, (torch.int64,))
+        source, target = edge_index
+        target_ptr, edge_t = group_rows(target, n_source if n_target is None else n_target)
+        source_ptr, edge_s = group_rows(source, n_source)
+        ends = source.index_select(0, edge_t).int(), target.index_select(0, edge_s).int()
+        return cls(target_ptr, ends[0], edge_t, source_ptr, ends[1], edge_s)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The six tensors, in the order of the fields."""
+        return (
+            self.target_ptr, self.source, self.edge_t, self.source_ptr, self.target, self.edge_s
+        )  # fmt: skip
+
+    def to(self, device: torch.device | str) -> EdgeOrder:
+        """Return the same order on `device`."""
+        return EdgeOrder(*(t.to(device) for t in self.tensors))
+
+
+def group_rows(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
+    """Return where each group starts, int32 [n_group + 1], and the rows sorted by group, int32.
+
+    Parameters
+    ----------
+    index : Tensor, int64 [row]
+        Group of each row, 0..n_group-1. Rows of one group keep their order.
+    n_group : int
+    """
+    ptr, order = torch.ops.core.group_rows.default(index, n_group)
+    return ptr, order
+
+
+def pass_messages(
+    x: Tensor,
+    order: EdgeOrder,
+    edge: Tensor | None = None,
+    *,
+    activation: Literal["identity", "relu"] = "identity",
+    reduce: Literal["sum", "mean", "max"] = "sum",
+) -> Tensor:
+    """Return for each target the reduction of ``f(x[source] + edge)`` over its edges.
+
+    Parameters
+    ----------
+    x : Tensor, float [source, feature]
+        fp32 and bf16 run on the compiled kernels; sums are float32 in any case (fp64: fp64).
+    order : EdgeOrder
+    edge : Tensor, same dtype [edge, feature], optional
+        In the order of the `edge_index` that `order` was made of.
+    activation : {"identity", "relu"}
+        The function f.
+    reduce : {"sum", "mean", "max"}
+        A target without edges comes out as zero. Of equal maxima the first edge takes the gradient.
+
+    Returns
+    -------
+    Tensor, same dtype [target, feature]
+        Differentiable in `x` and `edge`, any number of times.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ConfigError
+        If the operands do not belong together or a word is unknown.
+    """
+    who = "pass_messages"
+    n_source, n_edge = order.source_ptr.numel() - 1, order.source.numel()
+    check_shape(who, "x", x, (n_source, None), "give one row per source of the order")
+    if edge is not None:
+        check_shape(who, "edge", edge, (n_edge, x.shape[1]), "give one row per edge, wide as x")
+        if edge.dtype != x.dtype:
+            raise DtypeError(f"{who}: x is {x.dtype} but edge is {edge.dtype}; convert one of them")
+    if activation not in ("identity", "relu") or reduce not in _REDUCE:
+        raise ConfigError(
+            f"{who}: activation must be 'identity' or 'relu' and reduce 'sum', 'mean' or 'max', "
+            f"got {activation!r} and {reduce!r}"
+        )
+    arguments: Any = (x, edge, *order.tensors, activation == "relu", reduce)
+    if not _is_unwatched(x):
+        return torch.ops.core.pass_messages.default(*arguments)[0]
+    needs = x.requires_grad or (edge is not None and edge.requires_grad)
+    if torch.is_grad_enabled() and needs:
+        out: Tensor = _Messages.apply(*arguments)
+        return out
+    return _forward(*arguments)[0]
+
+
+class _Messages(torch.autograd.Function):
+    # Saves the 15 us that the gradient of a registered op takes to set up.
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = _forward(*inputs)
+        _save(ctx, inputs, output)
+        return output[0]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, g, None)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, edge, target_ptr, _, _, source_ptr, target, edge_s, relu, reduce = inputs
+    ctx.relu, ctx.reduce, ctx.with_edge = relu, reduce, edge is not None
+    operands = (x, edge) if relu else (None, None)  # all that the mask of relu needs
+    ctx.save_for_backward(*operands, output[1], target_ptr, source_ptr, target, edge_s)
+
+
+def _backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    with_edge = ctx.with_edge and ctx.needs_input_grad[1]
+    arguments = (g, *ctx.saved_tensors, ctx.relu, ctx.reduce, with_edge)
+    if torch.is_grad_enabled():  # to be differentiated again: linear in g, of plain torch
+        dx, dedge = _gradients_of_torch(*arguments)
+    elif _is_unwatched(g):
+        dx, dedge = _gradients(*arguments)
+    else:
+        dx, dedge = torch.ops.core.pass_messages_backward.default(*arguments)
+    return dx, dedge if with_edge else None, *[None] * 8
+
+
+def _group_rows(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
+    kernels = call.kernels() if index.device.type == "cpu" else None
+    if kernels is not None and (groups := call.group_rows(kernels, index, n_group)) is not None:
+        return groups
+    if index.device.type == "cpu":  # reading the index back would stall an accelerator
+        check_index("EdgeOrder", "edge_index", index, n_group, "row")
+    rows, order = torch.sort(index, stable=True)
+    edges = torch.arange(n_group + 1, device=index.device)
+    return torch.searchsorted(rows, edges, out_int32=True), order.int()
+
+
+def _kernels(a: Tensor, b: Tensor) -> call.Kernels | None:
+    return kernels_for(a, b, (torch.float32, torch.bfloat16)) if a.dtype == b.dtype else None
+
+
+def _forward(
+    x: Tensor, edge: Tensor | None, target_ptr: Tensor, source: Tensor, edge_t: Tensor,
+    source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    _check_order(target_ptr, source, edge_t, source_ptr, target, edge_s)
+    if (kernels := _kernels(x, x if edge is None else edge)) is not None:
+        index = target_ptr, source, edge_t
+        return call.pass_messages(kernels, x, edge, *index, relu, _REDUCE.index(reduce))
+    message = _wide(x).index_select(0, source)
+    if edge is not None:
+        message = message + _wide(edge).index_select(0, edge_t)
+    message = message.relu() if relu else message
+    n_target, into = target_ptr.numel() - 1, _rows_of(target_ptr, source)
+    if reduce == "max":
+        return _maximum(message, into, n_target, edge_t, x.dtype)
+    out = message.new_zeros(n_target, x.shape[1]).index_add_(0, into, message)
+    out = out / target_ptr.diff().clamp(min=1)[:, None] if reduce == "mean" else out
+    return out.to(x.dtype), target_ptr.new_empty(0)
+
+
+def _maximum(
+    message: Tensor, into: Tensor, n_target: int, edge_t: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    wide = into[:, None].expand_as(message).long()
+    best = message.new_zeros(n_target, message.shape[1])
+    best = best.scatter_reduce(0, wide, message, "amax", include_self=False)
+    of_mine = best.gather(0, wide)
+    wins = (message == of_mine) | (message.isnan() & of_mine.isnan())
+    n = edge_t.numel()
+    place = torch.arange(n, device=wide.device)[:, None].expand_as(wide).where(wins, n)
+    first = wide.new_full(best.shape, n).scatter_reduce(0, wide, place, "amin")
+    edges = torch.cat([edge_t, edge_t.new_full((1,), -1)])
+    return best.to(dtype), edges[first]
+
+
+def _gradients(
+    g: Tensor, x: Tensor | None, edge: Tensor | None, winner: Tensor, target_ptr: Tensor,
+    source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str, with_edge: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    if (kernels := _kernels(g, g if x is None else x)) is not None:
+        index = target_ptr, source_ptr, target, edge_s
+        how = relu, _REDUCE.index(reduce), with_edge
+        return call.pass_messages_backward(kernels, g, x, edge, winner, *index, *how)
+    return _gradients_of_torch(
+        g, x, edge, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, with_edge
+    )
+
+
+def _gradients_of_torch(
+    g: Tensor, x: Tensor | None, edge: Tensor | None, winner: Tensor, target_ptr: Tensor,
+    source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str, with_edge: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    each, source = _wide(g).index_select(0, target), _rows_of(source_ptr, target)
+    if reduce == "mean":
+        each = each / target_ptr.diff().index_select(0, target)[:, None]
+    if reduce == "max":
+        each = each.where(winner.index_select(0, target) == edge_s[:, None], 0.0)
+    if relu:
+        assert x is not None
+        with torch.no_grad():
+            message = _wide(x).index_select(0, source)
+            message = message if edge is None else message + _wide(edge).index_select(0, edge_s)
+            is_cut = message <= 0
+        each = each.masked_fill(is_cut, 0.0)
+    dx = each.new_zeros(source_ptr.numel() - 1, g.shape[1]).index_add(0, source, each).to(g.dtype)
+    if not with_edge:
+        return dx, g.new_empty(0)
+    return dx, torch.empty_like(each).index_copy(0, edge_s.long(), each).to(g.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _rows_of(ptr: Tensor, like: Tensor) -> Tensor:
+    rows = torch.arange(ptr.numel() - 1, dtype=torch.int32, device=ptr.device)
+    return rows.repeat_interleave(ptr.diff(), output_size=like.numel())
+
+
+def _check_order(*order: Tensor) -> None:
+    if any(t.dtype != torch.int32 for t in order):
+        raise DtypeError(
+            "core::pass_messages: index tensors must be int32; pass those of EdgeOrder"
+        )
+    if len({t.numel() for t in (order[1], order[2], order[4], order[5])}) != 1:
+        raise IndexRangeError(
+            "core::pass_messages: index tensors differ in length; pass those of one EdgeOrder"
+        )
+
+
+_LIBRARY.impl("group_rows", _group_rows, "CompositeExplicitAutograd")
+_LIBRARY.impl("pass_messages", _forward, "CompositeExplicitAutograd")
+_LIBRARY.impl("pass_messages_backward", _gradients, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("core::group_rows", lib=_LIBRARY)
+def _(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
+    ptr = index.new_empty(n_group + 1, dtype=torch.int32)
+    return ptr, ptr.new_empty(index.numel())
+
+
+@torch.library.register_fake("core::pass_messages", lib=_LIBRARY)
+def _(x, edge, target_ptr, source, edge_t, source_ptr, target, edge_s, relu, reduce):  # type: ignore[no-untyped-def]
+    shape = target_ptr.numel() - 1, x.shape[1]
+    return x.new_empty(shape), target_ptr.new_empty(shape if reduce == "max" else 0)
+
+
+@torch.library.register_fake("core::pass_messages_backward", lib=_LIBRARY)
+def _(g, x, edge, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, with_edge):  # type: ignore[no-untyped-def]
+    dedge = g.new_empty((target.numel(), g.shape[1]) if with_edge else 0)
+    return g.new_empty(source_ptr.numel() - 1, g.shape[1]), dedge
+
+
+torch.library.register_autograd("core::pass_messages", _backward, setup_context=_save, lib=_LIBRARY)
