@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from apps.chemistry.reference import Reference
 from apps.lab import parallel
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
+from apps.lab.pool import map_tasks
 from apps.lab.progress import say
 from apps.lab.record import CostEntry, Record, new_record, read_record, write_record
 from core.errors import DataError
@@ -78,6 +80,25 @@ def run(
         record = _record(config, table, place, predictor, fits, result, seed)
         write_record(place.dir, record)
     return record
+
+
+def run_seeds(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    out: Path,
+    device: str = "auto",
+    resume: bool = False,
+    n_job: int = 1,
+    scheduler: str | None = None,
+) -> list[Record]:
+    """Run one configuration with every seed, each in ``out/seed-N``, `n_job` at a time."""
+    one = partial(_run_seed, config, out, device, resume)
+    return map_tasks(one, list(seeds), n_job=n_job, scheduler=scheduler)
+
+
+def _run_seed(config: TrainConfig, out: Path, device: str, resume: bool, seed: int) -> Record:
+    return run(config, out=out / f"seed-{seed}", seed=seed, device=device, resume=resume)
 
 
 def read_table(config: TrainConfig, seed: int) -> Table:

@@ -26,14 +26,24 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], meta: dict[
         Any shapes and dtypes; stored from the CPU, each on its own (views are not kept as views).
     meta : dict
         JSON values; floats come back bit for bit.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written, most often because the disk is full; what stood there stays.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     stored = {name: _own(tensor) for name, tensor in tensors.items()}
     text = json.dumps(meta, sort_keys=True)
     header = {"schema": SCHEMA, "meta": text, "sha256": _digest(stored, text)}
-    with atomic_path(path) as part:
-        save_file(stored, part, metadata=header)
+    try:
+        with atomic_path(path) as part:
+            save_file(stored, part, metadata=header)
+    except SafetensorError as error:
+        hint = "free some space or choose another --out; what stood there before still does"
+        raise DataError(f"cannot write {path} ({error}); {hint}") from error
     return Path(path)
 
 

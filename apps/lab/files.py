@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_PART = re.compile(r"\.(\d+)\.part(\.\w+)?$")
 
 
 @contextmanager
@@ -34,6 +37,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `atomic_path` left in `folder` when its process was killed."""
+    for path in folder.glob(".*.part*"):
+        if found := _PART.search(path.name):
+            try:
+                os.kill(int(found[1]), 0)  # 0: asks whether that process lives
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
+            except PermissionError:
+                continue
 
 
 def _writes() -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from apps.lab import parallel
 from apps.lab.config import Config, config_sha256, config_toml
-from apps.lab.files import write_atomic
+from apps.lab.files import sweep, write_atomic
 from core.errors import ConfigError, DataError
 
 SCHEMA = "tessera.run/1"
@@ -115,6 +115,7 @@ def _opened(
         _check_same_run(folder, wanted, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
     lock = take_lock(folder)
+    sweep(folder)
     if is_new:
         write_atomic(folder / CONFIG_FILE, config_toml(config))
         write_atomic(folder / RUN_FILE, json.dumps(wanted, indent=1) + "\n")

@@ -35,6 +35,9 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random ch
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Processes at a time.", min=1)]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="Work on a dask scheduler: tcp://HOST:8786.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say more; show where an error came from.")
@@ -46,7 +49,8 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Make a command end on a user's error with one sentence on standard error and exit code 2.
 
     The command's own `quiet` and `verbose` options, where it has them, set what progress shows;
-    with `verbose` the traceback is shown too. An error of any other kind is a mistake in this
+    with `verbose` the traceback is shown too. What the system refuses (a full disk, a place that
+    cannot be written) is told in a sentence too; an error of any other kind is a mistake in this
     program and keeps its traceback.
 
     Examples
@@ -71,9 +75,18 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             # Imported here: `core` loads torch, which a command's help should not wait for.
             from core.errors import TesseraError
 
-            if verbose or not isinstance(error, TesseraError):
+            if verbose or not isinstance(error, TesseraError | OSError):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_spelled(error)}", file=sys.stderr)
             raise SystemExit(EXIT_ERROR) from None
 
     return guarded
+
+
+def _spelled(error: Exception) -> str:
+    """Give an error in one sentence; what the system says gets its file and a way on."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = f" {error.filename}" if error.filename else ""
+    hint = "see that the place exists, can be written and has room; a run goes on with --resume"
+    return f"the system refused a file{where}: {error.strerror}; {hint}"

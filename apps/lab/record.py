@@ -178,9 +178,22 @@ def new_record(
 
 
 def write_record(run_dir: str | Path, record: Record) -> Path:
-    """Write `record.json` into the run folder, whole or not at all, and give its path."""
-    text = record.model_dump_json(by_alias=True, indent=1)
+    """Write `record.json` into the run folder, whole or not at all, and give its path.
+
+    Its last entry, `sha256`, is the hash of all others, so that a damaged record is not believed.
+    """
+    import json
+
+    content = json.loads(record.model_dump_json(by_alias=True))
+    text = json.dumps(content | {"sha256": _digest(content)}, indent=1, ensure_ascii=False)
     return write_atomic(Path(run_dir) / RECORD_FILE, text + "\n")
+
+
+def _digest(content: dict[str, Any]) -> str:
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(path: str | Path) -> Record:
@@ -189,7 +202,8 @@ def read_record(path: str | Path) -> Record:
     Raises
     ------
     DataError
-        If there is none, it is cut short, or it follows another schema.
+        If there is none, it is cut short, it has changed since it was written, or it follows
+        another schema. A record without a hash is taken as it is.
     """
     import json
 
@@ -208,6 +222,10 @@ def read_record(path: str | Path) -> Record:
     if schema != SCHEMA:
         hint = "read it with the version that wrote it"
         raise DataError(f"{file} has schema {schema!r}, this version reads {SCHEMA!r}; {hint}")
+    digest = content.pop("sha256", None)
+    if digest not in (None, _digest(content)):
+        hint = "run it again, or take out its last line, sha256, if you changed it on purpose"
+        raise DataError(f"the record {file} has changed since it was written; {hint}")
     return _validated(content, str(file))
 
 

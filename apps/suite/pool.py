@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
-import os
 import shutil
-import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from apps.lab.config import config_sha256, load_config
 from apps.lab.launch import RUN_FILE
+from apps.lab.pool import run_tasks
 from apps.lab.progress import set_verbosity
 from apps.lab.record import RECORD_FILE, read_record
 from core.errors import DataError, TesseraError
@@ -50,76 +44,13 @@ class Outcome:
     problem: str = ""
 
 
-def run_jobs(jobs: Iterable[Job], n_job: int) -> Iterator[tuple[Job, Outcome]]:
-    """Do the jobs, `n_job` processes at a time with one thread each; give each as it ends.
-
-    A process that dies takes its neighbours' pool with it. Those that were under way are then
-    tried again alone, so that only a job that kills its own process fails.
-    """
-    left = deque(jobs)
-    while left:
-        hurt: list[Job] = []
-        yield from _in_one_pool(left, n_job, hurt)
-        for job in hurt:
-            alone: list[Job] = []
-            yield from _in_one_pool(deque([job]), 1, alone)
-            if alone:
-                text = "the process of this run died, twice: was it killed, or out of memory?"
-                yield job, Outcome("failed", problem=text)
-
-
-def _in_one_pool(left: deque[Job], n_job: int, hurt: list[Job]) -> Iterator[tuple[Job, Outcome]]:
-    """Take jobs from `left` until none is left or the pool breaks, which `hurt` then names."""
-    spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(n_job, mp_context=spawn, initializer=_end_with_parent)
-    with _one_thread_each(), executor as pool:
-        under_way: dict[Future[Outcome], Job] = {}
-        try:
-            while (left and not hurt) or under_way:
-                while left and not hurt and len(under_way) < n_job:
-                    job = left.popleft()
-                    try:
-                        under_way[pool.submit(work, job)] = job
-                    except BrokenProcessPool:
-                        hurt.append(job)
-                ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    job = under_way.pop(future)
-                    try:
-                        yield job, future.result()
-                    except BrokenProcessPool:
-                        hurt.append(job)
-        except BaseException:  # interrupted, or nobody asks for more
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _end_with_parent() -> None:
-    """Make this process end when the one that started it is killed, and let go of its run."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start here load torch with one thread, so that results repeat."""
-    name = "OMP_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+def run_jobs(
+    jobs: Iterable[Job], n_job: int, scheduler: str | None = None
+) -> Iterator[tuple[Job, Outcome]]:
+    """Do the jobs as `apps.lab.pool.run_tasks` does; give each as it ends."""
+    for ended in run_tasks(work, jobs, n_job=n_job, scheduler=scheduler):
+        lost = Outcome("failed", problem=str(ended.error))
+        yield ended.task, lost if ended.value is None else ended.value
 
 
 def work(job: Job) -> Outcome:

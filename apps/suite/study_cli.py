@@ -14,6 +14,7 @@ from apps.lab.options import (
     OutOption,
     QuietOption,
     ResumeOption,
+    SchedulerOption,
     VerboseOption,
     handle_errors,
 )
@@ -44,6 +45,7 @@ def run(
     jobs: JobsOption = 2,
     device: DeviceOption = "cpu",
     resume: ResumeOption = False,
+    scheduler: SchedulerOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -53,7 +55,8 @@ def run(
     """
     from apps.suite.study import run_study
 
-    raise SystemExit(run_study(file, out, n_job=jobs, device=device, resume=resume))
+    code = run_study(file, out, n_job=jobs, device=device, resume=resume, scheduler=scheduler)
+    raise SystemExit(code)
 
 
 @app.command()

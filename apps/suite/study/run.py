@@ -11,12 +11,14 @@ from apps.lab.launch import LOCK_FILE, take_lock
 from apps.lab.progress import say
 from apps.suite.pool import APPLICATIONS, Job, interleaved, is_finished, run_jobs
 from apps.suite.study.page import write_page
+from apps.suite.study.search import promoted
 from apps.suite.study.spec import Point, StudyConfig, read_study, resolve
 from apps.suite.study.state import (
     STORE,
     STUDY_FILE,
     PointState,
     RunState,
+    Session,
     StudyState,
     read_state,
     write_state,
@@ -31,6 +33,7 @@ def run_study(
     n_job: int = 2,
     device: str = "cpu",
     resume: bool = False,
+    scheduler: str | None = None,
     applications: Mapping[str, str] = APPLICATIONS,
 ) -> int:
     """Run a study and write its report.
@@ -47,6 +50,8 @@ def run_study(
     resume : bool
         Go on: finished runs are kept, also those of another study file, unfinished ones go on
         where they stopped, and failed ones are tried again.
+    scheduler : str, optional
+        Address of a dask scheduler that does the runs; its workers see `out` under the same path.
 
     Returns
     -------
@@ -60,7 +65,7 @@ def run_study(
     DataError
         If the folder holds something else, or another process writes to it.
     """
-    start, folder = time.monotonic(), Path(out)
+    folder = Path(out)
     study = read_study(file)
     points = resolve(study, applications)
     known = _check_folder(folder, resume=resume)
@@ -68,13 +73,32 @@ def run_study(
     lock = take_lock(folder)
     try:
         state = _begin(study, points, known, folder)
-        spent = _run(state, points, folder, n_job, device, applications)
+        kept = state.count("done")
+        say(f"study: {len(state.points)} points, {len(state.runs)} runs, {kept} kept, in {folder}")
+        start, run_s, n_run, more = time.monotonic(), 0.0, 0, points
+        while more:
+            jobs = _jobs(state, more, folder / STORE, device, applications)
+            run_s += _run(state, jobs, folder, n_job, scheduler)
+            n_run += len(jobs)
+            more = promoted(study, points, folder / STORE, applications)
+            points += more
+            _add(state, more, folder, known)
+        wall_s = time.monotonic() - start
+        page = write_page(folder)
+        if n_run:
+            page_s = time.monotonic() - start - wall_s
+            session = Session(n_job=n_job, n_run=n_run, run_s=run_s, wall_s=wall_s, page_s=page_s)
+            state.sessions.append(session)
+            write_state(folder, state)
+            page = write_page(folder)  # with what this session took
+            say(
+                f"study: {n_run} runs of {run_s:.0f} s in {wall_s:.0f} s, {n_job} at a time; "
+                f"overhead {100 * session.share:.1f} %"
+            )
+        say(f"report: {page}")
     finally:
         if lock is not None:
             os.close(lock)
-    wall = time.monotonic() - start
-    say(f"study: {spent:.0f} s in runs of {wall:.0f} s, {n_job} at a time")
-    say(f"report: {write_page(folder)}")
     return 1 if state.count("failed") else 0
 
 
@@ -103,38 +127,34 @@ def _begin(
     study: StudyConfig, points: list[Point], known: StudyState | None, folder: Path
 ) -> StudyState:
     """Find what is finished, and write down the rest as waiting."""
-    before = known.runs if known else {}
-    runs: dict[str, RunState] = {}
-    for point in points:
-        if point.key not in runs:
-            done = is_finished(folder / STORE / point.key)
-            wall_s = before[point.key].wall_s if point.key in before else 0.0
-            runs[point.key] = RunState(status="done", wall_s=wall_s) if done else RunState()
-    asked = [
-        PointState(
-            key=p.key, sweep=p.sweep, application=p.application, seed=p.seed, levers=p.levers
-        )
-        for p in points
-    ]
-    state = StudyState(study=study, points=asked, runs=runs)
-    write_state(folder, state)
+    sessions = known.sessions if known else []
+    state = StudyState(study=study, points=[], runs={}, sessions=sessions)
+    _add(state, points, folder, known)
     return state
 
 
+def _add(state: StudyState, points: list[Point], folder: Path, known: StudyState | None) -> None:
+    """Take points into the state, finished or waiting, and write it down."""
+    before = known.runs if known else {}
+    for p in points:
+        if p.key not in state.runs:
+            done = is_finished(folder / STORE / p.key)
+            wall_s = before[p.key].wall_s if p.key in before else 0.0
+            state.runs[p.key] = RunState(status="done", wall_s=wall_s) if done else RunState()
+        state.points.append(
+            PointState(
+                key=p.key, sweep=p.sweep, application=p.application, seed=p.seed, levers=p.levers
+            )
+        )
+    write_state(folder, state)
+
+
 def _run(
-    state: StudyState,
-    points: list[Point],
-    folder: Path,
-    n_job: int,
-    device: str,
-    applications: Mapping[str, str],
+    state: StudyState, jobs: list[Job], folder: Path, n_job: int, scheduler: str | None
 ) -> float:
-    """Run what waits; give the seconds that runs took, of all processes together."""
-    jobs = _jobs(state, points, folder / STORE, device, applications)
-    kept = state.count("done")
-    say(f"study: {len(state.points)} points, {len(state.runs)} runs, {kept} kept, in {folder}")
+    """Run the jobs; give the seconds that they took, of all processes together."""
     spent = 0.0
-    for i_done, (job, outcome) in enumerate(run_jobs(jobs, n_job), start=1):
+    for i_done, (job, outcome) in enumerate(run_jobs(jobs, n_job, scheduler), start=1):
         failed = outcome.status == "failed"
         spent += outcome.wall_s
         state.runs[job.folder.name] = RunState(

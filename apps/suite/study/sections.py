@@ -202,9 +202,9 @@ def training_charts(sheet: Sheet) -> list[tuple[str, Markup]]:
         paths = []
         for index, setting in enumerate(settings):
             path = [
-                charts.Point(t.line.label, float(t.batch), t.time_s[machine], index)
+                charts.Point(t.line.label, float(t.batch), t.time_to_goal_s[machine], index)
                 for t in sorted(found, key=lambda t: t.batch)
-                if t.setting == setting and t.time_s.get(machine, 0) > 0
+                if t.setting == setting and t.time_to_goal_s.get(machine, 0) > 0
             ]
             if path:
                 paths.append(path)
@@ -213,7 +213,7 @@ def training_charts(sheet: Sheet) -> list[tuple[str, Markup]]:
                 [point for path in paths for point in path],
                 x_label="samples of a step",
                 x_unit="",
-                y_label="time to train",
+                y_label="time to the common goal",
                 line=None,
                 paths=paths,
                 y_unit="s",

@@ -20,6 +20,9 @@ from core.errors import DataError
 # What a cost entry is judged by, and the unit; less is better in each.
 MEASURES = {"time_s": "s", "energy_j": "J", "peak_tile_memory_byte": "byte"}
 
+# Last words of the keys that say nothing about a dense layer.
+_OF_SPARSE = ("block", "method")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -84,10 +87,10 @@ class Sheet:
         self.phases = self.study.costs.phases
 
     def label(self, levers: tuple[Any, ...]) -> str:
-        """Spell the values of the levers; a dense layer has no blocks to name."""
+        """Spell the values of the levers; a dense layer has no blocks and no pattern to name."""
         named = dict(zip(self.levers, levers, strict=True))
         if named.get("variant.density") == 1.0:
-            named.pop("variant.block", None)
+            named = {k: v for k, v in named.items() if k.rpartition(".")[2] not in _OF_SPARSE}
         parts = (
             spelled(value) if key == "variant" else f"{short(key)} {spelled(value)}"
             for key, value in named.items()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from apps.lab.config import NONE, Config, config_sha256, load_config, near_miss, toml_value
+from apps.lab.recipe import Recipe
 from core.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -42,6 +43,24 @@ class BreakEvenConfig(Config):
     number_format: str = "fp32"
 
 
+class HalvingConfig(Config):
+    """A search that gives the better points more: all begin with the least budget.
+
+    Parameters
+    ----------
+    budget : str
+        The setting that is the budget, such as "train.n_epoch".
+    steps : tuple of int
+        Its values, rising.
+    keep : float
+        Share of the points that goes on each time, by validation error.
+    """
+
+    budget: str
+    steps: tuple[int, ...] = Field(min_length=2)
+    keep: float = Field(default=1 / 3, gt=0, lt=1)
+
+
 class SweepConfig(Config):
     """Settings of one application that are varied together.
 
@@ -60,6 +79,10 @@ class SweepConfig(Config):
         Draw that many combinations, without repetition, rather than take all.
     points : list of tables
         Further points, each a table of settings over `base`.
+    seeds : tuple of int
+        In place of the study's.
+    halving : table, optional
+        See `HalvingConfig`.
     """
 
     application: str
@@ -68,6 +91,8 @@ class SweepConfig(Config):
     grid: dict[str, Any] = Field(default={})
     sample: int | None = Field(default=None, ge=1)
     points: tuple[dict[str, Any], ...] = ()
+    seeds: tuple[int, ...] = ()
+    halving: HalvingConfig | None = None
 
 
 class StudyConfig(Config):
@@ -147,7 +172,14 @@ def resolve(study: StudyConfig, applications: Mapping[str, str]) -> list[Point]:
     ConfigError
         If an application, a lever or a value is not known; before anything is run.
     """
-    return [point for sweep in study.sweep for point in _points(sweep, study.seeds, applications)]
+    found = []
+    for sweep in study.sweep:
+        asked = _combinations(sweep, f"[[sweep]] {sweep.name}")
+        if sweep.halving is not None:
+            first = sweep.halving.steps[0]
+            asked = [{**settings, sweep.halving.budget: first} for settings in asked]
+        found += points_of(sweep, asked, study.seeds, applications)
+    return found
 
 
 def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
@@ -185,16 +217,19 @@ def _check_machines(study: StudyConfig, file: Path) -> None:
             raise ConfigError(f"{file}: no machine is named {name!r}{near_miss(name, known)}")
 
 
-def _points(
-    sweep: SweepConfig, seeds: tuple[int, ...], applications: Mapping[str, str]
+def points_of(
+    sweep: SweepConfig,
+    asked: list[dict[str, Any]],
+    seeds: tuple[int, ...],
+    applications: Mapping[str, str],
 ) -> list[Point]:
+    """Give the points of settings of one sweep, with each seed."""
     where = f"[[sweep]] {sweep.name}"
     if sweep.application not in applications:
         hint = near_miss(sweep.application, list(applications))
         raise ConfigError(f"{where}: no application is named {sweep.application!r}{hint}")
     model = importlib.import_module(applications[sweep.application]).TrainConfig
     base = flat(sweep.base)
-    asked = _combinations(sweep, where)
     levers = list(dict.fromkeys(key for settings in asked for key in settings))
     points = []
     for settings in asked:
@@ -202,11 +237,13 @@ def _points(
         config = _load(model, table, where)
         variant = getattr(config, "variant", None)
         if variant is not None and variant.density == 1.0:
-            # a dense layer has no blocks: every block size is the same run
+            # a dense layer has neither blocks nor a pattern: all of these are the same run
             table["variant.block"] = type(variant).model_fields["block"].default
+            recipes = [name for name, value in config if isinstance(value, Recipe)]
+            table |= {f"{name}.method": "static" for name in recipes}
             config = _load(model, table, where)
         sha256 = config_sha256(config)
-        for seed in seeds:
+        for seed in sweep.seeds or seeds:
             name = hashlib.sha256(f"{sweep.application} {sha256}".encode()).hexdigest()[:12]
             points.append(
                 Point(

@@ -39,6 +39,25 @@ class RunState(_Part):
     problem: str = ""
 
 
+class Session(_Part):
+    """One call of the command: how long it took, and how long its runs did.
+
+    `share` is what the runs leave of the time of all processes: starting them, waiting at the end,
+    writing down. `page_s` is what the report took.
+    """
+
+    n_job: int
+    n_run: int
+    run_s: float
+    wall_s: float
+    page_s: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Overhead over the runs themselves: 0.05 is five percent."""
+        return (self.n_job * self.wall_s + self.page_s) / self.run_s - 1 if self.run_s else 0.0
+
+
 class StudyState(_Part):
     """A study as it stands; rewritten after each run."""
 
@@ -46,6 +65,7 @@ class StudyState(_Part):
     study: StudyConfig
     points: list[PointState]
     runs: dict[str, RunState]
+    sessions: list[Session] = []
 
     def count(self, status: str) -> int:
         """How many runs have that status."""

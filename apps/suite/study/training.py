@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from apps.lab.record import Record
 from apps.lab.report.parts import Line
 from apps.suite.study.sheet import Sheet, short, spelled
+from hw.scale import time_to_train
 
 # Last words of the keys that mean the number of samples of a step.
 BATCH = ("batch", "batch_size")
@@ -87,7 +88,11 @@ def _training(
         n_step=n_step,
         n_step_to_goal=to_goal,
         time_s={machine: n_step * step for machine, step in step_s.items()},
-        time_to_goal_s={m: to_goal * step for m, step in step_s.items() if to_goal is not None},
+        time_to_goal_s={
+            machine: time_to_train(step, batch, {batch: to_goal})
+            for machine, step in step_s.items()
+            if to_goal is not None
+        },
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from apps.lab.progress import set_verbosity
 from apps.lab.variant import VARIANTS
 from apps.suite.demo import _jobs, run_demo
-from apps.suite.pool import interleaved, run_jobs, work
+from apps.suite.pool import interleaved, work
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -155,18 +155,6 @@ def test_a_damaged_record_is_made_again(toys):
     record.write_bytes(whole[: len(whole) // 2])
     assert work(one).status == "trained"
     assert record.read_bytes() == whole
-
-
-def test_a_process_that_dies_fails_its_own_run_alone(toys):
-    """The neighbours of a process that is killed are tried again and finish."""
-    folder, _, write = toys
-    module = write("north", problem="import os; config.variant.density < 1 or os._exit(9)")
-    (jobs,) = _jobs(folder / "out", 0, "cpu", {"north": module})
-    done = {job.name: outcome for job, outcome in run_jobs(jobs, 2)}
-    died = {name for name, outcome in done.items() if outcome.status == "failed"}
-    assert died == {"north dense-fp32", "north dense-bf16"}
-    assert "died, twice" in done["north dense-fp32"].problem
-    assert len(done) == len(VARIANTS)
 
 
 def test_when_the_demo_is_killed_its_processes_end_and_let_go_of_their_runs(toys):

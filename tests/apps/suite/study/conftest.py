@@ -87,7 +87,7 @@ def serial(monkeypatch):
     from apps.suite.pool import work
     from apps.suite.study import run as module
 
-    def run_jobs(jobs, n_job):
+    def run_jobs(jobs, n_job, scheduler):
         for job in jobs:
             outcome = work(job)
             set_verbosity(1)

@@ -45,8 +45,8 @@ def test_a_stopped_study_can_be_read_and_goes_on(toy, serial, monkeypatch):
     folder, _ = toy
     whole = module.run_jobs
 
-    def stopped(jobs, n_job):
-        for i, done in enumerate(whole(jobs, n_job)):
+    def stopped(jobs, *how):
+        for i, done in enumerate(whole(jobs, *how)):
             if i == 5:
                 raise KeyboardInterrupt
             yield done
@@ -163,8 +163,8 @@ def test_beside_the_runs_little_is_done(toy, serial, monkeypatch):
             nonlocal counted
             counted += event == "call"
 
-        def uncounted(jobs, n_job):
-            for done in whole(jobs, n_job):
+        def uncounted(jobs, *how):
+            for done in whole(jobs, *how):
                 sys.setprofile(count)
                 yield done
                 sys.setprofile(None)

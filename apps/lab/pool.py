@@ -1,0 +1,267 @@
+"""Work in processes of their own: on this machine, or on those of a dask scheduler.
+
+One door for studies, ensembles, benchmarks and data: `run_tasks` gives results as they come,
+`map_tasks` in order. With dask.distributed at hand (extra ``sweep``) tasks go to a local cluster of
+one thread each, or to the scheduler that is named; without it, to a plain pool of processes. A task
+whose worker dies is tried again, so it should go on from what it left; a task that kills its worker
+twice is given up alone. The results do not depend on who did the work.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from core.errors import ConfigError, DataError, TesseraError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Workers that may die under a task before it is given up.
+N_TRY = 2
+
+
+class WorkerLostError(TesseraError, RuntimeError):
+    """The process of a task died, and died again when the task was tried anew."""
+
+    def __init__(self) -> None:
+        super().__init__("the process of this run died, twice: was it killed, or out of memory?")
+
+
+@dataclass(frozen=True)
+class Ended(Generic[T, R]):
+    """A task that has ended: `value` is what the function gave, unless `error` says why not."""
+
+    task: T
+    value: R | None = None
+    error: Exception | None = None
+
+
+def run_tasks(
+    function: Callable[[T], R], tasks: Iterable[T], *, n_job: int, scheduler: str | None = None
+) -> Iterator[Ended[T, R]]:
+    """Do ``function(task)`` for each task, some at a time; give each as it ends.
+
+    Parameters
+    ----------
+    function : callable
+        At the top of a module, so that a worker can import it; what it gives can be pickled.
+    tasks : iterable
+        Begun in this order.
+    n_job : int
+        Processes at a time, one thread each; all workers of a `scheduler` are used.
+    scheduler : str, optional
+        Address of a dask scheduler, ``tcp://host:8786``. Its workers import this package and see
+        the same disk.
+
+    Raises
+    ------
+    ConfigError
+        If a scheduler is named and dask.distributed is not installed.
+    DataError
+        If the scheduler does not answer.
+    """
+    if has_dask():
+        return _by_dask(function, list(tasks), n_job, scheduler)
+    if scheduler is not None:
+        raise ConfigError(
+            "--scheduler needs dask.distributed; install the extra: pip install tessera-ml[sweep]"
+        )
+    return _by_processes(function, tasks, n_job)
+
+
+def map_tasks(
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    *,
+    n_job: int = 1,
+    scheduler: str | None = None,
+) -> list[R]:
+    """Give ``function(task)`` of every task, in order; the first error is raised.
+
+    One job without a scheduler is done in this process. Parameters as for `run_tasks`, where the
+    tasks are all different.
+    """
+    if scheduler is None and (n_job == 1 or len(tasks) < 2):
+        return [function(task) for task in tasks]
+    found: dict[int, Any] = {}
+    for ended in run_tasks(
+        _Numbered(function), list(enumerate(tasks)), n_job=n_job, scheduler=scheduler
+    ):
+        if ended.error is not None:
+            raise ended.error
+        found[ended.task[0]] = ended.value
+    return [found[i] for i in range(len(tasks))]
+
+
+@dataclass(frozen=True)
+class _Numbered(Generic[T, R]):
+    """A function of tasks as one of numbered tasks."""
+
+    function: Callable[[T], R]
+
+    def __call__(self, task: tuple[int, T]) -> R:
+        return self.function(task[1])
+
+
+def has_dask() -> bool:
+    """Whether dask.distributed is installed; it is not loaded for that."""
+    return importlib.util.find_spec("distributed") is not None
+
+
+def _by_dask(
+    function: Callable[[T], R], tasks: list[T], n_job: int, scheduler: str | None
+) -> Iterator[Ended[T, R]]:
+    from distributed import KilledWorker, as_completed
+
+    with _client(n_job, scheduler) as client:
+        # A window of tasks, not all at once: the first of them begin first.
+        left = deque(tasks)
+        under_way: dict[Any, T] = {}
+
+        def submit() -> Any:
+            task = left.popleft()
+            future = client.submit(function, task, pure=False, retries=0)
+            under_way[future] = task
+            return future
+
+        n_worker = max(n_job, sum(client.nthreads().values())) if scheduler else n_job
+        stream = as_completed([submit() for _ in range(min(n_worker, len(left)))])
+        for future in stream:
+            if left:
+                stream.add(submit())
+            task = under_way.pop(future)
+            try:
+                yield Ended(task, future.result())
+            except KilledWorker:
+                yield Ended(task, error=WorkerLostError())
+            except Exception as error:
+                yield Ended(task, error=error)
+
+
+@contextmanager
+def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
+    """Give a client of the scheduler, or of a cluster that lives as long as the block."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {
+        "distributed.scheduler.allowed-failures": N_TRY - 1,
+        "distributed.comm.timeouts.connect": "60s",
+        # A run holds its process for minutes; that is no reason to speak up.
+        "distributed.admin.tick.limit": "1h",
+        "distributed.worker.multiprocessing-method": "spawn",
+    }
+    with dask.config.set(settings), _one_thread_each():
+        if scheduler is not None:
+            try:
+                client = Client(scheduler, timeout="20s")
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"--scheduler {scheduler}: no dask scheduler answers there ({error}); start "
+                    "one with `dask scheduler`, or leave the option out to work on this machine"
+                ) from error
+            with client:
+                yield client
+            return
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            LocalCluster(
+                n_workers=n_job,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                local_directory=scratch,
+                silence_logs=50,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+def _by_processes(
+    function: Callable[[T], R], tasks: Iterable[T], n_job: int
+) -> Iterator[Ended[T, R]]:
+    """Do the tasks in plain processes.
+
+    A process that dies takes its neighbours' pool with it. Those that were under way are then
+    tried again alone, so that only a task that kills its own process fails.
+    """
+    left = deque(tasks)
+    while left:
+        hurt: list[T] = []
+        yield from _in_one_pool(function, left, n_job, hurt)
+        for task in hurt:
+            alone: list[T] = []
+            yield from _in_one_pool(function, deque([task]), 1, alone)
+            if alone:
+                yield Ended(task, error=WorkerLostError())
+
+
+def _in_one_pool(
+    function: Callable[[T], R], left: deque[T], n_job: int, hurt: list[T]
+) -> Iterator[Ended[T, R]]:
+    """Take tasks from `left` until none is left or the pool breaks, which `hurt` then names."""
+    spawn = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(n_job, mp_context=spawn, initializer=_end_with_parent)
+    with _one_thread_each(), executor as pool:
+        under_way: dict[Future[R], T] = {}
+        try:
+            while (left and not hurt) or under_way:
+                while left and not hurt and len(under_way) < n_job:
+                    task = left.popleft()
+                    try:
+                        under_way[pool.submit(function, task)] = task
+                    except BrokenProcessPool:
+                        hurt.append(task)
+                ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    task = under_way.pop(future)
+                    try:
+                        yield Ended(task, future.result())
+                    except BrokenProcessPool:
+                        hurt.append(task)
+                    except Exception as error:
+                        yield Ended(task, error=error)
+        except BaseException:  # interrupted, or nobody asks for more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _end_with_parent() -> None:
+    """Make this process end when the one that started it is killed, and let go of its run."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that start here load torch with one thread, so that results repeat."""
+    name = "OMP_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,89 @@
+"""The pool's door: same results whoever works, lost workers tried again, errors told."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from apps.lab import pool
+from apps.lab.pool import WorkerLostError, map_tasks, run_tasks
+from core.errors import ConfigError, DataError
+
+ENGINES = [
+    pytest.param(True, id="dask", marks=pytest.mark.skipif(not pool.has_dask(), reason="no dask")),
+    pytest.param(False, id="processes"),
+]
+
+
+def normal(seed):
+    import torch
+
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(seed))
+    return (x @ x).sum().item(), torch.get_num_threads()
+
+
+def deadly(task):
+    """Kill this process, always, or only the first time; or raise; or give the task back."""
+    if task == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "wrong":
+        raise DataError("no such molecule")
+    left = Path(task)
+    if left.is_absolute() and not left.exists():
+        left.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, monkeypatch):
+    monkeypatch.setattr(pool, "has_dask", lambda: request.param)
+
+
+def test_results_are_those_of_serial_work_in_order(engine):
+    import torch
+
+    n_thread = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        serial = map_tasks(normal, [3, 1, 2])
+    finally:
+        torch.set_num_threads(n_thread)
+    assert map_tasks(normal, [3, 1, 2], n_job=2) == serial
+    assert serial[0] == (normal(3)[0], 1)
+
+
+def test_a_killed_worker_is_replaced_and_its_task_tried_again(engine, tmp_path):
+    once = str(tmp_path / "left")
+    ended = {e.task: e for e in run_tasks(deadly, ["a", once, "bad", "wrong"], n_job=2)}
+    assert {t: e.value for t, e in ended.items()} == {
+        "a": "a",
+        once: once,
+        "bad": None,  # it kills whoever takes it, and fails alone
+        "wrong": None,
+    }
+    assert isinstance(ended["bad"].error, WorkerLostError)
+    assert "died, twice" in str(ended["bad"].error)
+    assert isinstance(ended["wrong"].error, DataError)
+
+
+def test_the_first_error_of_a_map_is_raised(engine):
+    with pytest.raises(DataError, match="no such molecule"):
+        map_tasks(deadly, ["a", "wrong"], n_job=2)
+
+
+def test_a_scheduler_elsewhere_is_used_and_is_left_running():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        for _ in range(2):
+            found = map_tasks(normal, [5, 6], scheduler=cluster.scheduler_address)
+            assert [value for value, _ in found] == [normal(5)[0], normal(6)[0]]
+
+
+def test_a_scheduler_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(pool, "has_dask", lambda: False)
+    with pytest.raises(ConfigError, match=r"--scheduler needs dask.*tessera-ml\[sweep\]"):
+        map_tasks(normal, [1, 2], scheduler="tcp://127.0.0.1:1")
