@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from apps.lab import parallel
 from apps.lab.fit import FitResult, fit
 from apps.lab.recipe import make_scaler
 
+# Weight of a teacher's answer beside a measured value, and where no value was measured: there are
+# some fifteen of the latter to one of the former in a joint run.
+HINT_MEASURED, HINT_UNMEASURED = 0.5, 0.1
 LAST_RATE = 1e-3  # the learning rate ends at this share of its peak
 
 
@@ -24,15 +28,18 @@ def fit_network(
     seed: int,
     *,
     density: float = 1.0,
+    hint: np.ndarray | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     label: str = "train",
 ) -> FitResult:
     """Train `model` on the train part of `table`, in place; the epoch is picked on valid.
 
-    `density` is that of the variant, where `config.method` lets patterns change.
+    `density` is that of the variant, where `config.method` lets patterns change. `hint`, float32
+    [row, task], is what `apps.chemistry.baselines.Teacher` says of the rows, NaN for nothing.
     """
-    train, valid = table.select("train"), table.select("valid")
+    valid = table.select("valid")
+    train, hint = merge_molecules(table, hint)
     device = model.target_mean.device
     n_step = max(1, len(train) // config.batch_size)
     valid_batches = [
@@ -44,7 +51,10 @@ def fit_network(
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
         for rows in map(parallel.share, np.array_split(order, n_step)):
             bound = None if train.bound is None else train.bound[rows]
-            yield pack([train.graphs[i] for i in rows], train.target[rows], bound).to(device)
+            batch = pack([train.graphs[i] for i in rows], train.target[rows], bound)
+            if hint is not None:
+                batch = with_hint(batch, hint[rows])
+            yield batch.to(device)
 
     def validate(_: torch.nn.Module) -> dict[str, float]:
         square = weight = 0.0
@@ -76,6 +86,37 @@ def fit_network(
         loss_weight=lambda batch: max(1.0, float(batch.y_weight.sum())),
         label=label,
     )
+
+
+def merge_molecules(
+    table: Table, hint: np.ndarray | None = None
+) -> tuple[Table, np.ndarray | None]:
+    """Return the train part with one row per SMILES, and the rows' hints.
+
+    Rows of one SMILES that measure different tasks become one; rows that measure the same task
+    stay apart.
+    """
+    rows = np.nonzero(table.split == "train")[0]
+    target, kept, place = table.target.copy(), [], {}
+    for i in rows.tolist():
+        known = np.isfinite(target[i])
+        first = place.setdefault(table.smiles[i], i)
+        is_free = table.bound is None and not (known & np.isfinite(target[first])).any()
+        if first == i or not is_free:
+            kept.append(i)
+        else:
+            target[first, known] = target[i, known]
+    index = np.array(kept, dtype=np.int64)
+    merged = replace(table, target=target).take(index)
+    return merged, None if hint is None else hint[index]
+
+
+def with_hint(batch: MolBatch, hint: np.ndarray) -> MolBatch:
+    """Return the batch with what a teacher says of it, float32 [molecule, task], NaN: nothing."""
+    answer = torch.from_numpy(hint)
+    known = torch.isfinite(answer)
+    weight = torch.where(batch.y_weight > 0, HINT_MEASURED, HINT_UNMEASURED) * known
+    return batch._replace(hint=torch.where(known, answer, 0.0), hint_weight=weight)
 
 
 def make_optimizer(model: BindingNetwork, config: FitConfig) -> torch.optim.Optimizer:

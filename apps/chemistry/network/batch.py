@@ -37,6 +37,11 @@ class MolBatch(NamedTuple):
     """float32 [G, T]: 1 where `y` was measured, 0 where it was not."""
     bound: Tensor | None = None
     """float32 [G, T]: 0 exact, 1 the true value lies above `y`, -1 below; None: all exact."""
+    hint: Tensor | None = None
+    """float32 [G, T]: what a teacher says of `y`, see `apps.chemistry.baselines.Teacher`."""
+    hint_weight: Tensor | None = None
+    """float32 [G, T]: weight of the distance from `hint` in the loss, a measured value's being 1;
+    0 where there is no hint."""
 
     @property
     def num_graphs(self) -> int:
@@ -99,7 +104,7 @@ def pack(
         measured.astype(np.float32),
     )
     limits = None if bound is None else torch.from_numpy(bound).float()
-    return MolBatch._make((*(torch.from_numpy(array) for array in arrays), limits))
+    return MolBatch(*(torch.from_numpy(array) for array in arrays), bound=limits)
 
 
 def pyg_data(graph: MolGraph, target: np.ndarray | None = None) -> "Data":

@@ -1,5 +1,7 @@
 """The parts of the network: one round of messages, and the readout from atoms to molecules."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -45,36 +47,66 @@ class EdgeMessageLayer(nn.Module):
         self.second = core.build_linear(d_hidden, d_hidden, spec, generator=generator, bias=False)
         self.second_norm = nn.BatchNorm1d(d_hidden)
 
-    def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """Return the new states, float32 [atom, d_hidden]."""
-        source, target = edge_index[0], edge_index[1]
-        message = torch.relu(h.index_select(0, source) + self.edge(edge_attr))
-        z = h + core.segment_sum(message, target, h.shape[0])
+    def forward(self, h: Tensor, order: core.EdgeOrder, edge_attr: Tensor) -> Tensor:
+        """Return the new states, float32 [atom, d_hidden]; `order` is that of the edges."""
+        z = h + core.pass_messages(h, order, self.edge(edge_attr), activation="relu")
         z = torch.relu(self.first_norm(self.first(z)))
         return h + self.second_norm(self.second(z))
 
 
 class Readout(nn.Module):
-    """From the states of all layers to one row per molecule: their sums and their means.
+    """From the states of all layers to one row per molecule: counts of what the atoms show.
 
-    The sum tells size, the mean composition; all layers tell neighbourhoods of all radii.
-    The rows are normalised over the batch.
+    Each layer has `d_count` detectors ``relu(W h + b)``. What they find in the atoms of a molecule
+    is summed up, a learned fingerprint of counts: all layers tell neighbourhoods of all radii.
+    A row holds the logarithms of the counts (1 + count) and their means over the atoms, normalised
+    over the batch.
 
     Parameters
     ----------
-    d_state : int
-        Width of the concatenated states; a row has twice that.
+    d_hidden : int
+        Width of an atom's state.
+    n_state : int
+        Number of states: the embedding and one per layer.
+    d_count : int
+        Detectors per state; a row has ``2 n_state d_count`` entries.
+    spec : core.LayerSpec
+        How the detectors are built.
+    generator : torch.Generator
+
+    Notes
+    -----
+    The idea of summed detectors is that of Duvenaud et al., Convolutional networks on graphs for
+    learning molecular fingerprints, arXiv:1509.09292. Out of fold on 22 MoleculeACE targets it took
+    .021 off the RMSE that sums and means of the states themselves gave.
     """
 
-    def __init__(self, d_state: int):
+    def __init__(
+        self,
+        d_hidden: int,
+        *,
+        n_state: int,
+        d_count: int,
+        spec: core.LayerSpec,
+        generator: torch.Generator,
+    ):
         super().__init__()
-        self.norm = nn.BatchNorm1d(2 * d_state)
+        self.detect = nn.ModuleList(
+            core.build_linear(d_hidden, d_count, spec, generator=generator) for _ in range(n_state)
+        )
+        self.norm = nn.BatchNorm1d(2 * n_state * d_count)
 
-    def forward(self, states: Tensor, batch: Tensor, ptr: Tensor) -> Tensor:
-        """Return float32 [molecule, 2 d_state] from states float32 [atom, d_state]."""
-        total = core.segment_sum(states, batch, ptr.shape[0] - 1)
-        n_atom = (ptr[1:] - ptr[:-1]).to(states.dtype)
-        return self.norm(torch.cat([total, total / n_atom[:, None]], dim=1))
+    def forward(self, states: Sequence[Tensor], batch: Tensor, ptr: Tensor) -> Tensor:
+        """Return float32 [molecule, 2 n_state d_count] from one float32 [atom, d_hidden] each."""
+        n_atom = (ptr[1:] - ptr[:-1]).to(states[0].dtype)
+        count = torch.cat(
+            [
+                core.segment_sum(torch.relu(detect(state)), batch, ptr.shape[0] - 1)
+                for detect, state in zip(self.detect, states, strict=True)
+            ],
+            dim=1,
+        )
+        return self.norm(torch.cat([torch.log1p(count), count / n_atom[:, None]], dim=1))
 
 
 def _narrow(spec: core.LayerSpec) -> core.LayerSpec:

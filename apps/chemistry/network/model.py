@@ -66,22 +66,24 @@ class BindingNetwork(nn.Module):
             EdgeMessageLayer(d_hidden, n_edge_feature, spec=spec, generator=generator)
             for _ in range(n_layer)
         )
-        d_state = (n_layer + 1) * d_hidden
-        self.readout = Readout(d_state)
-        self.head = core.build_linear(2 * d_state, d_hidden, spec, generator=generator)
-        self.out = core.build_linear(d_hidden, n_task, core.LayerSpec(), generator=generator)
+        self.readout = Readout(
+            d_hidden, n_state=n_layer + 1, d_count=d_hidden, spec=spec, generator=generator
+        )
+        d_row, d_head = 2 * (n_layer + 1) * d_hidden, 2 * d_hidden
+        self.head = core.build_linear(d_row, d_head, spec, generator=generator)
+        self.mix = core.build_linear(d_head, d_head, spec, generator=generator)
+        self.out = core.build_linear(d_head, n_task, core.LayerSpec(), generator=generator)
         self.register_buffer("target_mean", torch.zeros(n_task))
         self.register_buffer("target_sd", torch.ones(n_task))
 
     def forward(self, batch: Any) -> Tensor:
         """Return scaled predictions, float32 [molecule, task], of a MolBatch or a PyG Batch."""
-        h = self.embed(batch.x)
-        states = [h]
+        states = [self.embed(batch.x)]
+        order = core.EdgeOrder.from_index(batch.edge_index, batch.x.shape[0])
         for layer in self.layers:
-            h = layer(h, batch.edge_index, batch.edge_attr)
-            states.append(h)
-        row = self.readout(torch.cat(states, dim=1), batch.batch, batch.ptr)
-        return self.out(torch.relu(self.head(row)))
+            states.append(layer(states[-1], order, batch.edge_attr))
+        row = torch.relu(self.head(self.readout(states, batch.batch, batch.ptr)))
+        return self.out(row + torch.relu(self.mix(row)))
 
     def set_scale(self, target: np.ndarray) -> None:
         """Take mean and sd of each task from the training values [molecule, task], NaN skipped.
@@ -103,15 +105,22 @@ class BindingNetwork(nn.Module):
         self.target_sd.copy_(torch.from_numpy(np.where(sd > 0, sd, 1.0)))
 
     def loss(self, batch: Any) -> Tensor:
-        """Return the mean squared error in scaled units over the measured values of the batch.
+        """Return the loss in scaled units: squared errors over the number of measured values.
 
-        A value that is a bound costs nothing on its right side.
+        A value that is a bound costs nothing on its right side. Where the batch brings answers of
+        a teacher (`MolBatch.hint`), distances from them are added as `MolBatch.hint_weight` says.
         """
-        error = self(batch) - (batch.y - self.target_mean) / self.target_sd
+        out = self(batch)
+        error = out - (batch.y - self.target_mean) / self.target_sd
         bound = getattr(batch, "bound", None)
         if bound is not None:
             error = error * (bound * error <= 0)
-        return (batch.y_weight * error * error).sum() / batch.y_weight.sum().clamp(min=1.0)
+        total = (batch.y_weight * error * error).sum()
+        hint = getattr(batch, "hint", None)
+        if hint is not None:
+            distance = out - (hint - self.target_mean) / self.target_sd
+            total = total + (batch.hint_weight * distance * distance).sum()
+        return total / batch.y_weight.sum().clamp(min=1.0)
 
     def predict(self, batch: Any) -> Tensor:
         """Return predictions in the unit of the data, float32 [molecule, task]."""

@@ -20,6 +20,10 @@ def make(spec=None):
     return layer.eval()
 
 
+def order_of(batch):
+    return core.EdgeOrder.from_index(batch.edge_index, len(batch.x))
+
+
 def weight(linear, n_in):
     """The matrix of any layer [out, in], read off its action on unit vectors."""
     return linear(torch.eye(n_in)).detach().double().numpy().T
@@ -48,7 +52,7 @@ def test_layer_equals_a_loop_over_edges_in_float64(density):
         z[target] += np.maximum(state[source] + edge @ batch.edge_attr[e].double().numpy(), 0)
     z = np.maximum(norm64(layer.first_norm, z @ first.T), 0)
     expected = state + norm64(layer.second_norm, z @ second.T)
-    out = layer(h, batch.edge_index, batch.edge_attr).detach().double().numpy()
+    out = layer(h, order_of(batch), batch.edge_attr).detach().double().numpy()
     np.testing.assert_allclose(out, expected, rtol=FLOAT32, atol=FLOAT32)
 
 
@@ -56,20 +60,29 @@ def test_one_layer_reaches_the_neighbours_and_no_further():
     layer = make()
     batch = pack([featurise("CCCCC")])
     h = torch.zeros(5, D, requires_grad=True)
-    out = layer(h, batch.edge_index, batch.edge_attr)
+    out = layer(h, order_of(batch), batch.edge_attr)
     (gradient,) = torch.autograd.grad(out[2].sum(), h)
     assert (gradient.abs().sum(1) > 0).tolist() == [False, True, True, True, False]
 
 
-def test_readout_is_sum_and_mean_of_each_molecule():
+def test_readout_counts_what_the_detectors_find_in_each_molecule():
     batch = pack([featurise("CCO"), featurise("C"), featurise("CC")])
-    states = torch.arange(12.0).reshape(6, 2)
-    readout = Readout(2).eval()
+    states = [torch.arange(12.0).reshape(6, 2), -torch.ones(6, 2)]
+    readout = Readout(
+        2, n_state=2, d_count=2, spec=core.LayerSpec(), generator=torch.Generator().manual_seed(0)
+    ).eval()
     readout.norm.eps = 0.0
-    total = torch.tensor([[6.0, 9.0], [6.0, 7.0], [18.0, 20.0]])
-    mean = torch.tensor([[2.0, 3.0], [6.0, 7.0], [9.0, 10.0]])
+    with torch.no_grad():
+        for detect in readout.detect:  # the state itself, and what is left of it above 5
+            detect.weight.copy_(torch.eye(2))
+            detect.bias.copy_(torch.tensor([0.0, -5.0]))
+    # atoms 0..2, 3 and 4..5 hold (0, 1), (2, 3), (4, 5) | (6, 7) | (8, 9), (10, 11); the second
+    # state is negative throughout and found by no detector
+    count = torch.tensor([[6.0, 0.0, 0, 0], [6.0, 2.0, 0, 0], [18.0, 10.0, 0, 0]])
+    n_atom = torch.tensor([[3.0], [1.0], [2.0]])
     out = readout(states, batch.batch, batch.ptr)
-    torch.testing.assert_close(out, torch.cat([total, mean], 1), rtol=0, atol=0)
+    expected = torch.cat([torch.log1p(count), count / n_atom], 1)
+    torch.testing.assert_close(out, expected, rtol=1e-6, atol=0)  # a few float32 roundings
 
 
 def test_widths_are_those_of_the_featuriser():
