@@ -53,8 +53,8 @@ _ARGUMENTS = {
     "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
     "tessera_group_rows": [_P, _L, _L, _P, _P],
-    "tessera_pass_messages": [*[_P] * 5, *[_L] * 4, _I, _I, _I, _P, _P, _I],
-    "tessera_pass_messages_backward": [*[_P] * 8, *[_L] * 4, _I, _I, _I, _P, _P, _I],
+    "tessera_pass_messages": [_P, _P, _P, _L, _P, _P, _P, *[_L] * 4, _I, _I, _I, _P, _P, _I],
+    "tessera_pass_messages_backward": [*[_P] * 4, _L, *[_P] * 5, *[_L] * 4, _I, _I, _I, _P, _P, _I],
     "tessera_multiply_adds": [_L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }
@@ -220,42 +220,50 @@ def group_rows(kernels: Kernels, index: Tensor, n_group: int) -> tuple[Tensor, T
 
 
 def pass_messages(
-    kernels: Kernels, x: Tensor, edge: Tensor | None, ptr: Tensor, source: Tensor, order: Tensor,
-    relu: bool, reduce: int,
+    kernels: Kernels, x: Tensor, edge: Tensor | None, kind: Tensor | None, ptr: Tensor,
+    source: Tensor, order: Tensor, relu: bool, reduce: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the rows of the targets, dtype of `x`, and for maxima the edge of each."""
-    x, edge = x.contiguous(), None if edge is None else edge.contiguous()
+    x = x.contiguous()
+    edge, kind = (None if t is None else t.contiguous() for t in (edge, kind))
     n_target, n_feature = ptr.numel() - 1, x.shape[1]
     out = x.new_empty(n_target, n_feature)
     winner = ptr.new_empty((n_target, n_feature) if reduce == MAX else 0)
     status = kernels.pass_messages(
-        x.data_ptr(), None if edge is None else edge.data_ptr(), ptr.data_ptr(), source.data_ptr(),
-        order.data_ptr(), x.shape[0], n_target, order.numel(), n_feature, relu, reduce,
-        x.dtype == torch.bfloat16, out.data_ptr(), winner.data_ptr(), torch.get_num_threads(),
+        x.data_ptr(), *map(_pointer, (edge, kind)), 0 if edge is None else edge.shape[0],
+        ptr.data_ptr(), source.data_ptr(), order.data_ptr(), x.shape[0], n_target, order.numel(),
+        n_feature, relu, reduce, x.dtype == torch.bfloat16, out.data_ptr(), winner.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
     _raise_for(status, "pass_messages")
     return out, winner
 
 
 def pass_messages_backward(
-    kernels: Kernels, g: Tensor, x: Tensor | None, edge: Tensor | None, winner: Tensor,
-    target_ptr: Tensor, source_ptr: Tensor, target: Tensor, order: Tensor, relu: bool, reduce: int,
-    with_edge: bool,
+    kernels: Kernels, g: Tensor, x: Tensor | None, edge: Tensor | None, kind: Tensor | None,
+    winner: Tensor, target_ptr: Tensor, source_ptr: Tensor, target: Tensor, order: Tensor,
+    relu: bool, reduce: int, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of the source rows and, where asked for, of each edge."""
+    """Return the gradients of the source rows and of `n_edge_row` rows of edges."""
     g = g.contiguous()
-    x, edge = (None if t is None else t.contiguous() for t in (x, edge))
+    x, edge, kind = (None if t is None else t.contiguous() for t in (x, edge, kind))
     n_source, (n_target, n_feature) = source_ptr.numel() - 1, g.shape
-    dx = g.new_empty(n_source, n_feature)
-    dedge = g.new_empty((order.numel(), n_feature) if with_edge else 0)
+    dx, dedge = g.new_empty(n_source, n_feature), g.new_empty(n_edge_row, n_feature)
+    n_kind = n_edge_row if edge is None else edge.shape[0]
+    if kind is not None and not n_kind:  # nothing is to be read or written by kind
+        kind = None
     status = kernels.pass_messages_backward(
-        g.data_ptr(), *(None if t is None else t.data_ptr() for t in (x, edge)), winner.data_ptr(),
+        g.data_ptr(), *map(_pointer, (x, edge, kind)), n_kind, winner.data_ptr(),
         target_ptr.data_ptr(), source_ptr.data_ptr(), target.data_ptr(), order.data_ptr(),
         n_source, n_target, order.numel(), n_feature, relu, reduce, g.dtype == torch.bfloat16,
-        dx.data_ptr(), dedge.data_ptr() if with_edge else None, torch.get_num_threads(),
+        dx.data_ptr(), dedge.data_ptr() if n_edge_row else None, torch.get_num_threads(),
     )  # fmt: skip
     _raise_for(status, "pass_messages_backward")
     return dx, dedge
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def round_to(kernels: Kernels, x: Tensor, format: Format, seed: int | None = None) -> Tensor:

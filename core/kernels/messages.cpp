@@ -1,4 +1,5 @@
-// out[t] = sum, mean or maximum over the edges e into t of f(x[source of e] + edge[e]).
+// out[t] = sum, mean or maximum over the edges e into t of f(x[source of e] + edge[e]), where edge[e]
+// is a row of its own or, if edges come in few kinds, the row of e's kind in a small table.
 //
 // Edges come grouped by target, so a target's row stays in registers over all its edges and no
 // [edge][feature] array exists. The way back goes by source: one pass gives the gradient of x, a
@@ -86,7 +87,7 @@ inline void for_panels(int64_t n_feature, const Step& step) {
 
 // Asks for WIDE vectors of the row of an edge that comes a little later: rows lie in no order that
 // the processor would foresee, and waiting for each took longer than all arithmetic.
-constexpr int64_t AHEAD = 16;
+constexpr int64_t AHEAD = 8;
 template <int WIDE, class Number>
 inline void foresee(const Number* row) {
   for (int j = 0; j < WIDE; ++j) __builtin_prefetch(row + j * LANE);
@@ -98,9 +99,12 @@ template <class Number>
 struct Messages {
   Group by_target, by_source;
   const Number *x, *edge;  // edge may be null
-  int64_t n_feature;
+  const int32_t* kind;     // null where every edge has a row of its own
+  int64_t n_kind, n_feature;
   Reduce reduce;
   bool relu;
+
+  int64_t row_of(int64_t e) const { return kind ? kind[e] : e; }
 
   template <int WIDE, bool IS_MAX, class Lanes>
   void into(int64_t t, int64_t f, Lanes n, Number* out, int32_t* winner) const {
@@ -111,10 +115,10 @@ struct Messages {
     for (int j = 0; j < WIDE; ++j) best[j] = IVec{} - 1;
     for (int64_t k = first; k < last; ++k) {
       const Number* from = x + by_target.other[k] * n_feature + f;
-      const Number* with = edge ? edge + by_target.order[k] * n_feature + f : nullptr;
+      const Number* with = edge ? edge + row_of(by_target.order[k]) * n_feature + f : nullptr;
       const int64_t later = k + AHEAD < by_target.n_edge ? k + AHEAD : k;
       foresee<WIDE>(x + by_target.other[later] * n_feature + f);
-      if (with) foresee<WIDE>(edge + by_target.order[later] * n_feature + f);
+      if (with && !kind) foresee<WIDE>(edge + by_target.order[later] * n_feature + f);
       for (int j = 0; j < WIDE; ++j) {
         Vec v = take(from + j * LANE, n);
         if (with) v += take(with + j * LANE, n);
@@ -150,7 +154,7 @@ struct Messages {
 
   template <int WIDE, class Lanes>
   void back(int64_t s, int64_t f, Lanes n, const Number* g, const int32_t* winner, Number* dx,
-            Number* dedge) const {
+            Number* dedge, float* table) const {
     const Vec zero = {};
     Vec sum[WIDE] = {}, own[WIDE] = {};
     for (int j = 0; relu && j < WIDE; ++j) own[j] = take(x + s * n_feature + f + j * LANE, n);
@@ -159,18 +163,23 @@ struct Messages {
       const int32_t count = by_target.ptr[t + 1] - by_target.ptr[t];
       const int64_t later = k + AHEAD < by_source.n_edge ? k + AHEAD : k;
       foresee<WIDE>(g + by_source.other[later] * n_feature + f);
-      if (relu && edge) foresee<WIDE>(edge + by_source.order[later] * n_feature + f);
+      if (relu && edge && !kind) foresee<WIDE>(edge + by_source.order[later] * n_feature + f);
+      if (dedge) foresee<WIDE>(dedge + by_source.order[later] * n_feature + f);
       const Vec scale = zero + (reduce == MEAN ? 1.0f / float(count) : 1.0f);
       for (int j = 0; j < WIDE; ++j) {
         const int64_t at = f + j * LANE;
         Vec v = take(g + t * n_feature + at, n) * scale;
         if (reduce == MAX) v = take_int(winner + t * n_feature + at, n) == int32_t(e) ? v : zero;
         if (relu) {
-          const Vec z = edge ? own[j] + take(edge + e * n_feature + at, n) : own[j];
+          const Vec z = edge ? own[j] + take(edge + row_of(e) * n_feature + at, n) : own[j];
           v = z <= zero ? zero : v;
         }
         sum[j] += v;
         if (dedge) put(dedge + e * n_feature + at, v, n);
+        if (table) {
+          float* to = table + row_of(e) * n_feature + at;
+          put(to, take(to, n) + v, n);
+        }
       }
     }
     for (int j = 0; j < WIDE; ++j) put(dx + s * n_feature + f + j * LANE, sum[j], n);
@@ -178,15 +187,35 @@ struct Messages {
 
   void backward(const Number* g, const int32_t* winner, Number* dx, Number* dedge,
                 int n_thread) const {
-    parallel_for((by_source.n_row + STRETCH - 1) / STRETCH, n_thread, [&](int64_t task) {
-      const int64_t end = (task + 1) * STRETCH;
-      for (int64_t s = task * STRETCH; s < end && s < by_source.n_row; ++s)
+    // Each part of the sources sums its own table, and the parts do not depend on the threads.
+    const bool has_table = dedge && kind;
+    const int64_t n_entry = n_kind * n_feature, most = by_source.n_edge / (4 * n_kind + 1) + 1;
+    const int64_t n_part = !has_table  ? (by_source.n_row + STRETCH - 1) / STRETCH
+                           : most < 16 ? most
+                                       : 16;
+    std::vector<float> tables(has_table ? n_part * n_entry : 0);
+    parallel_for(n_part, n_thread, [&](int64_t part) {
+      const int64_t n = by_source.n_row, first = n * part / n_part, last = n * (part + 1) / n_part;
+      float* table = has_table ? tables.data() + part * n_entry : nullptr;
+      for (int64_t s = first; s < last; ++s)
         for_panels(n_feature, [&](auto wide, int64_t f, auto n) {
-          back<decltype(wide)::value>(s, f, n, g, winner, dx, dedge);
+          back<decltype(wide)::value>(s, f, n, g, winner, dx, has_table ? nullptr : dedge, table);
         });
     });
+    for (int64_t f = 0; has_table && f < n_entry; f += LANE) {
+      const int n = int(n_entry - f < LANE ? n_entry - f : LANE);
+      Vec sum = {};
+      for (int64_t part = 0; part < n_part; ++part) sum += take(&tables[part * n_entry + f], n);
+      put(dedge + f, sum, n);
+    }
   }
 };
+
+inline bool kinds_fit(const int32_t* kind, int64_t n_edge, int64_t n_kind) {
+  int32_t outside = 0;
+  for (int64_t e = 0; kind && e < n_edge; ++e) outside |= (kind[e] < 0) | (kind[e] >= n_kind);
+  return !outside;
+}
 
 }  // namespace
 
@@ -204,38 +233,43 @@ extern "C" int32_t tessera_group_rows(const int64_t* index, int64_t n, int64_t n
   return OK;
 }
 
-// x [n_source][n_feature]; winner [n_target][n_feature] takes the edge of each maximum.
-extern "C" int32_t tessera_pass_messages(const void* x, const void* edge, const int32_t* ptr,
-                                         const int32_t* source, const int32_t* order,
-                                         int64_t n_source, int64_t n_target, int64_t n_edge,
-                                         int64_t n_feature, int32_t relu, int32_t reduce,
-                                         int32_t is_bf16, void* out, int32_t* winner,
-                                         int32_t n_thread) {
+// x [n_source][n_feature]; edge [n_edge][n_feature], or [n_kind][n_feature] where there is `kind`
+// [n_edge]; winner [n_target][n_feature] takes the edge of each maximum.
+extern "C" int32_t tessera_pass_messages(const void* x, const void* edge, const int32_t* kind,
+                                         int64_t n_kind, const int32_t* ptr, const int32_t* source,
+                                         const int32_t* order, int64_t n_source, int64_t n_target,
+                                         int64_t n_edge, int64_t n_feature, int32_t relu,
+                                         int32_t reduce, int32_t is_bf16, void* out,
+                                         int32_t* winner, int32_t n_thread) {
   const Group by_target{ptr, source, order, n_target, n_source, n_edge};
   if (const int32_t status = by_target.check()) return status;
+  if (!kinds_fit(kind, n_edge, n_kind)) return BAD_INDEX;
   auto run = [&](auto number) {
     using Number = decltype(number);
     const Messages<Number> m{by_target, {}, static_cast<const Number*>(x),
-                             static_cast<const Number*>(edge), n_feature, Reduce(reduce), relu != 0};
+                             static_cast<const Number*>(edge), kind, n_kind, n_feature,
+                             Reduce(reduce), relu != 0};
     m.forward(static_cast<Number*>(out), winner, n_thread);
   };
   is_bf16 ? run(uint16_t()) : run(float());
   return OK;
 }
 
-// g [n_target][n_feature]. x and edge are read for relu only, winner for maxima; dedge may be null.
+// g [n_target][n_feature]; dedge, which may be null, has the shape of edge. x and edge are read for
+// relu only, winner for maxima.
 extern "C" int32_t tessera_pass_messages_backward(
-    const void* g, const void* x, const void* edge, const int32_t* winner,
-    const int32_t* target_ptr, const int32_t* ptr, const int32_t* target, const int32_t* order,
-    int64_t n_source, int64_t n_target, int64_t n_edge, int64_t n_feature, int32_t relu,
-    int32_t reduce, int32_t is_bf16, void* dx, void* dedge, int32_t n_thread) {
+    const void* g, const void* x, const void* edge, const int32_t* kind, int64_t n_kind,
+    const int32_t* winner, const int32_t* target_ptr, const int32_t* ptr, const int32_t* target,
+    const int32_t* order, int64_t n_source, int64_t n_target, int64_t n_edge, int64_t n_feature,
+    int32_t relu, int32_t reduce, int32_t is_bf16, void* dx, void* dedge, int32_t n_thread) {
   const Group by_source{ptr, target, order, n_source, n_target, n_edge};
   if (const int32_t status = by_source.check()) return status;
+  if (!kinds_fit(kind, n_edge, n_kind)) return BAD_INDEX;
   auto run = [&](auto number) {
     using Number = decltype(number);
     const Messages<Number> m{{target_ptr, nullptr, nullptr, n_target, n_source, n_edge}, by_source,
-                             static_cast<const Number*>(x), static_cast<const Number*>(edge),
-                             n_feature, Reduce(reduce), relu != 0};
+                             static_cast<const Number*>(x), static_cast<const Number*>(edge), kind,
+                             n_kind, n_feature, Reduce(reduce), relu != 0};
     m.backward(static_cast<const Number*>(g), winner, static_cast<Number*>(dx),
                static_cast<Number*>(dedge), n_thread);
   };

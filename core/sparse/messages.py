@@ -23,12 +23,14 @@ _REDUCE = ("sum", "mean", "max")
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
 _LIBRARY.define("group_rows(Tensor index, int n_group) -> (Tensor, Tensor)")
 _LIBRARY.define(
-    "pass_messages(Tensor x, Tensor? edge, Tensor target_ptr, Tensor source, Tensor edge_t,"
-    " Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce) -> (Tensor, Tensor)"
+    "pass_messages(Tensor x, Tensor? edge, Tensor? kind, Tensor target_ptr, Tensor source,"
+    " Tensor edge_t, Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce)"
+    " -> (Tensor, Tensor)"
 )
 _LIBRARY.define(
-    "pass_messages_backward(Tensor g, Tensor? x, Tensor? edge, Tensor winner, Tensor target_ptr,"
-    " Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce, bool with_edge)"
+    "pass_messages_backward(Tensor g, Tensor? x, Tensor? edge, Tensor? kind, Tensor winner,"
+    " Tensor target_ptr, Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce,"
+    " int n_edge_row)"
     " -> (Tensor, Tensor)"
 )
 
@@ -114,6 +116,7 @@ def pass_messages(
     order: EdgeOrder,
     edge: Tensor | None = None,
     *,
+    kind: Tensor | None = None,
     activation: Literal["identity", "relu"] = "identity",
     reduce: Literal["sum", "mean", "max"] = "sum",
 ) -> Tensor:
@@ -126,6 +129,9 @@ def pass_messages(
     order : EdgeOrder
     edge : Tensor, same dtype [edge, feature], optional
         In the order of the `edge_index` that `order` was made of.
+    kind : Tensor, int32 [edge], optional
+        Then `edge` is a table [kind, feature], of which each edge takes the row of its kind:
+        where edges are of few kinds (bonds, say), no array of edges exists in either direction.
     activation : {"identity", "relu"}
         The function f.
     reduce : {"sum", "mean", "max"}
@@ -145,15 +151,21 @@ def pass_messages(
     n_source, n_edge = order.source_ptr.numel() - 1, order.source.numel()
     check_shape(who, "x", x, (n_source, None), "give one row per source of the order")
     if edge is not None:
-        check_shape(who, "edge", edge, (n_edge, x.shape[1]), "give one row per edge, wide as x")
+        n_row = n_edge if kind is None else None
+        check_shape(who, "edge", edge, (n_row, x.shape[1]), "give one row per edge, wide as x")
         if edge.dtype != x.dtype:
             raise DtypeError(f"{who}: x is {x.dtype} but edge is {edge.dtype}; convert one of them")
+    if kind is not None:
+        check_shape(who, "kind", kind, (n_edge,), "give one kind per edge")
+        check_dtype(who, "kind", kind, (torch.int32,))
+        if edge is None:
+            raise ConfigError(f"{who}: kind needs edge, the table of which it names the rows")
     if activation not in ("identity", "relu") or reduce not in _REDUCE:
         raise ConfigError(
             f"{who}: activation must be 'identity' or 'relu' and reduce 'sum', 'mean' or 'max', "
             f"got {activation!r} and {reduce!r}"
         )
-    arguments: Any = (x, edge, *order.tensors, activation == "relu", reduce)
+    arguments: Any = (x, edge, kind, *order.tensors, activation == "relu", reduce)
     if not _is_unwatched(x):
         return torch.ops.core.pass_messages.default(*arguments)[0]
     needs = x.requires_grad or (edge is not None and edge.requires_grad)
@@ -177,22 +189,22 @@ class _Messages(torch.autograd.Function):
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, edge, target_ptr, _, _, source_ptr, target, edge_s, relu, reduce = inputs
-    ctx.relu, ctx.reduce, ctx.with_edge = relu, reduce, edge is not None
+    x, edge, kind, target_ptr, _, _, source_ptr, target, edge_s, relu, reduce = inputs
+    ctx.relu, ctx.reduce, ctx.n_edge_row = relu, reduce, 0 if edge is None else edge.shape[0]
     operands = (x, edge) if relu else (None, None)  # all that the mask of relu needs
-    ctx.save_for_backward(*operands, output[1], target_ptr, source_ptr, target, edge_s)
+    ctx.save_for_backward(*operands, kind, output[1], target_ptr, source_ptr, target, edge_s)
 
 
 def _backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    with_edge = ctx.with_edge and ctx.needs_input_grad[1]
-    arguments = (g, *ctx.saved_tensors, ctx.relu, ctx.reduce, with_edge)
+    n_edge_row = ctx.n_edge_row if ctx.needs_input_grad[1] else 0
+    arguments = (g, *ctx.saved_tensors, ctx.relu, ctx.reduce, n_edge_row)
     if torch.is_grad_enabled():  # to be differentiated again: linear in g, of plain torch
         dx, dedge = _gradients_of_torch(*arguments)
     elif _is_unwatched(g):
         dx, dedge = _gradients(*arguments)
     else:
         dx, dedge = torch.ops.core.pass_messages_backward.default(*arguments)
-    return dx, dedge if with_edge else None, *[None] * 8
+    return dx, dedge if ctx.needs_input_grad[1] else None, *[None] * 9
 
 
 def _group_rows(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
@@ -211,16 +223,16 @@ def _kernels(a: Tensor, b: Tensor) -> call.Kernels | None:
 
 
 def _forward(
-    x: Tensor, edge: Tensor | None, target_ptr: Tensor, source: Tensor, edge_t: Tensor,
-    source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str,
+    x: Tensor, edge: Tensor | None, kind: Tensor | None, target_ptr: Tensor, source: Tensor,
+    edge_t: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     _check_order(target_ptr, source, edge_t, source_ptr, target, edge_s)
     if (kernels := _kernels(x, x if edge is None else edge)) is not None:
         index = target_ptr, source, edge_t
-        return call.pass_messages(kernels, x, edge, *index, relu, _REDUCE.index(reduce))
+        return call.pass_messages(kernels, x, edge, kind, *index, relu, _REDUCE.index(reduce))
     message = _wide(x).index_select(0, source)
     if edge is not None:
-        message = message + _wide(edge).index_select(0, edge_t)
+        message = message + _wide(edge).index_select(0, _edge_rows(kind, edge_t))
     message = message.relu() if relu else message
     n_target, into = target_ptr.numel() - 1, _rows_of(target_ptr, source)
     if reduce == "max":
@@ -246,21 +258,23 @@ def _maximum(
 
 
 def _gradients(
-    g: Tensor, x: Tensor | None, edge: Tensor | None, winner: Tensor, target_ptr: Tensor,
-    source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str, with_edge: bool,
+    g: Tensor, x: Tensor | None, edge: Tensor | None, kind: Tensor | None, winner: Tensor,
+    target_ptr: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool,
+    reduce: str, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if (kernels := _kernels(g, g if x is None else x)) is not None:
         index = target_ptr, source_ptr, target, edge_s
-        how = relu, _REDUCE.index(reduce), with_edge
-        return call.pass_messages_backward(kernels, g, x, edge, winner, *index, *how)
+        how = relu, _REDUCE.index(reduce), n_edge_row
+        return call.pass_messages_backward(kernels, g, x, edge, kind, winner, *index, *how)
     return _gradients_of_torch(
-        g, x, edge, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, with_edge
+        g, x, edge, kind, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, n_edge_row
     )
 
 
 def _gradients_of_torch(
-    g: Tensor, x: Tensor | None, edge: Tensor | None, winner: Tensor, target_ptr: Tensor,
-    source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str, with_edge: bool,
+    g: Tensor, x: Tensor | None, edge: Tensor | None, kind: Tensor | None, winner: Tensor,
+    target_ptr: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool,
+    reduce: str, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     each, source = _wide(g).index_select(0, target), _rows_of(source_ptr, target)
     if reduce == "mean":
@@ -271,13 +285,19 @@ def _gradients_of_torch(
         assert x is not None
         with torch.no_grad():
             message = _wide(x).index_select(0, source)
-            message = message if edge is None else message + _wide(edge).index_select(0, edge_s)
+            if edge is not None:
+                message = message + _wide(edge).index_select(0, _edge_rows(kind, edge_s))
             is_cut = message <= 0
         each = each.masked_fill(is_cut, 0.0)
     dx = each.new_zeros(source_ptr.numel() - 1, g.shape[1]).index_add(0, source, each).to(g.dtype)
-    if not with_edge:
-        return dx, g.new_empty(0)
-    return dx, torch.empty_like(each).index_copy(0, edge_s.long(), each).to(g.dtype)
+    if not n_edge_row:
+        return dx, g.new_empty(0, g.shape[1])
+    dedge = each.new_zeros(n_edge_row, g.shape[1])
+    return dx, dedge.index_add(0, _edge_rows(kind, edge_s), each).to(g.dtype)
+
+
+def _edge_rows(kind: Tensor | None, edges: Tensor) -> Tensor:
+    return edges if kind is None else kind.index_select(0, edges)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -312,15 +332,15 @@ def _(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.register_fake("core::pass_messages", lib=_LIBRARY)
-def _(x, edge, target_ptr, source, edge_t, source_ptr, target, edge_s, relu, reduce):  # type: ignore[no-untyped-def]
+def _(x, edge, kind, target_ptr, source, edge_t, source_ptr, target, edge_s, relu, reduce):  # type: ignore[no-untyped-def]
     shape = target_ptr.numel() - 1, x.shape[1]
     return x.new_empty(shape), target_ptr.new_empty(shape if reduce == "max" else 0)
 
 
 @torch.library.register_fake("core::pass_messages_backward", lib=_LIBRARY)
-def _(g, x, edge, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, with_edge):  # type: ignore[no-untyped-def]
-    dedge = g.new_empty((target.numel(), g.shape[1]) if with_edge else 0)
-    return g.new_empty(source_ptr.numel() - 1, g.shape[1]), dedge
+def _(g, x, edge, kind, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, n_edge_row):  # type: ignore[no-untyped-def]
+    n_source, n_feature = source_ptr.numel() - 1, g.shape[1]
+    return g.new_empty(n_source, n_feature), g.new_empty(n_edge_row, n_feature)
 
 
 torch.library.register_autograd("core::pass_messages", _backward, setup_context=_save, lib=_LIBRARY)

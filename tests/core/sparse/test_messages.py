@@ -71,8 +71,9 @@ def slow(edge_index, x, edge, activation, reduce, dy):
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_equals_a_loop_over_edges(dtype, reduce):
+    # 211 = 128 + 64 + 16 + 3: panels of every width, and a part of a vector.
     for n_feature, order, with_edge, activation in itertools.product(
-        (1, 16, 37, 64, 300), ("sorted", "unsorted"), (False, True), ("identity", "relu")
+        (3, 211), ("sorted", "unsorted"), (False, True), ("identity", "relu")
     ):
         edge_index, x, edge, dy = problem(n_feature, dtype, order)
         edge = edge if with_edge else None
@@ -90,6 +91,29 @@ def test_equals_a_loop_over_edges(dtype, reduce):
             assert a.dtype == dtype
             assert ((a.double() - b).abs() <= s + UNIT_ERROR[dtype] * b.abs()).all()
         assert y[[0, N_TARGET - 1]].eq(0).all()
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_edges_of_few_kinds_equal_edges_with_a_row_each(dtype, reduce):
+    g = torch.Generator().manual_seed(5)
+    for n_feature, activation in itertools.product((3, 211), ("identity", "relu")):
+        edge_index, x, table, dy = problem(n_feature, dtype)
+        table = table[:6].clone().requires_grad_()
+        kind = torch.randint(0, 6, (N_EDGE,), dtype=torch.int32, generator=g)
+        index = EdgeOrder.from_index(edge_index, N_SOURCE, N_TARGET)
+        how = {"activation": activation, "reduce": reduce}
+        y = pass_messages(x, index, table, kind=kind, **how)
+        (got,) = torch.autograd.grad(y, table, dy)
+        rows = table.detach().index_select(0, kind).requires_grad_()
+        want = pass_messages(x, index, rows, **how)
+        (each,) = torch.autograd.grad(want, rows, dy)
+        assert torch.equal(y, want)
+        # Sums of up to 40 gradients of edges; those of bf16 rows are rounded before they are added.
+        wide = torch.zeros(6, n_feature).double()
+        size = wide.index_add(0, kind, each.double().abs())
+        bound = (N_EDGE * 2.0**-24 + 2 * UNIT_ERROR[dtype]) * size
+        assert ((got.double() - wide.index_add(0, kind, each.double())).abs() <= bound).all()
 
 
 def test_groups_keep_the_order_of_their_rows():
@@ -125,12 +149,15 @@ def test_gradcheck_first_and_second_order(reduce):
     edge_index, x, edge, _ = problem(3, torch.float64)
     index = EdgeOrder.from_index(edge_index, N_SOURCE, N_TARGET)
 
-    def call(x, edge):
-        return pass_messages(x, index, edge, activation="relu", reduce=reduce)
+    def call(x, edge, kind=None):
+        return pass_messages(x, index, edge, kind=kind, activation="relu", reduce=reduce)
 
-    operands = x.requires_grad_(), edge.requires_grad_()
-    assert torch.autograd.gradcheck(call, operands)
-    assert torch.autograd.gradgradcheck(lambda *a: call(*a).square(), operands)
+    kind = torch.arange(N_EDGE, dtype=torch.int32) % 5
+    for operands in ((x, edge), (x, edge[:5].clone())):
+        leaves = [t.detach().requires_grad_() for t in operands]
+        how = {} if len(operands[1]) == N_EDGE else {"kind": kind}
+        assert torch.autograd.gradcheck(lambda *a, how=how: call(*a, **how), leaves)
+        assert torch.autograd.gradgradcheck(lambda *a, how=how: call(*a, **how).square(), leaves)
 
 
 def test_ops_keep_the_promises_torch_compile_needs():
@@ -139,12 +166,12 @@ def test_ops_keep_the_promises_torch_compile_needs():
     ops = torch.ops.core
     cases = [(ops.group_rows, (edge_index[0], N_SOURCE))]
     for reduce in ("mean", "max"):
-        arguments = (x.requires_grad_(), edge.requires_grad_(), *index.tensors, True, reduce)
+        arguments = (x.requires_grad_(), edge.requires_grad_(), None, *index.tensors, True, reduce)
         cases.append((ops.pass_messages, arguments))
         winner = ops.pass_messages(*arguments)[1]
         where = index.target_ptr, index.source_ptr, index.target, index.edge_s
-        operands = dy, x.detach(), edge.detach(), winner
-        cases.append((ops.pass_messages_backward, (*operands, *where, True, reduce, True)))
+        operands = dy, x.detach(), edge.detach(), None, winner
+        cases.append((ops.pass_messages_backward, (*operands, *where, True, reduce, N_EDGE)))
     for op, arguments in cases:
         result = torch.library.opcheck(op.default, arguments)
         assert set(result.values()) == {"SUCCESS"}
@@ -200,9 +227,16 @@ def test_clear_errors():
         pass_messages(x, index, edge.bfloat16())
     with pytest.raises(ConfigError, match=r"activation must be .* got 'gelu' and 'sum'"):
         pass_messages(x, index, activation="gelu")
+    kind = torch.full((N_EDGE,), 6, dtype=torch.int32)
+    with pytest.raises(DtypeError, match=r"pass_messages: kind must be int32, got int64; convert"):
+        pass_messages(x, index, edge, kind=kind.long())
+    with pytest.raises(ConfigError, match=r"kind needs edge, the table of which it names the rows"):
+        pass_messages(x, index, kind=kind)
+    with pytest.raises(IndexError):
+        pass_messages(x, index, edge[:6], kind=kind)
     broken = (index.target_ptr, index.source[1:], *index.tensors[2:])
     with pytest.raises(IndexRangeError, match=r"index tensors differ in length; pass those of one"):
-        torch.ops.core.pass_messages(x, None, *broken, False, "sum")
+        torch.ops.core.pass_messages(x, None, None, *broken, False, "sum")
 
 
 def test_bad_indices_are_errors_not_crashes(route):
@@ -211,6 +245,6 @@ def test_bad_indices_are_errors_not_crashes(route):
     edge_index, x, _, _ = problem(4)
     ptr, source, *rest = EdgeOrder.from_index(edge_index, N_SOURCE, N_TARGET).tensors
     with pytest.raises(IndexRangeError, match=r"core::pass_messages: .* index points outside"):
-        torch.ops.core.pass_messages(x, None, ptr, source + 9, *rest, False, "sum")
+        torch.ops.core.pass_messages(x, None, None, ptr, source + 9, *rest, False, "sum")
     with pytest.raises(ValueError, match=r"core::pass_messages: .* do not ascend from 0"):
-        torch.ops.core.pass_messages(x, None, ptr.flip(0), source, *rest, False, "sum")
+        torch.ops.core.pass_messages(x, None, None, ptr.flip(0), source, *rest, False, "sum")
