@@ -127,7 +127,7 @@ def run(
         parts = {name: found.take(rows) for name, rows in index.items()}
         generator = set_seed(seed)
         n_level = found.columns.temperature.shape[1]
-        spec = config.network.first_spec(config.variant.layer_spec())
+        spec = config.variant.layer_spec()
         emulator = make_emulator(n_level, config.network, spec, generator)
         fitted = fit_emulator(
             emulator,
@@ -136,7 +136,6 @@ def run(
             config.network,
             seed=seed,
             clouds=Clouds(),
-            density=config.variant.density,
             checkpoint=place.dir / CHECKPOINT_FILE,
             resume=resume,
             label=config.variant.name,

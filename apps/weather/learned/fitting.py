@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,6 +16,7 @@ from apps.lab.fit import FitResult, fit
 from apps.lab.recipe import Recipe, make_scaler
 from apps.weather.learned.columns import LabelledColumns
 from apps.weather.learned.emulator import Emulator, features, targets
+from apps.weather.learned.muon import Muon
 from apps.weather.learned.narrow import even_out, round_layer
 from apps.weather.physics import Clouds
 from core import LayerSpec, freeze
@@ -22,38 +24,47 @@ from core.precision import format_named
 
 
 class NetworkConfig(Recipe):
-    """Size of the network and how it is trained; pattern method, optimizer, rate rule: `Recipe`.
+    """Size of the network and how it is trained; `Recipe` says what `method` and the rest mean.
 
     Attributes
     ----------
+    method : str
+        How the pattern of a sparse network comes about; a dense one has none.
+    optimizer : str
+        "muon" (`apps.weather.learned.muon`), or one of `Recipe`'s.
     width, n_hidden : int
         Neurons of a hidden layer, and hidden layers.
     n_epoch, batch : int
     learning_rate : float
-        Peak of a one-cycle schedule with a short linear rise and a cosine fall.
+        Peak of a one-cycle schedule with a short linear rise and a cosine fall, of Muon's
+        matrices; the other optimizers take `ADAMW_RATE` of it for the rate of AdamW.
     narrow_share : float
         Of the epochs, the last ones, in which a network of 8 bits or fewer learns around its own
         rounding, layer by layer (`apps.weather.learned.narrow`); before that it learns in fp32.
     narrow_rate : float
         Peak of the learning rate then.
     weight_decay : float
+        Of the optimizers that have one.
     ema_decay : float
         Of the averaged weights that are kept.
     """
 
+    method: Literal["static", "set", "rigl", "prune", "dense-to-sparse"] = "prune"
+    optimizer: Literal["muon", "adamw", "lamb", "sgd"] = "muon"  # type: ignore[assignment]
     width: int = 96
     n_hidden: int = 2
-    n_epoch: int = 50
+    n_epoch: int = 40
     batch: int = 256
-    learning_rate: float = 1.5e-2
+    learning_rate: float = 2e-2
     narrow_share: float = Field(default=0.3, gt=0.0, lt=1.0)
-    narrow_rate: float = 5e-4
+    narrow_rate: float = 4e-3
     weight_decay: float = 1e-5
     ema_decay: float = 0.999
 
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
+ADAMW_RATE = 0.75
 # Columns whose layer inputs decide how weights are rounded.
 N_ROUNDING = 16384
 
@@ -71,8 +82,11 @@ def make_optimizer(
     model: torch.nn.Module, config: NetworkConfig, rate: float | None = None
 ) -> torch.optim.Optimizer:
     """Give the optimizer of a training run; `rate` in place of the configured one."""
+    rate = rate or config.learning_rate
+    if config.optimizer == "muon":
+        return Muon(model, rate)
     usual = NetworkConfig.model_fields["batch"].default
-    peak = config.rate(rate or config.learning_rate, config.batch, usual)
+    peak = config.rate(ADAMW_RATE * rate, config.batch, usual)
     return config.make_optimizer(model, peak, weight_decay=config.weight_decay, betas=(0.9, 0.99))
 
 
@@ -90,13 +104,20 @@ def training_loss(model: torch.nn.Module, batch: Batch) -> Tensor:
 
 
 def tensors_of(model: Emulator, part: LabelledColumns, clouds: Clouds) -> Batch:
-    """Normalised features and targets, and weights, of labelled columns."""
+    """Normalised features and targets, and weights, of labelled columns.
+
+    Levels count by the spread of their heating: between the error of the whole column in K/day,
+    which would count its square, and the R2 of the worst level, which would count all alike.
+    """
     sun = part.columns.cos_zenith.clamp(min=0)
     x = model.scaled(features(part.columns, clouds))
     y = (targets(part.label, part.columns.cos_zenith) - model.output_mean) / model.output_scale
     n = y.shape[1] // 2
     weight = torch.ones_like(y)
     weight[:, n:] = (sun.square() / sun.square().mean())[:, None]
+    for heating in (slice(0, n - 1), slice(n, 2 * n - 1)):
+        spread = model.output_scale[heating]
+        weight[:, heating] *= spread / spread.square().mean().sqrt()
     return x, y, weight
 
 
@@ -108,17 +129,14 @@ def fit_emulator(
     *,
     seed: int,
     clouds: Clouds,
-    density: float = 1.0,
     checkpoint: Path | None = None,
     resume: bool = False,
     label: str = "train",
 ) -> FitResult:
     """Train in place; the averaged weights of the epoch best on `valid` stay in the model.
 
-    `density` is that of the variant, where `config.method` lets patterns change.
-
-    Networks of 8 bits and fewer first learn in fp32, then around their own rounding; at the end
-    the bias is corrected (`correct_bias`).
+    Where `config.method` says so, patterns change while it learns in fp32. Networks of 8 bits and
+    fewer then learn around their own rounding; at the end the bias is corrected (`correct_bias`).
     """
     sun = train.columns.cos_zenith
     model.normalise(
@@ -140,9 +158,9 @@ def fit_emulator(
 
         optimizer = make_optimizer(net, config, rate)
         updater = None
-        if not done:  # patterns are settled when a network begins to learn around its rounding
+        if not done and model.spec.density < 1:  # settled when rounding begins
             updater = config.make_updater(
-                net, optimizer, density=density, n_step=n_epoch * n_step, seed=seed
+                net, optimizer, density=model.spec.density, n_step=n_epoch * n_step, seed=seed
             )
         return fit(
             model=net,
@@ -169,23 +187,31 @@ def fit_emulator(
         n_narrow = max(1, round(config.narrow_share * config.n_epoch))
     n_wide = config.n_epoch - n_narrow
     wide = model.with_formats("fp32", "fp32") if n_narrow else model
+    first_spec = config.first_spec(wide.spec)
+    if first_spec != wide.spec:  # all blocks live at first
+        wide = make_emulator(model.n_level, config, first_spec, torch.Generator().manual_seed(seed))
+        wide.take_normalisation(model)
     done: list[FitResult] = []
     done.append(stage(wide, 0, n_wide, config.learning_rate, ""))
     if n_narrow:
         draft = wide.with_formats("fp32", activation.name).eval()
         even_out(draft, data[0])
         some = data[0][:: max(1, len(train) // N_ROUNDING)]
-        layers = draft.layers() if weight.needs_scale else []
-        n_turn = max(1, len(layers) - 1)
-        for turn in range(n_turn):
-            if layers:
-                round_layer(draft, layers[turn], some, weight)
-            n_epoch = (turn + 1) * n_narrow // n_turn - turn * n_narrow // n_turn
+        places = [i for i in draft.layers() if model.format_of(i).needs_scale]
+        # The hidden layers lose most and go first; after the last one nothing is left to learn.
+        turns = [places[1:-1], places[:1]] if len(places) > 2 else [places]
+        late = places[-1:] if len(places) > 2 else []
+        for turn, rounded in enumerate(turns):
+            for i in rounded:
+                round_layer(draft, i, some, model.format_of(i))
+            n_epoch = (turn + 1) * n_narrow // len(turns) - turn * n_narrow // len(turns)
             first = sum(len(part.history) for part in done)
             done.append(stage(draft, first, n_epoch, config.narrow_rate, f"-{turn}"))
-        if layers:
-            round_layer(draft, layers[-1], some, weight)
+        for i in late:
+            round_layer(draft, i, some, model.format_of(i))
         model.adopt(draft)
+    elif wide is not model:
+        model.adopt(wide)
     correct_bias(model, data)
     model.eval()
     return FitResult(

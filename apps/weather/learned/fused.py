@@ -99,7 +99,8 @@ class FusedNetwork:
         for i in range(0, len(net), 2):
             after = net[i + 1] if i + 1 < len(net) else None
             layer = self._packed(net[i], after)
-            layer.reads, layer.writes = row, at
+            is_last = after is None
+            layer.reads, layer.writes = (len(emulator.input_mean) if is_last else row), at
             row, at = at, at + _features_out(net[i])
             layers.append(layer)
         self._layers = (_Layer * len(layers))(*layers)

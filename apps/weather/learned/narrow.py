@@ -17,6 +17,7 @@ from torch import Tensor
 
 from apps.weather.learned.emulator import Emulator, EvenSwish
 from core import BlockSparseLinear, DenseLinear, Format, dequantize
+from core.precision import format_named
 from core.precision.quantize import scale_of
 
 Layer = DenseLinear | BlockSparseLinear
@@ -35,20 +36,31 @@ def even_out(model: Emulator, x: Tensor) -> None:
     Acts on the `EvenSwish` of a fresh network with integer activations.
     """
     reached = x
-    for i, part in enumerate(model.net):
+    last = model.net[-1]
+    assert isinstance(last, Layer)
+    is_float = format_named(model.spec.activation_format).kind == "float"
+    for i, part in enumerate(list(model.net)[:-1]):
         reached = part(reached)
         if isinstance(part, EvenSwish):
+            following = model.net[i + 1]
+            assert isinstance(following, Layer)
             low, high = torch.aminmax(reached, dim=0)
-            centre, half = 0.5 * (low + high), (0.5 * (high - low)).clamp(min=_LEAST_RANGE)
+            centre = 0.5 * (low + high)
+            if is_float:
+                centre = reached.mean(0)
+            half = torch.maximum(high - centre, centre - low).clamp(min=_LEAST_RANGE)
             part.factor.copy_(1.0 / half)
             part.shift.copy_(-centre / half)
             reached = part.scaled(reached)
-            following = model.net[i + 1]
-            assert isinstance(following, Layer)
-            assert following.bias is not None
-            for rows, columns, weight, write in strips(following):
-                following.bias[rows] += weight @ padded(centre, following)[columns]
-                write(weight * padded(half, following)[columns])
+            begin = i // 2 * model.width
+            for layer, at in ((following, 0), (last, begin)):
+                assert layer.bias is not None
+                whole = torch.zeros(layer.in_features), torch.ones(layer.in_features)
+                for vector, piece in zip(whole, (centre, half), strict=True):
+                    vector[at : at + model.width] = piece
+                for rows, columns, weight, write in strips(layer):
+                    layer.bias[rows] += weight @ padded(whole[0], layer)[columns]
+                    write(weight * padded(whole[1], layer)[columns])
 
 
 @torch.no_grad()
@@ -60,7 +72,7 @@ def round_layer(model: Emulator, i: int, x: Tensor, format: Format) -> None:
     """
     layer = model.net[i]
     assert isinstance(layer, Layer)
-    x = layer.roles.activate(model.net[:i](x), layer.activation_range)
+    x = layer.roles.activate(model.read_by(i, x), layer.activation_range)
     x = padded(x, layer).double()
     for _, columns, weight, write in strips(layer):
         part = x[:, columns]

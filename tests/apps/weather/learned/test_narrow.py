@@ -78,7 +78,7 @@ def test_a_rounded_network_is_its_own_frozen_form(density, name):
     draft = network(LayerSpec(density=density, block=16)).eval()
     narrow = network(LayerSpec(density=density, block=16, weight_format=name)).eval()
     for i in draft.layers():
-        round_layer(draft, i, x, format_named(name))
+        round_layer(draft, i, x, narrow.format_of(i))
         assert [n for n, p in draft.net[i].named_parameters() if p.requires_grad] == ["bias"]
     narrow.adopt(draft)
     size = draft(x).abs().max().item()
