@@ -93,7 +93,7 @@ def kernels_for(
     a: Tensor, b: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)
 ) -> Kernels | None:
     """Return the kernels if they can take these operands, else None."""
-    if a.dtype not in dtypes or b.dtype not in dtypes or a.is_cuda:
+    if a.dtype not in dtypes or b.dtype not in dtypes or not (a.is_cpu and b.is_cpu):
         return None
     return kernels()
 

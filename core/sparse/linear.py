@@ -43,6 +43,8 @@ class Roles:
                 f"{activation_format!r} ask for products in two dtypes; give both the same"
             )
         self.compute_dtype = native.pop() if native else None
+        #: Whether operands and gradients are left as they are.
+        self.is_plain = {weight_format, activation_format, gradient_format} == {"fp32"}
 
     def cast(self, x: Tensor) -> Tensor:
         """Return `x` in the dtype of the product."""
@@ -247,6 +249,8 @@ class BlockSparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features] in the dtype of `x`."""
         roles, values = self.roles, self.values
+        if roles.is_plain:
+            return matmul(x, values, _pattern_of(self), self.bias)
         if roles.weight.needs_scale:
             scale = _row_scale(values.detach(), self.pattern, roles.weight)
             scale_of_block = _scale_of_block(scale, self.pattern)

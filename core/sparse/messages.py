@@ -17,7 +17,7 @@ from core.checks import check_dtype, check_index, check_shape
 from core.errors import ConfigError, DtypeError, IndexRangeError
 from core.kernels import call
 from core.kernels.call import kernels_for
-from core.sparse.ops import _is_unwatched
+from core.sparse.ops import is_unwatched
 
 _REDUCE = ("sum", "mean", "max")
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
@@ -166,7 +166,7 @@ def pass_messages(
             f"got {activation!r} and {reduce!r}"
         )
     arguments: Any = (x, edge, kind, *order.tensors, activation == "relu", reduce)
-    if not _is_unwatched(x):
+    if not is_unwatched(x):
         return torch.ops.core.pass_messages.default(*arguments)[0]
     needs = x.requires_grad or (edge is not None and edge.requires_grad)
     if torch.is_grad_enabled() and needs:
@@ -200,7 +200,7 @@ def _backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     arguments = (g, *ctx.saved_tensors, ctx.relu, ctx.reduce, n_edge_row)
     if torch.is_grad_enabled():  # to be differentiated again: linear in g, of plain torch
         dx, dedge = _gradients_of_torch(*arguments)
-    elif _is_unwatched(g):
+    elif is_unwatched(g):
         dx, dedge = _gradients(*arguments)
     else:
         dx, dedge = torch.ops.core.pass_messages_backward.default(*arguments)

@@ -13,6 +13,7 @@ that layers use, as it hands the transposed order to the backward pass instead o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,8 +46,8 @@ _LIBRARY.define(
 )
 
 
-def matmul(x: Tensor, values: Tensor, pattern: BlockPattern) -> Tensor:
-    """Return ``x @ S^T`` for the block-sparse matrix S of `pattern` and `values`.
+def matmul(x: Tensor, values: Tensor, pattern: BlockPattern, bias: Tensor | None = None) -> Tensor:
+    """Return ``x @ S^T + bias`` for the block-sparse matrix S of `pattern` and `values`.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ def matmul(x: Tensor, values: Tensor, pattern: BlockPattern) -> Tensor:
         Live blocks in row order. Entries that reach over a ragged edge have no effect.
     pattern : BlockPattern
         On the device of `x`.
+    bias : Tensor, same dtype [rows], optional
 
     Returns
     -------
@@ -78,20 +80,35 @@ def matmul(x: Tensor, values: Tensor, pattern: BlockPattern) -> Tensor:
             f"(one block per live block of the pattern), got {list(values.shape)}; "
             "rebuild the values after a change of pattern"
         )
+    if bias is not None and (bias.shape != (rows,) or bias.dtype != x.dtype):
+        raise ShapeError(
+            f"sparse matmul: bias must be {x.dtype} [{rows}], got {bias.dtype} {list(bias.shape)}; "
+            "give one entry per row of the matrix"
+        )
     flat = x if x.dim() == 2 else x.reshape(-1, cols)
-    if torch.is_grad_enabled() and (x.requires_grad or values.requires_grad):
-        y = _Matmul.apply(
-            flat, values, pattern.row_ptr, pattern.col_index, pattern.row_index,
-            pattern.col_ptr, pattern.row_index_t, pattern.order_t, rows,
-        )  # fmt: skip
+    if torch.is_grad_enabled() and (
+        x.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        y = _Matmul.apply(flat, values, bias, pattern)
     else:
-        index = pattern.row_ptr, pattern.col_index, pattern.row_index
-        spmm = _spmm if _is_unwatched(flat) else torch.ops.core.spmm.default
-        y = spmm(flat, values, *index, rows)
+        y = _affine(flat, values, bias, pattern)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], rows)
 
 
-def _is_unwatched(x: Tensor) -> bool:
+def _affine(x: Tensor, values: Tensor, bias: Tensor | None, pattern: BlockPattern) -> Tensor:
+    rows, index = pattern.shape[0], (pattern.row_ptr, pattern.col_index)
+    if not is_unwatched(x):
+        y = torch.ops.core.spmm.default(x, values, *index, pattern.row_index, rows)
+        return y if bias is None else y + bias
+    kernels = _kernels(x, values, values.shape, math.prod(pattern.grid))
+    if kernels is None or values.dtype != x.dtype or not index[0].is_cpu:
+        y = _spmm(x, values, *index, pattern.row_index, rows)
+    else:  # a pattern is sound, and its fit was seen to
+        y = call.spmm(kernels, x, values, *index, rows)
+    return y if bias is None else y.add_(bias)
+
+
+def is_unwatched(x: Tensor) -> bool:
     """Whether no tracer, transform or compiler asks for the named op, whose dispatch costs 5 us."""
     return (
         type(x) is Tensor
@@ -105,28 +122,31 @@ class _Matmul(torch.autograd.Function):
     # `ctx` as an argument of forward: the newer setup_context costs some 15 us more a call.
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor,
-        col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, rows: int,
-    ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x, values, col_index, row_index, col_ptr, row_index_t, order_t)
-        spmm = _spmm if _is_unwatched(x) else torch.ops.core.spmm.default
-        return spmm(x, values, row_ptr, col_index, row_index, rows)
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: BlockPattern
+    ) -> Tensor:
+        ctx.save_for_backward(x, values)
+        ctx.pattern = pattern
+        return _affine(x, values, bias, pattern)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, values, col_index, row_index, col_ptr, row_index_t, order_t = ctx.saved_tensors
-        index = row_index, col_index, col_ptr, row_index_t, order_t
+        x, values = ctx.saved_tensors
+        p = ctx.pattern
+        needs_dx, needs_dvalues, needs_dbias, _ = ctx.needs_input_grad
+        is_direct = not torch.is_grad_enabled() and is_unwatched(dy)
+        named = torch.ops.core
         dx = dvalues = None
-        if all(ctx.needs_input_grad[:2]):
-            is_direct = not torch.is_grad_enabled() and _is_unwatched(dy)
-            both = _both if is_direct else torch.ops.core.spmm_backward.default
+        if needs_dx and needs_dvalues:
+            both = _both if is_direct else named.spmm_backward.default
+            index = p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
             dx, dvalues = both(dy, x, values, *index)
-        elif ctx.needs_input_grad[0]:
-            dx = torch.ops.core.spmm_t.default(dy, values, *index[2:], x.shape[1])
-        elif ctx.needs_input_grad[1]:
-            _, br, bc = values.shape
-            dvalues = torch.ops.core.sddmm.default(dy, x, row_index, col_index, br, bc)
-        return dx, dvalues, None, None, None, None, None, None, None
+        elif needs_dx:
+            spmm_t = _spmm_t if is_direct else named.spmm_t.default
+            dx = spmm_t(dy, values, p.col_ptr, p.row_index_t, p.order_t, x.shape[1])
+        elif needs_dvalues:
+            sddmm = _sddmm if is_direct else named.sddmm.default
+            dvalues = sddmm(dy, x, p.row_index, p.col_index, *p.block)
+        return dx, dvalues, dy.sum(0) if needs_dbias else None, None
 
 
 def _spmm(
