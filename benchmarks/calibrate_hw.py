@@ -21,7 +21,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from hw.machine import load_machine
-from hw.validate import TESTBEDS, Testbed, group_rows, is_held_out, predict_row, read_table
+from hw.testbed import TESTBEDS, Testbed
+from hw.validate import group_rows, is_held_out, predict_row, read_table
 
 #: Coefficients by stage and testbed: fields of its machine, its `clock_fraction`, `overhead.OP`.
 STAGES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -41,13 +42,20 @@ STAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "l2_byte_per_s",
             "overhead.softmax",
             "overhead.gelu",
+            "overhead.layer_norm",
         ),
-        "a100 dgx": ("clock_fraction", "overhead.matmul"),
+        "a100 dgx": ("clock_fraction",),
     },
 }
 GROUPS = {
     "tile": ("bow matmul fp16", "bow matmul fp32", "bow static spmm"),
-    "gpu": ("a100 80GB matmul", "a100 80GB softmax", "a100 80GB gelu", "a100 dgx matmul"),
+    "gpu": (
+        "a100 80GB matmul",
+        "a100 80GB softmax",
+        "a100 80GB gelu",
+        "a100 80GB layernorm",
+        "a100 dgx matmul",
+    ),
 }
 
 

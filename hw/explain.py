@@ -10,7 +10,7 @@ from hw.item import ItemCost
 from hw.machine import Machine, TileMachine
 from hw.targets import cost_item
 from hw.units import si
-from hw.work import Contraction, SparseContraction, Work
+from hw.work import Contraction, SparseContraction, Work, dense_shape
 
 DENSITIES = tuple(2.0**-i for i in range(9))
 
@@ -92,11 +92,7 @@ def density_curve(
         Shares of live blocks, each in (0, 1].
     """
     n_place = math.ceil(item.rows / item.block[0]) * math.ceil(item.cols / item.block[1])
-    m, k, n = item.rows, item.cols, item.n
-    if item.product == "spmm_t":
-        m, k = k, m
-    elif item.product == "sddmm":
-        k, n = n, k
+    m, k, n = dense_shape(item)
     dense = Contraction(1, m, k, n, item.weight_format, item.dense_format, item.out_format)
     dense_s = cost_item(dense, machine).time_s
     points = []

@@ -31,7 +31,7 @@ class StepWork:
 
     Attributes
     ----------
-    n_item : int
+    n_item : float
         Items in the replica's batch.
     forward_s, backward_s, optimizer_s : float
         Time by phase on one chip.
@@ -45,9 +45,11 @@ class StepWork:
         which are needed in parts only (Shoeybi et al. 2019, arXiv 1909.08053, section 3).
     op_s, cut_byte : tuple of float
         Time of each forward op, and the bytes that a cut after it would send on.
+    input_s : float
+        Waiting for the host to send the replica's batch, where nothing hides it.
     """
 
-    n_item: int
+    n_item: float
     forward_s: float
     backward_s: float
     optimizer_s: float
@@ -56,11 +58,12 @@ class StepWork:
     tensor_byte: float
     op_s: tuple[float, ...]
     cut_byte: tuple[float, ...]
+    input_s: float = 0.0
 
     @property
     def time_s(self) -> float:
         """Time of the step on one chip."""
-        return self.forward_s + self.backward_s + self.optimizer_s
+        return self.forward_s + self.backward_s + self.optimizer_s + self.input_s
 
     def stages(self, n_stage: int) -> tuple[float, float]:
         """Return the slowest stage's share of the forward time, and the largest cut's bytes."""
@@ -109,7 +112,7 @@ class ScaledStep:
         Sum of `parts_s`.
     parts_s : dict
         ``compute``, ``bubble`` (stages that wait), ``tensor``, ``pipeline`` and ``gradient``
-        (exchange between chips that nothing hides), ``optimizer``.
+        (exchange between chips that nothing hides), ``optimizer``, ``input`` (from the host).
     item_per_s : float
     efficiency : float
         Items per second and chip over those of one chip alone.
@@ -235,6 +238,7 @@ def scale(
         "pipeline": n_micro * 2 * handed.time_s,
         "gradient": gradient_s,
         "optimizer": work.optimizer_s / (layout.tensor * layout.pipeline),
+        "input": work.input_s,
     }
     time_s = sum(parts.values())
     n_item = work.n_item * layout.data

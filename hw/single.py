@@ -14,7 +14,7 @@ _MATRIX = {"m": int, "k": int, "n": int, "dtype": str}
 _BLOCKS = {**_MATRIX, "block": int, "density": float, "mode": str}
 #: Arguments of each operation. `dtype`, `batch`, `block`, `density` and `mode` have defaults.
 OPS: dict[str, dict[str, type]] = {
-    "matmul": {**_MATRIX, "batch": int},
+    "matmul": {**_MATRIX, "batch": int, "pattern": str},
     "spmm": _BLOCKS,
     "spmm_t": _BLOCKS,
     "sddmm": _BLOCKS,
@@ -28,15 +28,16 @@ _DEFAULT: dict[str, Any] = {
     "block": 16,
     "density": 1.0,
     "mode": "static",
+    "pattern": "dense",
 }
 
 
 def parse_op(text: str) -> Work:
     """Return the work of one operation written as its name and ``key=value`` pairs.
 
-    Products are C[m, n] = A[m, k] B[k, n]; in sparse ones A holds blocks of `block` x `block`
-    entries, a share `density` of them live at random, `mode` static or dynamic. The others act
-    on `m` rows of `n` entries.
+    Products are C[m, n] = A[m, k] B[k, n]; with ``pattern=2:4`` two in four of A are zero. In
+    sparse ones A holds blocks of `block` x `block` entries, a share `density` of them live at
+    random, `mode` static or dynamic. The others act on `m` rows of `n` entries.
 
     Raises
     ------
@@ -86,7 +87,14 @@ def _work(name: str, values: dict[str, Any]) -> Work:
     m, n, f = values["m"], values["n"], values["dtype"]
     match name:
         case "matmul":
-            return Contraction(values["batch"], m, values["k"], n, f, f, f)
+            if values["pattern"] not in ("dense", "2:4"):
+                raise ConfigError(
+                    f"matmul: pattern must be dense or 2:4, got {values['pattern']!r}"
+                )
+            structured = values["pattern"] == "2:4"
+            return Contraction(
+                values["batch"], m, values["k"], n, f, f, f, is_structured=structured
+            )
         case "softmax":
             return Softmax(m, n, f)
         case "layer_norm":

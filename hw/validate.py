@@ -2,7 +2,8 @@
 
 A table is a CSV file with the columns `COLUMNS`. Each row is either predicted, in the unit of its
 metric, or left out with a reason; nothing is dropped in silence. `error` is
-predicted / measured - 1. `is_held_out` says which rows the calibration never sees.
+predicted / measured - 1. `is_held_out` says which rows the calibration never sees. Training runs
+(`hw.pods`) were never used to fit anything: all of them are held out.
 """
 
 from __future__ import annotations
@@ -10,93 +11,48 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import re
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError
-from hw.item import ItemCost
-from hw.machine import GpuMachine, Machine, load_machine
-from hw.targets import cost_item
-from hw.work import Contraction, Pointwise, Softmax, SparseContraction, Work
+from core.errors import DataError, TesseraError
+from hw.interval import error_of, interval
+from hw.machine import load_machine
+from hw.pods import parse_chips, predict_training
+from hw.predict import (
+    SPARSE_LIBRARY,
+    VECTOR,
+    number_or_none,
+    operation_cost,
+    predict_operation,
+    product_of,
+    vector_work,
+    whole,
+)
+from hw.testbed import TESTBEDS, NotPredictedError, Testbed, find_testbed
+from hw.work import Work
 
 COLUMNS = (
     *("id", "machine", "op", "dtype", "m", "k", "n", "block", "density", "mode", "metric"),
     "value",
 )
-#: Formats as the tables write them. Half storage with fp32 arithmetic counts as fp32.
-FORMATS = {"FP16": "fp16", "FP32": "fp32", "FP16 storage FP32 compute (FP16*)": "fp32"}
-#: Dense columns tried where a table gives the best over them and does not say which.
-BEST_N = (16, 64, 256, 1024, 2048, 4096, 8192, 16384, 65536)
-#: Sides of square products where a table gives the best product of a machine.
-BEST_SIDE = (512, 1024, 1536, 2048, 4096)
+#: Without these a table says nothing.
+_NEEDED = ("machine", "op", "value")
 #: Share of the measurements that the calibration leaves out.
 HELD_OUT = 0.5
-SPARSE_LIBRARY = ("cusparse_bsr_spmm", "cusparse_csr_spmm")
-
-
-@dataclass(frozen=True, eq=False)
-class Testbed:
-    """How a machine was measured: the overhead around each operation, and its own variant.
-
-    `overhead_s` by operation replaces the launch between kernels of a running program, since a
-    benchmark that starts each operation from the host waits for more than that.
-    """
-
-    label: str
-    machine: str | Machine
-    overhead_s: Mapping[str, float]
-    clock_fraction: float = 1.0
-    hbm_byte_per_s: float | None = None
-
-    @lru_cache(maxsize=64)  # noqa: B019
-    def load(self, op: str) -> Machine:
-        """Return the machine as it stood on this testbed, for one kind of operation."""
-        machine = load_machine(self.machine)
-        if isinstance(machine, GpuMachine):
-            return replace(
-                machine,
-                clock_hz=machine.clock_hz * self.clock_fraction,
-                hbm_byte_per_s=self.hbm_byte_per_s or machine.hbm_byte_per_s,
-                launch_s=self.overhead_s.get(op, machine.launch_s),
-            )
-        return machine
-
-
-#: Testbeds by the beginning of the table's machine cell. 21e-6 s per product is what LLMCompass
-#: itself takes (ae/figure5/ab/test_matmul.py); the other overheads and the clock that the DGX
-#: holds under load are fitted by benchmarks/calibrate_hw.py. The DGX is taken for the 40 GB model.
-TESTBEDS = (
-    Testbed("bow", "ipu_bow", {}),
-    Testbed("ipu notebook", "ipu_bow", {}),
-    Testbed(
-        "a100 80GB", "a100", {"matmul": 21e-6, "softmax": 13.1e-6, "gelu": 45.6e-6}
-    ),
-    Testbed(
-        "a100 dgx", "a100",
-        {"matmul": 17e-6, "spmm": 17e-6}, clock_fraction=0.77, hbm_byte_per_s=1.555e12,
-    ),
-    Testbed("gc2", "ipu_gc2", {}),
-)  # fmt: skip
-_CELLS = (
-    ("Bow IPU (1 chip", "bow"),
-    ("IPU (clock not printed", "ipu notebook"),
-    ("A100 80GB (LLMCompass", "a100 80GB"),
-    ("A100 (DGX A100", "a100 dgx"),
-    ("GC2", "gc2"),
-)
-
-
-class _NotPredictedError(Exception):
-    """Says why a row is left out."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement with its prediction, or with the reason why there is none."""
+    """One measurement with its prediction, or with the reason why there is none.
+
+    `low` and `high` bound the measurement nine times in ten, by `hw.interval`; `outside` says what
+    of the row lies outside the sizes that were measured for that interval.
+    """
 
     id: str
     group: str
@@ -105,6 +61,9 @@ class Row:
     predicted: float | None
     error: float | None
     reason: str = ""
+    low: float | None = None
+    high: float | None = None
+    outside: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,26 +77,56 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """Throughput by chip on more chips over that on fewer, measured and predicted."""
+
+    model: str
+    fewer: int
+    more: int
+    measured: float
+    predicted: float
+
+
+@dataclass(frozen=True)
 class Validation:
-    """All rows of a table and the errors of its groups."""
+    """All rows of a table, the errors of its groups, scaling efficiencies of training runs."""
 
     rows: tuple[Row, ...]
     groups: Mapping[str, Group]
+    scaling: tuple[Scaling, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries: ``groups`` by name and ``rows``."""
+        """Return plain dictionaries: ``groups`` by name, ``rows`` and ``scaling``."""
         return {
             "groups": {name: asdict(group) for name, group in self.groups.items()},
             "rows": [asdict(row) for row in self.rows],
+            "scaling": [asdict(one) for one in self.scaling],
         }
 
     def __str__(self) -> str:
         """Return the table of groups, and how many rows were left out for which reason."""
-        lines = [f"{'group':<42}{'rows':>5}{'median %':>10}{'p90 %':>8}{'bias %':>8}"]
+        width = max((len(name) for name in self.groups), default=5)
+        lines = [f"{'group':<{width}}{'rows':>5}{'median %':>10}{'p90 %':>8}{'bias %':>8}"]
         for name, g in self.groups.items():
             lines.append(
-                f"{name:<42}{g.n:>5}{100 * g.median_error:>10.1f}{100 * g.p90_error:>8.1f}"
+                f"{name:<{width}}{g.n:>5}{100 * g.median_error:>10.1f}{100 * g.p90_error:>8.1f}"
                 f"{100 * g.bias:>+8.1f}"
+            )
+        inside = [r for r in self.rows if r.low is not None and not r.outside]
+        beyond = [r for r in self.rows if r.low is not None and r.outside]
+        for name, rows in (("inside", inside), ("outside", beyond)):
+            if rows:
+                hit = sum(_within(row) for row in rows) / len(rows)
+                lines.append(
+                    f"{len(rows)} predictions {name} the calibrated range: "
+                    f"{hit:.0%} of the measurements lie in their 90 % intervals"
+                )
+        if self.scaling:
+            lines.append("scaling efficiency of training, measured and predicted, in percent")
+        for s in self.scaling:
+            lines.append(
+                f"  {s.model:<40}{s.fewer:>4} to {s.more:<5}{100 * s.measured:>7.1f}"
+                f"{100 * s.predicted:>8.1f}{100 * (s.predicted - s.measured):>+8.1f} points"
             )
         left_out: dict[str, int] = {}
         for row in self.rows:
@@ -147,22 +136,42 @@ class Validation:
         return "\n".join(lines)
 
 
-def validate(table: Path, testbeds: Sequence[Testbed] = TESTBEDS) -> Validation:
+def _within(row: Row) -> bool:
+    assert row.low is not None
+    assert row.high is not None
+    assert row.measured is not None
+    return row.low <= row.measured <= row.high
+
+
+def validate(
+    table: Path,
+    testbeds: Sequence[Testbed] = TESTBEDS,
+    machines: Mapping[str, str] | None = None,
+) -> Validation:
     """Predict every row of a table of published measurements that the model can.
 
     Parameters
     ----------
     table : Path
-        CSV file with at least the columns `COLUMNS`.
+        CSV file with the columns `COLUMNS`; a row that needs a missing one says so.
     testbeds : sequence of Testbed
         What the machines of the table are; the calibration tries others than `TESTBEDS`.
+    machines : mapping of str to str, optional
+        Machine names or files by the beginning of the table's machine cell.
 
     Raises
     ------
     DataError
-        If the file is missing, empty or lacks a column.
+        If the file is missing, empty, or has none of the columns ``machine``, ``op``, ``value``.
+    MachineError
+        If one of `machines` does not exist or is wrong.
     """
-    return group_rows(predict_row(cells, testbeds) for cells in read_table(table))
+    for machine in (machines or {}).values():
+        load_machine(machine)
+    table_rows = read_table(table)
+    rows = [predict_row(cells, testbeds, machines) for cells in table_rows]
+    result = group_rows(rows)
+    return Validation(result.rows, result.groups, tuple(_scaling(table_rows, rows)))
 
 
 def group_rows(predicted: Iterable[Row]) -> Validation:
@@ -171,32 +180,43 @@ def group_rows(predicted: Iterable[Row]) -> Validation:
     groups: dict[str, Group] = {}
     for name in sorted({row.group for row in rows if row.error is not None}):
         members = [row for row in rows if row.group == name and row.error is not None]
-        groups[name] = _group([row.error for row in members if row.error is not None])
-        held = [row.error for row in members if row.held_out and row.error is not None]
+        groups[name] = _group(members)
+        held = [row for row in members if row.held_out]
         if held and len(held) < len(members):
             groups[f"{name}, held out"] = _group(held)
+    training = [r for r in rows if r.group.startswith("training thr") and r.error is not None]
+    if training:
+        groups["training throughput, all"] = _group(training)
     return Validation(rows, groups)
 
 
 def read_table(table: Path) -> list[dict[str, str]]:
-    """Return the rows of a table of measurements, as text.
+    """Return the rows of a table of measurements, as text, absent columns empty.
 
     Raises
     ------
     DataError
-        If the file is missing, empty or lacks a column.
+        If the file is missing, not a text, or lacks the columns that any row needs.
     """
     if not table.is_file():
         raise DataError(f"validate: table {table} does not exist; give a CSV file of measurements")
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"validate: {table.name} lacks the column {', '.join(missing)}; "
-                f"expected {', '.join(COLUMNS)}"
-            )
-        return [{key: value or "" for key, value in row.items() if key} for row in reader]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            missing = [column for column in COLUMNS if column not in names]
+            if any(column in missing for column in _NEEDED):
+                raise DataError(
+                    f"validate: {table.name} lacks the column {', '.join(missing)}; "
+                    f"expected {', '.join(COLUMNS)}"
+                )
+            empty = {**dict.fromkeys(missing, ""), "missing": " ".join(missing)}
+            return [
+                {**empty, **{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}}
+                for row in reader
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"validate: {table.name} is not a CSV file in UTF-8: {error}") from error
 
 
 def is_held_out(cells: Mapping[str, str]) -> bool:
@@ -204,48 +224,78 @@ def is_held_out(cells: Mapping[str, str]) -> bool:
 
     The first byte of the SHA-256 of what was measured, ``op|dtype|m|k|n|block|density|mode``, lies
     in the upper half. All rows on the same operation fall on the same side, so that a speed-up
-    cannot leak the time that it was derived from.
+    cannot leak the time that it was derived from. Training runs are all left out.
     """
+    if cells["op"].startswith("train:"):
+        return True
     keys = ("op", "dtype", "m", "k", "n", "block", "density", "mode")
     digest = hashlib.sha256("|".join(cells[key] for key in keys).encode()).digest()
     return digest[0] >= 256 * (1 - HELD_OUT)
 
 
-def _group(errors: Sequence[float]) -> Group:
+def _group(rows: Sequence[Row]) -> Group:
+    errors = [row.error for row in rows if row.error is not None]
     size = sorted(abs(error) for error in errors)
     p90 = size[min(len(size) - 1, math.ceil(0.9 * len(size)) - 1)]
     return Group(len(size), statistics.median(size), p90, statistics.median(errors))
 
 
-def predict_row(cells: Mapping[str, str], testbeds: Sequence[Testbed] = TESTBEDS) -> Row:
+def predict_row(
+    cells: Mapping[str, str],
+    testbeds: Sequence[Testbed] = TESTBEDS,
+    machines: Mapping[str, str] | None = None,
+) -> Row:
     """Predict one row of a table, or say why not."""
-    group, predicted, reason = "", None, ""
-    measured = _number_or_none(cells["value"])
+    group, reason, outside = "", "", ""
+    predicted = low = high = None
+    measured = number_or_none(cells["value"])
     try:
         if cells["metric"] == "no_result":
-            raise _NotPredictedError(_reason_of_no_result(cells, testbeds))
+            raise NotPredictedError(_reason_of_no_result(cells, testbeds, machines))
         if measured is None:
-            raise _NotPredictedError(f"value {cells['value']!r} is not a number")
-        testbed = _testbed(cells, testbeds)
-        group = _group_name(cells, testbed)
-        predicted = _predict_metric(cells, testbed)
-    except _NotPredictedError as left_out:
-        reason = str(left_out)
+            raise NotPredictedError(f"value {cells['value']!r} is not a number")
+        if cells["op"].startswith("train:"):
+            predicted, group = predict_training(cells)
+        else:
+            testbed = find_testbed(cells["machine"], testbeds, machines)
+            group = _group_name(cells, testbed)
+            predicted = predict_operation(cells, testbed)
+            low, high, outside = _interval(cells, testbed, predicted)
+    except NotPredictedError as left_out:
+        predicted, reason = None, str(left_out)
+    except TesseraError as refused:
+        predicted, reason = None, f"cannot be predicted: {refused}"
     error = None if predicted is None or not measured else predicted / measured - 1
-    return Row(cells["id"], group, is_held_out(cells), measured, predicted, error, reason)
+    return Row(
+        cells["id"], group, is_held_out(cells), measured, predicted, error, reason,
+        low, high, outside,
+    )  # fmt: skip
 
 
-def _testbed(cells: Mapping[str, str], testbeds: Sequence[Testbed]) -> Testbed:
-    for start, label in _CELLS:
-        if cells["machine"].startswith(start):
-            return next(testbed for testbed in testbeds if testbed.label == label)
-    if cells["op"].startswith("train:"):
-        raise _NotPredictedError("training of a whole model on many chips is not modelled here")
-    raise _NotPredictedError(f"no testbed for machine {cells['machine']!r}")
+def _interval(
+    cells: Mapping[str, str], testbed: Testbed, predicted: float
+) -> tuple[float | None, float | None, str]:
+    """Return bounds of the measurement for a row that is one operation, and what is outside."""
+    op = cells["op"]
+    if op not in ("matmul", "spmm", *VECTOR) or cells["n"] == "best":
+        return None, None, ""
+    if op in VECTOR:
+        work: Work = vector_work(cells)
+    else:
+        work = product_of(cells, whole(cells, "n"), dense=op == "matmul")
+    error, outside = error_of(work, testbed.load(op))
+    if cells["metric"] == "speedup_vs_dense":
+        dense = product_of(cells, whole(cells, "n"), dense=True)
+        error = min(0.75, math.hypot(error, error_of(dense, testbed.load(op))[0]))
+    if cells["metric"] == "latency":
+        return *interval(predicted, error), outside
+    return predicted * (1 - error), predicted * (1 + error), outside
 
 
 def _group_name(cells: Mapping[str, str], testbed: Testbed) -> str:
     op = "sparse library" if cells["op"] in SPARSE_LIBRARY else cells["op"]
+    if cells["metric"] == "throughput_vs_cublas":
+        op = "block-sparse against dense"
     parts = [testbed.label, op]
     if op == "spmm":
         parts.insert(1, cells["mode"])
@@ -258,106 +308,40 @@ def _group_name(cells: Mapping[str, str], testbed: Testbed) -> str:
     return " ".join(parts)
 
 
-def _predict_metric(cells: Mapping[str, str], testbed: Testbed) -> float:
-    """Return the prediction in the unit of the row's metric."""
-    op, metric = cells["op"], cells["metric"]
-    if op == "peak" and metric == "throughput":
-        machine = load_machine(testbed.machine)
-        return 2 * machine.mac_per_s("fp16" if cells["dtype"] == "mixed" else "fp32") / 1e12
-    if op == "matmul best" and metric == "throughput":
-        format = "fp16" if "FP16" in cells["dtype"] else "fp32"
-        squares = (Contraction(1, m, m, m, format, format, format) for m in BEST_SIDE)
-        costs = [_cost(square, testbed, "matmul") for square in squares]
-        return max(2e-12 * cost.n_mac / cost.time_s for cost in costs if cost.fits)
-    if op not in ("matmul", "spmm", "softmax", "gelu", *SPARSE_LIBRARY):
-        raise _NotPredictedError(f"no prediction for {op!r} of metric {metric!r}")
-    if metric == "fitted_speedup_law":
-        raise _NotPredictedError("a fitted law, not a measurement")
-    if op in ("softmax", "gelu"):
-        if metric != "throughput":
-            raise _NotPredictedError(f"no prediction for {op!r} of metric {metric!r}")
-        work = _vector_work(cells)
-        n = work.n_element if isinstance(work, Pointwise) else work.n_row * work.n_col
-        return n / _cost(work, testbed, op).time_s / 1e9
-    if metric == "speedup_vs_dense":
-        sparse = _best_throughput(cells, testbed, dense=False)
-        dense = _best_throughput(cells, testbed, dense=True)
-        return sparse / dense / _density(cells)
-    if metric in ("throughput", "nonzero_throughput"):
-        dense = op == "matmul"
-        share = _density(cells) if dense and metric == "nonzero_throughput" else 1.0
-        return _best_throughput(cells, testbed, dense=dense) * share / 1e12
-    if metric == "latency":
-        return 1e3 * _cost(_product(cells, int(cells["n"]), dense=True), testbed, "matmul").time_s
-    raise _NotPredictedError(f"no prediction for {op!r} of metric {metric!r}")
-
-
-def _reason_of_no_result(cells: Mapping[str, str], testbeds: Sequence[Testbed]) -> str:
+def _reason_of_no_result(
+    cells: Mapping[str, str], testbeds: Sequence[Testbed], machines: Mapping[str, str] | None
+) -> str:
     """Say whether a case without a result, most likely for want of memory, would fit here."""
-    work = _product(cells, _whole(cells, "n"), dense=cells["op"] == "matmul")
-    fits = _cost(work, _testbed(cells, testbeds), cells["op"]).fits
+    work = product_of(cells, whole(cells, "n"), dense=cells["op"] == "matmul")
+    fits = operation_cost(work, find_testbed(cells["machine"], testbeds, machines), "spmm").fits
     return f"the source has no result; predicted {'to fit' if fits else 'not to fit'} in memory"
 
 
-def _best_throughput(cells: Mapping[str, str], testbed: Testbed, *, dense: bool) -> float:
-    """Return the operations per second on (live) entries, the best over n if n is not given."""
-    columns = BEST_N if cells["n"] == "best" else (_whole(cells, "n"),)
-    rates = []
-    for n in columns:
-        work = _product(cells, n, dense=dense)
-        cost = _cost(work, testbed, "matmul" if dense else "spmm")
-        if cost.fits or len(columns) == 1:
-            rates.append(2 * cost.n_mac / cost.time_s)
-    return max(rates)
+def _scaling(table: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Scaling]:
+    """Return the efficiency from the fewest chips of a model to each larger number.
 
-
-@lru_cache(maxsize=4096)
-def _cost(work: Work, testbed: Testbed, op: str) -> ItemCost:
-    return cost_item(work, testbed.load(op))
-
-
-def _product(cells: Mapping[str, str], n: int, *, dense: bool) -> Contraction | SparseContraction:
-    m, k, format = _whole(cells, "m"), _whole(cells, "k"), _format(cells)
-    if dense:
-        return Contraction(1, m, k, n, format, format, format)
-    b = _whole(cells, "block")
-    n_block = round(m * k * _density(cells) / b**2)
-    mode = "static" if cells["mode"] == "static" else "dynamic"
-    return SparseContraction(
-        "spmm", m, k, n, (b, b), n_block, format, format, format, mode  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def _vector_work(cells: Mapping[str, str]) -> Pointwise | Softmax:
-    format = _format(cells)
-    if cells["op"] == "softmax":
-        return Softmax(_whole(cells, "m"), _whole(cells, "n"), format)
-    return Pointwise(_whole(cells, "m"), "transcendental", format, format)
-
-
-def _format(cells: Mapping[str, str]) -> str:
-    if cells["dtype"] not in FORMATS:
-        raise _NotPredictedError(f"dtype {cells['dtype']!r} is unknown")
-    return FORMATS[cells["dtype"]]
-
-
-def _density(cells: Mapping[str, str]) -> float:
-    value = _number_or_none(cells["density"])
-    if value is None or not 0 < value <= 1:
-        raise _NotPredictedError(f"density {cells['density']!r} is not a number in (0, 1]")
-    return value
-
-
-def _whole(cells: Mapping[str, str], key: str) -> int:
-    value = _number_or_none(cells[key])
-    if value is None or value != int(value) or value < 1:
-        raise _NotPredictedError(f"{key} {cells[key]!r} is not a positive whole number")
-    return int(value)
-
-
-def _number_or_none(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    Runs of one model in one framework belong together; of several, the median counts.
+    """
+    runs: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for cells, row in zip(table, rows, strict=True):
+        if row.predicted is None or row.measured is None:
+            continue
+        if not row.group.startswith("training throughput"):
+            continue
+        machine, n_chip = parse_chips(cells["machine"])
+        framework = re.search(r"SDK/framework \S+ (\w+)", cells.get("note", ""))
+        version = re.search(r"_v(\d\.\d)", cells.get("source", ""))
+        label = " ".join(m.group(1) for m in (framework, version) if m)
+        key = (f"{machine} {cells['op'].removeprefix('train:')}", label)
+        runs[key][n_chip].append((row.measured / n_chip, row.predicted / n_chip))
+    found = []
+    for (model, label), by_chip in sorted(runs.items()):
+        sizes = sorted(by_chip)
+        rate = {n: [statistics.median(run[i] for run in by_chip[n]) for i in (0, 1)] for n in sizes}
+        fewest = sizes[0]
+        for n in sizes[1:]:
+            measured, predicted = (rate[n][i] / rate[fewest][i] for i in (0, 1))
+            found.append(Scaling(f"{model} {label}".strip(), fewest, n, measured, predicted))
+    return found

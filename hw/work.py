@@ -21,7 +21,10 @@ class Contraction:
     """`batch` independent dense products C[m, n] = sum_k A[m, k] B[k, n].
 
     A convolution is a contraction with its spatial positions in `n` and `fan_in` in `k`;
-    `n_group` > 1 says that the batch stems from grouped operands.
+    `n_group` > 1 says that the batch stems from grouped operands. `window` is how many entries of
+    B stem from each entry that is stored: the overlapping windows of a convolution's input.
+    `is_structured` says that two in each four entries of A are zero along `k` (2:4): a GPU's
+    tensor cores skip them, other machines run the product in full.
     """
 
     batch: int
@@ -32,6 +35,8 @@ class Contraction:
     b_format: str
     out_format: str
     n_group: int = 1
+    window: float = 1.0
+    is_structured: bool = False
 
     @property
     def n_mac(self) -> int:
@@ -67,6 +72,15 @@ class SparseContraction:
     def n_mac(self) -> int:
         """Multiply-adds on live blocks."""
         return self.n_block * self.block[0] * self.block[1] * self.n
+
+
+def dense_shape(item: SparseContraction) -> tuple[int, int, int]:
+    """Return rows, depth and columns of the dense product that an item stands for."""
+    if item.product == "spmm_t":
+        return item.cols, item.rows, item.n
+    if item.product == "sddmm":
+        return item.rows, item.n, item.cols
+    return item.rows, item.cols, item.n
 
 
 @dataclass(frozen=True)
@@ -150,10 +164,15 @@ class Fourier:
 
 @dataclass(frozen=True)
 class Move:
-    """`n_byte` copied or rearranged without arithmetic (concatenation, layout change, fill)."""
+    """`n_byte` copied or rearranged without arithmetic (concatenation, layout change, fill).
+
+    ``"reorder"`` is an operand that a product reads in another order than it lies in (transposed,
+    split into heads): work where entries have to travel to their tile, none for a machine that
+    addresses one memory.
+    """
 
     n_byte: int
-    kind: Literal["copy", "rearrange", "fill"] = "copy"
+    kind: Literal["copy", "rearrange", "reorder", "fill"] = "copy"
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,12 @@ def scale(
 @handle_errors
 def validate(
     table: Annotated[Path, typer.Option("--table", help="CSV of published measurements.")],
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--machine", "-m", help="As 'MI210=mi210.toml': the machine of cells that begin so."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -262,9 +268,16 @@ def validate(
     from json import dumps
 
     from apps.lab.files import write_atomic
+    from core.errors import ConfigError
     from hw.validate import validate as run
 
-    result = run(table)
+    machines = {}
+    for text in machine or ():
+        start, _, name = text.rpartition("=")
+        if not start or not name:
+            raise ConfigError(f"validate: --machine must be written CELL=FILE.toml, got {text!r}")
+        machines[start] = name
+    result = run(table, machines=machines)
     if json is not None:
         write_atomic(json, dumps(result.to_json(), indent=2))
     typer.echo(str(result))

@@ -25,6 +25,7 @@ def execute_dense(item: Contraction, machine: TileMachine, a: Array, b: Array) -
     format = compute_format(machine, item.a_format, item.b_format)
     a, b = rounded(a, item.a_format, format), rounded(b, item.b_format, format)
     held_byte, other_byte = (stored_byte(machine, f) for f in (item.a_format, item.b_format))
+    other_byte /= item.window
     if plan.swapped:
         a, b = b.transpose(0, 2, 1), a.transpose(0, 2, 1)
         held_byte, other_byte = other_byte, held_byte

@@ -108,6 +108,10 @@ def dense_candidates(
     p_batch, p_m, p_n, p_k, serial = _splits(batch, m, n, k, machine.n_tile)
     format = compute_format(machine, item.a_format, item.b_format)
     a_byte, b_byte = stored_byte(machine, a_format), stored_byte(machine, b_format)
+    if swapped:
+        a_byte /= item.window
+    else:
+        b_byte /= item.window
     partial_byte = stored_byte(machine, format)
 
     batch_l = np.ceil(batch / p_batch)

@@ -154,15 +154,16 @@ def plan_fourier(item: Fourier, machine: TileMachine) -> ItemCost:
 
 
 def plan_move(item: Move, machine: TileMachine) -> ItemCost:
-    """Copy or fill inside the tiles, or send every byte to another tile."""
+    """Copy or fill inside the tiles, or send every byte to another tile and put it in its place."""
     n_tile = _tiles_for(item.n_byte / 4, machine)
     n_l = math.ceil(item.n_byte / n_tile)
     c = Candidates(machine, 1)
     c.n_tile = np.array([n_tile])
-    if item.kind == "rearrange":
+    width = machine.store_byte_per_cycle if item.kind == "fill" else machine.load_byte_per_cycle
+    if item.kind in ("rearrange", "reorder"):
         c.exchange("rearrange", n_l, item.n_byte)
         c.temporary_byte = np.array([float(n_l)])
-    width = machine.store_byte_per_cycle if item.kind == "fill" else machine.load_byte_per_cycle
+        width = 1 / machine.scatter_cycle_per_byte
     traffic = item.n_byte if item.kind == "fill" else 2 * item.n_byte
     c.compute(item.kind, vertex_cycles(machine) + n_l / width, local_byte=traffic, part="move")
     return c.item_cost(0, n_mac=0, plan=f"{item.kind}, {n_l} byte on each of {n_tile} tiles")

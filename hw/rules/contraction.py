@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from hw.formats import FORMAT_BYTE
 from hw.program import Op, TensorInfo
 from hw.rules import sparse
 from hw.rules.pointwise import pointwise
 from hw.rules.registry import rule
-from hw.work import Contraction, Pointwise, Softmax, Work
+from hw.work import Contraction, Move, Pointwise, Softmax, Work
 
 
 def product(
@@ -74,6 +75,11 @@ def _convolution_shape(op: Op, result: TensorInfo) -> tuple[int, int, int, int]:
     return groups, weight.shape[0] // groups, math.prod(weight.shape[1:]), x.shape[0] * position
 
 
+def _window(op: Op, x: TensorInfo, n_entry: int) -> float:
+    """Return how often a convolution's windows hold each entry of `x`, `n_entry` in all."""
+    return 1.0 if op.args["transposed"] else max(1.0, n_entry / x.n_element)
+
+
 @rule("aten.convolution")
 def _convolution_forward(op: Op) -> list[Work]:
     x, weight, out = op.tensor("input"), op.tensor("weight"), op.out
@@ -81,7 +87,11 @@ def _convolution_forward(op: Op) -> list[Work]:
     if groups * m * k * n == 0:
         return []
     items: list[Work] = [
-        Contraction(groups, m, k, n, weight.format, x.format, out.format, n_group=groups)
+        Contraction(
+            *(groups, m, k, n, weight.format, x.format, out.format),
+            n_group=groups,
+            window=_window(op, x, groups * k * n),
+        )
     ]
     if op.args["bias"] is not None:
         items.append(pointwise(op, "arithmetic", 1, n_input=2))
@@ -92,8 +102,9 @@ def _convolution_forward(op: Op) -> list[Work]:
 def _convolution_backward(op: Op) -> list[Work]:
     """Return the gradients that `output_mask` asks for: input, weight, bias.
 
-    Each has the multiply-adds of the forward product: the input's with the roles of m and k
-    exchanged, the weight's reduced over the positions.
+    Each has the multiply-adds of the forward product: the input's gathers the windows of the
+    gradient (of a transposed convolution, the roles of m and k are exchanged), the weight's is
+    reduced over the positions.
     """
     grad, x, weight = op.tensor("grad_output"), op.tensor("input"), op.tensor("weight")
     groups, m, fan_in, n = _convolution_shape(op, grad)
@@ -103,9 +114,17 @@ def _convolution_backward(op: Op) -> list[Work]:
         return items
     out = op.out.format
     if wants_input:
-        items.append(Contraction(groups, fan_in, m, n, weight.format, grad.format, out, groups))
+        inner, outer = fan_in, m
+        if not op.args["transposed"]:
+            n_tap = math.prod(weight.shape[2:])
+            inner, outer = fan_in // n_tap, m * n_tap
+        window = _window(op, grad, groups * outer * n)
+        formats = (weight.format, grad.format, out)
+        items.append(Contraction(groups, inner, outer, n, *formats, groups, window))
     if wants_weight:
-        items.append(Contraction(groups, m, n, fan_in, grad.format, x.format, out, groups))
+        window = _window(op, x, groups * fan_in * n)
+        formats = (grad.format, x.format, out)
+        items.append(Contraction(groups, m, n, fan_in, *formats, groups, window))
     if wants_bias:
         items.append(Pointwise(grad.n_element, "arithmetic", grad.format, grad.format))
     return items
@@ -139,16 +158,22 @@ def _attention(op: Op) -> list[Work]:
 
 @rule(*(f"{name}_backward" for name in _ATTENTION[:-1]))
 def _attention_backward(op: Op) -> list[Work]:
-    """Scores once more, then the gradients of weights, values, queries and keys."""
+    """Scores once more, then the gradients of weights, values, queries and keys.
+
+    The gradients of values and keys sum over the queries: they read the weights transposed.
+    """
     q, v, batch, n_query, n_key, d, d_value = _attention_shape(op)
     f = q.format
+    transposed = Move(batch * n_query * n_key * int(FORMAT_BYTE[f]), "reorder")
     return [
         Contraction(batch, n_query, d, n_key, f, f, f),
         Softmax(batch * n_query, n_key, f),
         Contraction(batch, n_query, d_value, n_key, f, v.format, f),
         Pointwise(batch * n_query * n_key, "arithmetic", f, f, 2, 3),
+        transposed,
         Contraction(batch, n_key, n_query, d_value, f, v.format, f),
         Contraction(batch, n_query, n_key, d, f, f, f),
+        transposed,
         Contraction(batch, n_key, n_query, d, f, f, f),
     ]
 

@@ -30,7 +30,7 @@ _ARITHMETIC = {
 #: Results of these depend on more than the entry in their own place.
 _NOT_BY_ENTRY = {
     *("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "randperm", "multinomial"),
-    "native_dropout",
+    *("native_dropout", "glu", "glu_backward"),
 }
 #: Ops whose every result stems from the entries in its own place, so that passes may be joined.
 BY_ENTRY: set[str] = {"aten.pow", "aten.float_power", "core.dequantize", "core.round_to_format"}
@@ -42,9 +42,9 @@ _TRANSCENDENTAL = {
     1: "exp exp2 expm1 log log2 log10 log1p tanh sigmoid sin cos tan erf erfc erfinv sinh cosh "
     "asin acos atan atan2 asinh acosh atanh hypot lgamma digamma xlogy logaddexp softplus elu "
     "log_sigmoid_forward special_erfcx",
-    2: "silu gelu mish softplus_backward elu_backward log_sigmoid_backward special_xlog1py "
+    2: "silu gelu mish glu softplus_backward elu_backward log_sigmoid_backward special_xlog1py "
     "logcumsumexp",
-    3: "silu_backward gelu_backward mish_backward",
+    3: "silu_backward gelu_backward glu_backward mish_backward",
 }
 
 

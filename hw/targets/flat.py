@@ -6,8 +6,10 @@ beyond the arithmetic counts as ``off_chip`` or ``exchange``: the time that the 
 
 from __future__ import annotations
 
+import math
+
 from hw.item import ItemCost, Part
-from hw.machine import Machine
+from hw.machine import GpuMachine, Machine
 from hw.plan.formats import compute_format, stored_byte
 from hw.work import (
     Fourier,
@@ -19,6 +21,9 @@ from hw.work import (
     Scatter,
     Softmax,
 )
+
+#: Blocks of 256 threads that share one multiprocessor of 2048 threads, a row of a norm each.
+ROWS_IN_FLIGHT = 8
 
 VectorWork = Pointwise | Reduction | Fused | Softmax | Gather | Scatter | Fourier | Move
 
@@ -86,6 +91,28 @@ def host_cost(machine: Machine, n_byte: int) -> ItemCost:
     )
 
 
+def is_free(item: object) -> bool:
+    """Tell whether kernels over one memory do without `item`: they read in any order."""
+    return isinstance(item, Move) and item.kind == "reorder"
+
+
+def nothing(machine: Machine) -> ItemCost:
+    """Cost of what a kernel over one memory need not do."""
+    return kernel_cost(
+        machine,
+        compute_s=0.0,
+        exchange_s=0.0,
+        off_chip_s=0.0,
+        launch_s=0.0,
+        compute_pj=0.0,
+        local_byte=0.0,
+        exchange_byte=0.0,
+        off_chip_byte=0.0,
+        n_unit=0,
+        plan="read in the order that is needed",
+    )
+
+
 def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float, float]:
     """Return format, additions, special functions and off-chip bytes that `item` asks for."""
     if isinstance(item, Pointwise):
@@ -100,9 +127,11 @@ def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float
             return format, n, 0.0, byte + item.n_out * stored_byte(machine, item.out_format)
         case Softmax():
             n = item.n_row * item.n_col
-            special = n if item.kind == "softmax" else item.n_row
-            # read for the statistics, read again for the result, written once
-            return format, 4.0 * n, special, 3 * n * stored_byte(machine, item.in_format)
+            byte = stored_byte(machine, item.in_format)
+            if item.kind == "softmax":
+                # read for the statistics, read again for the result, written once
+                return format, 4.0 * n, n, 3 * n * byte
+            return format, 4.0 * n, item.n_row, _norm_passes(item, machine) * n * byte
         case Gather():
             n = item.n_row * item.row_element
             return format, 0.0, 0.0, 2 * n * stored_byte(machine, item.in_format) + 8 * item.n_row
@@ -120,6 +149,16 @@ def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float
                 0.0,
                 item.n_byte * (1 if item.kind == "fill" else 2),
             )
+
+
+def _norm_passes(item: Softmax, machine: Machine) -> int:
+    """Return how often a norm moves each entry: read and written, read again if rows do not stay.
+
+    A multiprocessor works on `ROWS_IN_FLIGHT` rows at once, out of its own memory if they fit.
+    """
+    own = machine.shared_byte if isinstance(machine, GpuMachine) else math.inf
+    row_byte = item.n_col * stored_byte(machine, item.in_format)
+    return 2 if row_byte * ROWS_IN_FLIGHT <= own else 3
 
 
 def _fused_demand(item: Fused, machine: Machine) -> tuple[str, float, float, float]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from hw.item import ItemCost
 from hw.machine import GpuMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
-from hw.targets.flat import host_cost, kernel_cost, vector_demand
-from hw.work import Contraction, HostRead, Softmax, SparseContraction, Work
+from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, vector_demand
+from hw.work import Contraction, HostRead, Softmax, SparseContraction, Work, dense_shape
 
 #: Output tiles of the vendor's matrix kernels (rows, columns).
 TILES = (
@@ -21,6 +21,9 @@ TILES = (
 REFERENCE_SIDE, STEP_K = 64, 32
 #: Shares of the reduction that run in parallel when the output alone does not fill the chip.
 SPLIT_K = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+#: Tensor cores skip the zeros of weights of which two in four are live along k: twice the rate
+#: (NVIDIA A100 data sheet), half the values and two bits for the place of each.
+STRUCTURED_RATE, STRUCTURED_BYTE, STRUCTURED_INDEX = 2, 0.5, 0.125
 #: Smallest block that the tensor cores take whole.
 TENSOR_BLOCK = 16
 
@@ -29,6 +32,8 @@ def cost_on_gpu(item: Work, machine: GpuMachine) -> ItemCost:
     """Return the cost of `item` as one kernel."""
     if isinstance(item, HostRead):
         return host_cost(machine, item.n_byte)
+    if is_free(item):
+        return nothing(machine)
     if isinstance(item, Contraction):
         return _matmul(item, machine)
     if isinstance(item, SparseContraction):
@@ -61,10 +66,13 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
     """Choose the output tile and the split of k that end first."""
     format = compute_format(machine, item.a_format, item.b_format)
     a_byte = stored_byte(machine, item.a_format)
+    a_byte = STRUCTURED_BYTE * a_byte + STRUCTURED_INDEX if item.is_structured else a_byte
     b_byte = stored_byte(machine, item.b_format)
     out_byte = stored_byte(machine, item.out_format)
     off_chip = item.batch * (
-        item.m * item.k * a_byte + item.k * item.n * b_byte + item.m * item.n * out_byte
+        item.m * item.k * a_byte
+        + item.k * item.n * b_byte / item.window
+        + item.m * item.n * out_byte
     )
     memory_rate = machine.hbm_byte_per_s * machine.hbm_fraction
     costs: list[ItemCost] = []
@@ -76,9 +84,11 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
             waves = math.ceil(n_tile / machine.n_sm)
             k_l = STEP_K * math.ceil(item.k / split / STEP_K)
             feeding = 1.0
-            if machine.mac_per_cycle[format] > machine.vector_per_cycle[format]:
+            rate = machine.mac_per_cycle[format]
+            if rate > machine.vector_per_cycle[format]:
                 feeding += machine.small_tile_loss * REFERENCE_SIDE * (1 / tm + 1 / tn)
-            tile_s = tm * tn * k_l / (machine.mac_per_cycle[format] * machine.clock_hz) * feeding
+                rate *= STRUCTURED_RATE if item.is_structured else 1
+            tile_s = tm * tn * k_l / (rate * machine.clock_hz) * feeding
             exchange = n_tile * k_l * (tm * a_byte + tn * b_byte)
             partial = 8.0 * item.batch * item.m * item.n * (split - 1)
             cost = kernel_cost(
@@ -99,34 +109,73 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
             costs.append(cost)
     best, second = heapq.nsmallest(2, costs, key=lambda cost: cost.time_s)
     note = substitutes(machine, item.a_format, item.b_format, item.out_format)
+    note = (", two of four" if item.is_structured else "") + note
     return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
 
 
 def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:
-    """Blocks below 16 run on the vector units, entry by entry, larger ones as small products."""
+    """Choose among kernels for blocks, the dense product, and entry by entry below 16.
+
+    A thread block makes a tile of results out of the live blocks of one block row (a column, in
+    ``spmm_t``; one live block itself, in ``sddmm``).
+    """
     format = compute_format(machine, item.weight_format, item.dense_format)
     br, bc = item.block
-    weight = item.n_block * (br * bc * stored_byte(machine, item.weight_format) + 4)
-    dense = (item.rows + item.cols) * item.n * stored_byte(machine, item.dense_format)
-    gathered = item.n_block * (br + bc) * item.n * stored_byte(machine, item.dense_format)
-    peak = machine.clock_hz * machine.n_sm
+    dense_byte = stored_byte(machine, item.dense_format)
+    block_byte = br * bc * stored_byte(machine, item.weight_format) + 4
+    dense = (item.rows + item.cols) * item.n * dense_byte
+    off_chip = item.n_block * block_byte + dense
+    rate = machine.clock_hz * machine.n_sm
+    memory_s = off_chip / (machine.hbm_byte_per_s * machine.hbm_fraction)
+    plans: list[tuple[float, float, int, str]] = []  # arithmetic, cache traffic, units, words
     if min(br, bc) >= TENSOR_BLOCK:
-        compute_s = item.n_mac / (peak * machine.mac_per_cycle[format])
+        for tn in (64, 128, 256):
+            n_tile, tm, depth = _block_tiles(item, tn)
+            feeding = 1 + machine.small_tile_loss * REFERENCE_SIDE * (1 / tm + 1 / tn)
+            tile_s = tm * tn * depth / (machine.mac_per_cycle[format] * machine.clock_hz) * feeding
+            waves = math.ceil(n_tile / machine.n_sm)
+            traffic = n_tile * depth * (tm + tn) * dense_byte
+            text = f"blocks {br} x {bc}, tile {tm} x {tn}, {waves} waves"
+            plans.append((waves * (tile_s + machine.wave_fill_s), traffic, n_tile, text))
     else:
-        compute_s = item.n_mac / (peak * machine.vector_per_cycle[format])
-    cost = kernel_cost(
-        machine,
-        compute_s=compute_s,
-        exchange_s=(gathered + weight) / machine.l2_byte_per_s,
-        off_chip_s=(weight + dense) / (machine.hbm_byte_per_s * machine.hbm_fraction),
-        launch_s=machine.launch_s,
-        compute_pj=item.n_mac * machine.mac_pj[format],
-        local_byte=gathered + weight,
-        exchange_byte=gathered + weight,
-        off_chip_byte=weight + dense,
-        n_unit=machine.n_sm,
-        plan=f"block rows over multiprocessors, blocks {br} x {bc}",
-        n_mac=item.n_mac,
+        seconds = item.n_mac / (rate * machine.vector_per_cycle[format])
+        traffic = item.n_block * ((br + bc) * item.n * dense_byte + block_byte)
+        text = f"entries one by one, blocks {br} x {bc} by block row"
+        plans.append((seconds, traffic, machine.n_sm, text))
+    costs = [
+        kernel_cost(
+            machine,
+            compute_s=seconds,
+            exchange_s=traffic / machine.l2_byte_per_s,
+            off_chip_s=memory_s,
+            launch_s=machine.launch_s,
+            compute_pj=item.n_mac * machine.mac_pj[format],
+            local_byte=traffic,
+            exchange_byte=traffic,
+            off_chip_byte=off_chip,
+            n_unit=min(n_unit, machine.n_sm),
+            plan=text,
+            n_mac=item.n_mac,
+        )
+        for seconds, traffic, n_unit, text in plans
+    ]
+    best, *others = sorted(costs, key=lambda cost: cost.time_s)
+    m, k, n = dense_shape(item)
+    as_dense = _matmul(
+        Contraction(1, m, k, n, item.weight_format, item.dense_format, item.out_format), machine
     )
+    others.append(replace(as_dense, plan=f"as a dense product, {as_dense.plan}"))
+    second = min(others, key=lambda cost: cost.time_s)
     note = substitutes(machine, item.weight_format, item.dense_format)
-    return replace(cost, plan=cost.plan + note)
+    return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
+
+
+def _block_tiles(item: SparseContraction, tn: int) -> tuple[int, int, float]:
+    """Return tiles of results, rows of one, and the mean depth of its sum."""
+    br, bc = item.block
+    if item.product == "sddmm":
+        side = min(tn, bc)
+        return item.n_block * math.ceil(bc / side), br, item.n
+    height, depth, rows = (br, bc, item.rows) if item.product == "spmm" else (bc, br, item.cols)
+    n_row = max(1, min(math.ceil(rows / height), item.n_block))
+    return n_row * math.ceil(item.n / tn), height, item.n_block / n_row * depth

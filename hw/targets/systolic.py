@@ -8,8 +8,8 @@ from dataclasses import replace
 from hw.item import ItemCost
 from hw.machine import SystolicMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
-from hw.targets.flat import host_cost, kernel_cost, vector_demand
-from hw.work import Contraction, HostRead, SparseContraction, Work
+from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, vector_demand
+from hw.work import Contraction, HostRead, SparseContraction, Work, dense_shape
 
 
 def cost_on_systolic(item: Work, machine: SystolicMachine) -> ItemCost:
@@ -20,14 +20,12 @@ def cost_on_systolic(item: Work, machine: SystolicMachine) -> ItemCost:
     """
     if isinstance(item, HostRead):
         return host_cost(machine, item.n_byte)
+    if is_free(item):
+        return nothing(machine)
     if isinstance(item, Contraction):
         return _matmul(item, machine)
     if isinstance(item, SparseContraction):
-        m, k, n = item.rows, item.cols, item.n
-        if item.product == "spmm_t":
-            m, k = k, m
-        elif item.product == "sddmm":
-            k, n = n, k
+        m, k, n = dense_shape(item)
         dense = Contraction(1, m, k, n, item.weight_format, item.dense_format, item.out_format)
         cost = _matmul(dense, machine)
         return replace(cost, n_mac=item.n_mac, plan=f"run densely; {cost.plan}")
@@ -70,7 +68,7 @@ def _matmul(item: Contraction, machine: SystolicMachine) -> ItemCost:
         plans.append((cycles, min(machine.n_array, used * share), text))
     a_byte, b_byte = stored_byte(machine, item.a_format), stored_byte(machine, item.b_format)
     out_byte = stored_byte(machine, item.out_format)
-    a, b = item.m * item.k * a_byte, item.k * item.n * b_byte
+    a, b = item.m * item.k * a_byte, item.k * item.n * b_byte / item.window
     # what does not fit on the chip is read again for each half-chip panel of the other operand
     again = max(1, math.ceil(min(a, b) / (machine.sram_byte / 2)))
     off_chip = item.batch * (min(a, b) + again * max(a, b) + item.m * item.n * out_byte)

@@ -125,7 +125,8 @@ CASES = {
     "pool": (lambda: F.max_pool2d(X[None], 2), [Reduction(6, 4, "fp32", "fp32")]),
     "grouped convolution": (
         lambda: F.conv1d(X.view(1, 6, 4), KERNEL, groups=3),
-        [Contraction(3, 3, 6, 2, "fp32", "fp32", "fp32", n_group=3)],
+        # windows of three overlap: 3 groups x 6 x 2 entries stem from 24
+        [Contraction(3, 3, 6, 2, "fp32", "fp32", "fp32", n_group=3, window=1.5)],
     ),
 }
 
@@ -164,9 +165,10 @@ def test_grouped_convolution_gradients_keep_the_groups():
     ]
     assert [(i.batch, i.m, i.k, i.n) for i in products] == [
         (3, 3, 6, 2),
-        (3, 6, 3, 2),
+        (3, 2, 9, 2),  # the input's gradient gathers windows of the result's gradient
         (3, 3, 2, 6),
     ]
+    assert [i.window for i in products] == [1.5, 54 / 18, 1.5]
 
 
 def test_lstm_layer_counts_its_steps():
