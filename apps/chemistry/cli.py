@@ -17,6 +17,7 @@ from apps.lab.options import (
     SchedulerOption,
     SeedOption,
     SetOption,
+    TrackOption,
     VariantOption,
     VerboseOption,
     handle_errors,
@@ -80,6 +81,7 @@ def train(
     set_: SetOption = None,
     device: DeviceOption = "auto",
     resume: ResumeOption = False,
+    track: TrackOption = "none",
     json_: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -218,7 +220,15 @@ def benchmark(
     seed: SeedOption = 0,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.", min=1)] = 1,
     variant: VariantOption = None,
-    joint: Annotated[bool, typer.Option("--joint", help="One network for all targets.")] = False,
+    joint: Annotated[
+        bool | None,
+        typer.Option(
+            "--joint/--no-joint",
+            help="One network for all targets (the default), or one each.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: JobsOption = 1,
     split: Annotated[
         str | None,
         typer.Option(
@@ -246,11 +256,13 @@ def benchmark(
         return
     from apps.chemistry import benchmark as room
 
-    given = _overrides({"variant": variant, "joint": "true" if joint else None})
+    given = _overrides({"variant": variant, "joint": None if joint is None else str(joint).lower()})
     settings = load_config(room.BenchmarkConfig, file=config, overrides=[*given, *(set_ or [])])
     names = [name for text in targets or [] for name in text.split(",")]
     sources = room.suite_sources(suite, names)
-    records = room.run_benchmark(settings, sources, out=out, seeds=range(seed, seed + seeds))
+    records = room.run_benchmark(
+        settings, sources, out=out, seeds=range(seed, seed + seeds), n_job=jobs
+    )
     typer.echo(records_json(records) if json_ else room.benchmark_summary(records, out))
 
 

@@ -1,13 +1,19 @@
 """The lines that every model must beat: mean, nearest neighbour, forest and SVM on ECFP4."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from rdkit import Chem
 
 from apps.chemistry.baselines.kernel import fit_svr
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
+from apps.chemistry.molecules.descriptors import descriptors
 from apps.chemistry.molecules.fingerprint import key_sets, tanimoto
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
 
 BASELINES = ("train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4")
 N_BIT = 2048
@@ -66,6 +72,25 @@ def nearest_training_row(table: Table) -> tuple[np.ndarray, np.ndarray]:
     similarity[train, np.arange(train.size)] = -1.0
     best = similarity.argmax(axis=1)
     return train[best], similarity[np.arange(len(table)), best]
+
+
+def tree_features(mols: Sequence[Chem.Mol]) -> np.ndarray:
+    """Return float32 [molecule, feature]: ECFP4 on 2,048 bits, and descriptors."""
+    bits = key_sets(mols, "ecfp4", binary=True).folded(N_BIT)
+    return np.concatenate([bits, descriptors(mols).astype(np.float32)], axis=1)
+
+
+def fit_extra_trees(x: np.ndarray, y: np.ndarray, *, seed: int) -> "ExtraTreesRegressor":
+    """Return extremely randomised trees fitted to float32 [row, feature] and float [row].
+
+    Beside a kernel they gain more than a forest: their errors are less like its own.
+    """
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    trees = ExtraTreesRegressor(
+        N_TREE, max_features=MAX_FEATURES, min_samples_leaf=1, random_state=seed, n_jobs=1
+    )
+    return trees.fit(x, y)
 
 
 def _forest(x: np.ndarray, y: np.ndarray, x_all: np.ndarray, seed: int) -> np.ndarray:

@@ -1,23 +1,26 @@
-"""Kernel mix and graph network on the same folds, and their mixture weighed on held-out folds.
+"""Members on the same folds, and their mixture weighed on held-out folds.
 
 Every model sees the train and valid parts of a table. The graph member is the mean of one
 network per fold, each trained without its fold, so that every row is also predicted by a model
-that has not seen it. The kernel member is refitted without each fold in the same way. The weight
-of the graph in the mixture is picked on these out-of-fold predictions; the test part is never
-looked at.
+that has not seen it. The kernel and tree members are refitted without each fold in the same way.
+The weights of the mixture are picked on these out-of-fold predictions, of all targets of a run
+together; the test part is never looked at.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
 from apps.chemistry.baselines.mix import MixKernel
+from apps.chemistry.baselines.simple import fit_extra_trees, tree_features
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
 
-WEIGHTS = tuple(np.linspace(0.0, 1.0, 21).tolist())
+MEMBERS = ("kernel", "trees", "graph")
+N_STEP = 20  # weights are multiples of 1 / N_STEP
 
 
 @dataclass(frozen=True)
@@ -53,62 +56,85 @@ def kernel_member(table: Table, fold: np.ndarray, *, seed: int) -> Member:
     mols = [mol_from_smiles(text) for text in table.smiles]
     fitted = np.nonzero(fold >= 0)[0]
     y = table.target[fitted, 0].astype(np.float64)
-    kernel = MixKernel.of([mols[i] for i in fitted]).against(mols)
+    kernel = MixKernel.of([mols[i] for i in fitted]).against(mols).astype(np.float64)
     square = kernel[fitted]
     support = fit_svr(square, y, seed=seed)
     whole = 0.5 * (support.predict(kernel) + fit_gaussian_process(square, y).predict(kernel))
-    held_out = np.full(len(table), np.nan)
-    for i in range(fold.max() + 1):
-        train, held = np.nonzero(fold[fitted] != i)[0], np.nonzero(fold[fitted] == i)[0]
+
+    def without(train: np.ndarray, held: np.ndarray) -> np.ndarray:
         block, rows = square[np.ix_(train, train)], square[np.ix_(held, train)]
         machine = fit_svr(block, y[train], seed=seed, grid=(support.setting,))
         process = fit_gaussian_process(block, y[train])
-        held_out[fitted[held]] = 0.5 * (machine.predict(rows) + process.predict(rows))
-    return Member(held_out, whole)
+        return 0.5 * (machine.predict(rows) + process.predict(rows))
+
+    return Member(_held_out(fold, without), whole)
 
 
-def graph_members(
-    table: Table, fold: np.ndarray, predict: Callable[[Table, int], np.ndarray]
-) -> list[Member]:
-    """Return one member per task of `table`.
+def trees_member(table: Table, fold: np.ndarray, *, seed: int) -> Member:
+    """Return extremely randomised trees on ECFP4 bits and descriptors, one task."""
+    x = tree_features([mol_from_smiles(text) for text in table.smiles])
+    fitted = np.nonzero(fold >= 0)[0]
+    y = table.target[fitted, 0].astype(np.float64)
+
+    def without(train: np.ndarray, held: np.ndarray) -> np.ndarray:
+        return fit_extra_trees(x[fitted[train]], y[train], seed=seed).predict(x[fitted[held]])
+
+    whole = fit_extra_trees(x[fitted], y, seed=seed).predict(x)
+    return Member(_held_out(fold, without), whole)
+
+
+def _held_out(
+    fold: np.ndarray, without: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return float64 [row]: ``without(train, held)`` of each fold, indices among fitted rows."""
+    out = np.full(len(fold), np.nan)
+    fitted = np.nonzero(fold >= 0)[0]
+    for i in range(fold.max() + 1):
+        train, held = np.nonzero(fold[fitted] != i)[0], np.nonzero(fold[fitted] == i)[0]
+        out[fitted[held]] = without(train, held)
+    return out
+
+
+def graph_members(fold: np.ndarray, answers: Sequence[np.ndarray]) -> list[Member]:
+    """Return one member per task.
 
     Parameters
     ----------
-    table : Table
     fold : int64 [row]
-        As `draw_folds` gives it, for each part of a joined table.
-    predict : callable, (table, number of the fold) -> float [row, task]
-        Trains on the train part of the table it gets, whose valid part is the fold, and predicts
-        every row.
+    answers : sequence of ndarray, float [row, task]
+        By fold, what the network says that was trained without it.
     """
-    held_out = np.full(table.target.shape, np.nan)
-    total = np.zeros(table.target.shape)
-    n_fold = int(fold.max()) + 1
-    for i in range(n_fold):
-        part = np.where(fold < 0, "test", np.where(fold == i, "valid", "train"))
-        answer = predict(replace(table, split=part), i)
+    held_out = np.full(answers[0].shape, np.nan)
+    for i, answer in enumerate(answers):
         held_out[fold == i] = answer[fold == i]
-        total += answer
-    return [Member(h, t) for h, t in zip(held_out.T, total.T / n_fold, strict=True)]
+    whole = np.array(answers, dtype=np.float64).mean(axis=0)
+    return [Member(h, w) for h, w in zip(held_out.T, whole.T, strict=True)]
 
 
-def mixture_weight(kernel: np.ndarray, graph: np.ndarray, true: np.ndarray) -> float:
-    """Return the weight of the graph in the mixture.
+def mixture_weights(
+    held_out: Sequence[np.ndarray], true: Sequence[np.ndarray]
+) -> tuple[float, ...]:
+    """Return the weights of the members, not negative and of sum 1.
 
-    The least of `WEIGHTS` whose squared error is no more than one standard error of the (paired)
-    difference above the least: a graph that adds nothing that can be told from chance is left out.
-    All arrays are float [row], predictions of rows their models have not seen.
+    Those of the least mean over the targets of the squared error, each target's error counted
+    in units of the first member's: a few numbers for all targets, which cannot follow chance.
 
-    Notes
-    -----
-    Source of the rule: Breiman et al., Classification and Regression Trees (1984), section 3.4.3.
+    Parameters
+    ----------
+    held_out : sequence of ndarray, float [member, row]
+        One per target: predictions of rows that the members have not seen.
+    true : sequence of ndarray, float [row]
     """
-    known = np.isfinite(true) & np.isfinite(kernel) & np.isfinite(graph)
-    k, g, y = kernel[known], graph[known], true[known]
-    square = np.array([((1 - w) * k + w * g - y) ** 2 for w in WEIGHTS])
-    above = square - square[square.mean(axis=1).argmin()]
-    tolerated = above.mean(axis=1) <= above.std(axis=1) / np.sqrt(max(1, len(y)))
-    return WEIGHTS[int(tolerated.argmax())]
+    n = len(held_out[0])
+    moments = np.zeros((n, n))
+    for members, y in zip(held_out, true, strict=True):
+        known = np.isfinite(y) & np.isfinite(members).all(axis=0)
+        error = members[:, known] - y[known]
+        moment: np.ndarray = error @ error.T
+        moments += moment / max(float(moment[0, 0]), np.finfo(float).tiny)
+    whole = [np.array(w) for w in product(range(N_STEP + 1), repeat=n) if sum(w) == N_STEP]
+    best = min(whole, key=lambda w: float(w @ moments @ w))
+    return tuple(float(w) / N_STEP for w in best)
 
 
 def paired_bootstrap(

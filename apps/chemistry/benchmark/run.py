@@ -2,31 +2,23 @@
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
-from apps.chemistry.baselines import nearest_training_row, predict_baselines
-from apps.chemistry.benchmark.hybrid import (
-    Member,
-    draw_folds,
-    graph_members,
-    kernel_member,
-    mixture_weight,
-)
+from apps.chemistry.benchmark.hybrid import MEMBERS, mixture_weights
+from apps.chemistry.benchmark.stages import Group, Models
 from apps.chemistry.config import DataConfig, FitConfig, ModelConfig, TrainConfig
-from apps.chemistry.datasets import SPLITS, Table, join_tables
+from apps.chemistry.datasets import BACE_SPLITS, SPLITS, Table
 from apps.chemistry.evaluate import PREDICTIONS_FILE, Scores, score_rows
-from apps.chemistry.fitting import fit_network
-from apps.chemistry.predictor import Predictor, build_network
-from apps.chemistry.train import APPLICATION, MEMBER_STRIDE, read_table
+from apps.chemistry.train import APPLICATION
 from apps.lab.config import Config, config_sha256, near_miss
 from apps.lab.datastore import list_datasets
 from apps.lab.files import write_atomic
 from apps.lab.launch import start_run
+from apps.lab.pool import map_tasks
 from apps.lab.progress import say
 from apps.lab.record import RECORD_FILE, Record, new_record, read_record, write_record
 from apps.lab.variant import VARIANTS, Variant
@@ -45,13 +37,19 @@ class BenchmarkConfig(Config):
         Folds of the train and valid parts, and networks of the graph member.
     joint : bool
         One network for all targets, with a head for each, instead of one network per target.
+    teacher : bool
+        The network also learns what the kernel mix, fitted without the fold, says of its training
+        molecules (`apps.chemistry.baselines.Teacher`). It predicts from the graph alone.
     """
 
-    variant: Variant = VARIANTS["dense-fp32"]
-    model: ModelConfig = ModelConfig()
-    train: FitConfig = FitConfig(n_epoch=20, pick="last")
+    variant: Variant = VARIANTS["dense-bf16"]
+    model: ModelConfig = ModelConfig(d_hidden=128)
+    train: FitConfig = FitConfig(
+        n_epoch=10, batch_size=64, weight_decay=0.05, ema_decay=0.995, pick="last"
+    )
     n_fold: int = Field(default=5, ge=2)
-    joint: bool = False
+    joint: bool = True
+    teacher: bool = True
 
 
 class TargetConfig(BenchmarkConfig):
@@ -75,6 +73,8 @@ def suite_sources(suite: str, targets: Sequence[str] = ()) -> list[str]:
     if suite == "moleculeace":
         prefix = f"{suite}/"
         known = [e.name for e in list_datasets() if e.name.startswith(prefix)]
+    elif suite == "bace":
+        known = [f"{suite}/{rule}" for rule in BACE_SPLITS]
     chosen = [target if target in known else f"{suite}/{target}" for target in targets]
     for target in chosen:
         if target not in known:
@@ -83,19 +83,28 @@ def suite_sources(suite: str, targets: Sequence[str] = ()) -> list[str]:
 
 
 def run_benchmark(
-    config: BenchmarkConfig, sources: Sequence[str], *, out: Path, seeds: Sequence[int]
+    config: BenchmarkConfig,
+    sources: Sequence[str],
+    *,
+    out: Path,
+    seeds: Sequence[int],
+    n_job: int = 1,
 ) -> list[Record]:
     """Run every set with every seed; a finished one in `out` with the same settings is kept.
 
     Returns
     -------
     list of Record
-        Accuracy is that of the hybrid; members "graph" and "kernel"; the baselines are fitted to
+        Accuracy is that of the mixture; members are those of `hybrid.MEMBERS` and
+        "kernel_graph", kernel and graph weighed without the trees; the baselines are fitted to
         the same rows (train and valid parts) and stand beside the published errors.
+        Whatever ended of a run that was killed is taken up again.
     """
     records = []
     for seed in seeds:
-        groups = [list(sources)] if config.joint else [[source] for source in sources]
+        # splits of one set are never joined: the test part of one trains the others
+        is_joint = config.joint and not any(source.startswith("bace/") for source in sources)
+        groups = [list(sources)] if is_joint else [[source] for source in sources]
         for group in groups:
             settings = [_settings(config, source, group) for source in group]
             folders = [run_folder(out, source, seed) for source in group]
@@ -103,17 +112,8 @@ def run_benchmark(
             if all(kept):
                 records += [record for record in kept if record is not None]
             else:
-                records += _run_group(settings, folders, seed)
+                records += _run_group(settings, folders, out, seed, n_job)
     return records
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One set of a group: its table, its folds and its settings."""
-
-    config: TargetConfig
-    table: Table
-    fold: np.ndarray
 
 
 def run_folder(out: Path, source: str, seed: int) -> Path:
@@ -133,66 +133,79 @@ def _finished(folder: Path, settings: TargetConfig) -> Record | None:
     return record if record.config_sha256 == config_sha256(settings) else None
 
 
-def _run_group(settings: list[TargetConfig], folders: list[Path], seed: int) -> list[Record]:
-    jobs = []
-    for one in settings:
-        table = read_table(_train_config(one), seed)
-        source = one.data.source
-        if table.target.shape[1] != 1:
-            raise DataError(f"benchmark: {source} must have one target, has {table.target_names}")
-        jobs.append(_Job(one, table, draw_folds(table, one.n_fold, seed)))
-    joined = join_tables([job.table for job in jobs])
-    fold = np.concatenate([job.fold for job in jobs])
-    graphs = graph_members(joined, fold, partial(_train_fold, _train_config(settings[0]), seed))
-    records, start = [], 0
-    for job, folder, graph in zip(jobs, folders, graphs, strict=True):
-        rows = slice(start, start + len(job.table))
-        start += len(job.table)
-        own = Member(graph.held_out[rows], graph.whole[rows])
-        records.append(_judge(job, own, folder, seed))
-    return records
+def _run_group(
+    settings: list[TargetConfig], folders: list[Path], out: Path, seed: int, n_job: int
+) -> list[Record]:
+    one = settings[0]
+    place = out / "parts" / config_sha256(one)[:12] / f"seed-{seed}"
+    train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "teacher", "together"}))
+    sources = tuple(setting.data for setting in settings)
+    group = Group(train, sources, seed, one.n_fold, one.teacher, place)
+    for stages in (["teach", *group.set_stages], group.fold_stages):
+        map_tasks(partial(Group.work, group), stages, n_job=n_job)
+    models = group.models()
+    true = [m.table.exact[:, 0] for m in models]
+    weights = {
+        name: dict(
+            zip(
+                members,
+                mixture_weights([m.held_out(members) for m in models], true),
+                strict=True,
+            )
+        )
+        for name, members in (("", MEMBERS), ("kernel_graph", ("kernel", "graph")))
+    }
+    return [
+        _judge(setting, model, weights, folder, seed)
+        for setting, model, folder in zip(settings, models, folders, strict=True)
+    ]
 
 
-def _train_config(config: TargetConfig) -> TrainConfig:
-    return TrainConfig(**config.model_dump(exclude={"n_fold", "joint", "together"}))
-
-
-def _train_fold(config: TrainConfig, seed: int, table: Table, i_fold: int) -> np.ndarray:
-    member_seed = seed + i_fold * MEMBER_STRIDE
-    names = list(table.target_names)
-    model = build_network(config, n_task=len(names), seed=member_seed)
-    model.set_scale(table.select("train").target)
-    label = f"{table.name if len(names) == 1 else f'{len(names)} targets'} {i_fold + 1}"
-    fit_network(model, table, config.train, member_seed, label=label)
-    return Predictor(config, names, table.unit, [member_seed], [model]).predict(table.graphs)
-
-
-def _judge(job: _Job, graph: Member, folder: Path, seed: int) -> Record:
-    """Weigh the members, score everything on the test part, and write the record."""
-    table = job.table
-    kernel = kernel_member(table, job.fold, seed=seed)
-    weight = mixture_weight(kernel.held_out, graph.held_out, table.exact[:, 0])
-    whole = (1 - weight) * kernel.whole + weight * graph.whole
+def _judge(
+    config: TargetConfig,
+    models: Models,
+    weights: dict[str, dict[str, float]],
+    folder: Path,
+    seed: int,
+) -> Record:
+    """Mix the members, score everything on the test part, and write the record."""
+    table = models.table
+    mixed = {
+        name: np.sum([w * models.members[k].whole for k, w in parts.items()], axis=0)
+        for name, parts in weights.items()
+    }
     test = np.nonzero(table.split == "test")[0]
     judged = table.take(test)
+    parts = {"": np.ones(test.size, dtype=bool)}
+    if len(config.together) > 1:
+        parts |= {"_seen": models.seen[test], "_unseen": ~models.seen[test]}
 
     def scores(prediction: np.ndarray) -> Scores:
-        return {"test": score_rows(prediction.reshape(len(table), -1)[test], judged)}
+        values = prediction.reshape(len(table), 1)[test]
+        found = score_rows(values, judged)
+        for half, rows in parts.items():
+            if half and rows.any():
+                found[f"rmse{half}"] = score_rows(values[rows], judged.take(rows.nonzero()[0]))[
+                    "rmse"
+                ]
+        return {"test": found}
 
-    references = predict_baselines(table, parts=("train", "valid"), seed=seed)
-    baselines = {name: scores(values) for name, values in references.items()}
-    baselines |= {k: {"test": dict(v)} for k, v in _published(job.config.data.source).items()}
+    whole = {name: member.whole for name, member in models.members.items()}
+    whole["kernel_graph"] = mixed["kernel_graph"]
+    baselines = {name: scores(values) for name, values in models.baselines.items()}
+    baselines |= {k: {"test": dict(v)} for k, v in _published(config.data.source).items()}
     columns = {
         "measured": table.target[:, 0],
-        "hybrid": whole,
-        "kernel": kernel.whole,
-        "graph": graph.whole,
-        "svm_ecfp4": references["svm_ecfp4"][:, 0],
-        "nearest_train_tanimoto": nearest_training_row(table)[1],
+        "hybrid": mixed[""],
+        **whole,
+        "svm_ecfp4": models.baselines["svm_ecfp4"],
+        "seen": models.seen.astype(float),
+        "nearest_train_tanimoto": models.similarity,
     }
+    taken = {f"weight_{name}": weight for name, weight in weights[""].items()}
     with start_run(
         folder,
-        job.config,
+        config,
         seed=seed,
         device="cpu",
         resume=True,
@@ -203,7 +216,7 @@ def _judge(job: _Job, graph: Member, folder: Path, seed: int) -> Record:
         record = new_record(
             application=APPLICATION,
             command="chemistry benchmark",
-            config=job.config,
+            config=config,
             seed=seed,
             device=place.device,
             data={
@@ -213,8 +226,8 @@ def _judge(job: _Job, graph: Member, folder: Path, seed: int) -> Record:
                 "unit": table.unit,
                 **{f"n_{part}": int((table.split == part).sum()) for part in SPLITS},
             },
-            accuracy={"test": scores(whole)["test"] | {"weight_graph": weight}},
-            members={"graph": scores(graph.whole), "kernel": scores(kernel.whole)},
+            accuracy={"test": scores(mixed[""])["test"] | taken},
+            members={name: scores(values) for name, values in whole.items()},
             baselines=baselines,
         )
         write_record(place.dir, record)

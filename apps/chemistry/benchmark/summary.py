@@ -20,7 +20,9 @@ _COLUMNS = {
     "forest": "random_forest",
     "SVM": "svm_ecfp4",
     "kernel": "kernel",
+    "trees": "trees",
     "graph": "graph",
+    "k+g": "kernel_graph",
     "hybrid": "",
     "publ. SVM": "published_svm",
     "publ. graph": "published_graph",
@@ -33,7 +35,7 @@ def benchmark_summary(records: Sequence[Record], out: Path) -> str:
     """Return the tables of rmse and rmse_cliff, means over seeds, and the paired differences."""
     names = list(dict.fromkeys(record.data.name for record in records))
     parts = []
-    for metric in ("rmse", "rmse_cliff"):
+    for metric in ("rmse", "rmse_cliff", "auc_published", "auc_repaired"):
         lines = []
         for name in names:
             each = [_line(record, metric) for record in records if record.data.name == name]

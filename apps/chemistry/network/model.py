@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import core
-from apps.chemistry.network.layers import EdgeMessageLayer, Readout
+from apps.chemistry.network.layers import EdgeMessageLayer, Readout, by_rows
 from core.errors import ConfigError
 
 
@@ -78,7 +78,7 @@ class BindingNetwork(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Return scaled predictions, float32 [molecule, task], of a MolBatch or a PyG Batch."""
-        states = [self.embed(batch.x)]
+        states = [by_rows(self.embed, batch.x)]
         order = core.EdgeOrder.from_index(batch.edge_index, batch.x.shape[0])
         for layer in self.layers:
             states.append(layer(states[-1], order, batch.edge_attr))

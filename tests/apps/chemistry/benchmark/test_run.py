@@ -55,15 +55,15 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     records = run_benchmark(config, files, out=tmp_path, seeds=[0])
     assert [r.data.name for r in records] == ["set0.csv", "set1.csv"]
     for record in records:
-        assert set(record.members) == {"graph", "kernel"}
+        assert set(record.members) == {"graph", "kernel", "trees", "kernel_graph"}
         assert {"train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4"} == set(
             record.baselines
         )
-        assert 0.0 <= record.accuracy["test"]["weight_graph"] <= 1.0
+        weight = {k: record.accuracy["test"][f"weight_{k}"] for k in ("kernel", "trees", "graph")}
+        assert sum(weight.values()) == pytest.approx(1.0)
         assert len(record.config["together"]) == (2 if joint else 1)
-        weight = record.accuracy["test"]["weight_graph"]
         for row in rows_of(tmp_path, record):
-            mixed = (1 - weight) * float(row["kernel"]) + weight * float(row["graph"])
+            mixed = sum(w * float(row[k]) for k, w in weight.items())
             assert float(row["hybrid"]) == pytest.approx(mixed, abs=FOUR_DECIMALS)
     again = run_benchmark(config, files, out=tmp_path, seeds=[0])
     assert again == records  # read back, not run again
@@ -78,7 +78,8 @@ def test_suites():
     names = suite_sources("moleculeace", ["CHEMBL204_Ki"])
     assert names == ["moleculeace/CHEMBL204_Ki"]
     assert len(suite_sources("moleculeace")) == 22
-    assert suite_sources("bace") == ["bace"]
+    assert suite_sources("bace", ["gem"]) == ["bace/gem"]
+    assert len(suite_sources("bace")) == 12  # two rules and ten random scaffold splits
     with pytest.raises(DataError, match=r"no suite is named 'davi'"):
         suite_sources("davi")
     with pytest.raises(DataError, match=r"no set 'moleculeace/CHEMBL205_Ki'; did you mean"):

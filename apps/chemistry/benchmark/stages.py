@@ -1,0 +1,197 @@
+"""The long work of a benchmark in stages, each kept in a file once it has ended.
+
+A stage reads only its group's settings and the files of the stages before it, so that stages run
+in processes of their own and a run that was killed goes on from what it left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from apps.chemistry.baselines import Teacher, nearest_training_row, predict_baselines
+from apps.chemistry.benchmark.hybrid import (
+    Member,
+    draw_folds,
+    graph_members,
+    kernel_member,
+    trees_member,
+)
+from apps.chemistry.config import DataConfig, TrainConfig
+from apps.chemistry.datasets import Table, join_tables
+from apps.chemistry.fitting import fit_network
+from apps.chemistry.predictor import Predictor, build_network
+from apps.chemistry.train import MEMBER_STRIDE, read_table
+from apps.lab.files import write_atomic
+from apps.lab.progress import say
+from core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Models:
+    """What all models say of one set."""
+
+    table: Table
+    members: dict[str, Member]
+    """By the names of `hybrid.MEMBERS`."""
+    baselines: dict[str, np.ndarray]
+    """float [row] by name."""
+    similarity: np.ndarray
+    """float64 [row]: Tanimoto similarity to the nearest training row."""
+    seen: np.ndarray
+    """bool [row]: another set of the group has the molecule among its training rows."""
+
+    def held_out(self, names: Sequence[str]) -> np.ndarray:
+        """Return float64 [member, row]: the out-of-fold predictions of some members."""
+        return np.array([self.members[name].held_out for name in names])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sets that share their networks, and where the results of their stages lie."""
+
+    train: TrainConfig
+    sources: tuple[DataConfig, ...]
+    seed: int
+    n_fold: int
+    is_taught: bool
+    place: Path
+
+    @property
+    def fold_stages(self) -> list[str]:
+        """Names of the stages that train a network without a fold."""
+        return [f"fold-{i}" for i in range(self.n_fold)]
+
+    @property
+    def set_stages(self) -> list[str]:
+        """Names of the stages that fit kernel, trees and baselines to a set."""
+        return [f"set-{i}" for i in range(len(self.sources))]
+
+    def tables(self) -> tuple[Table, ...]:
+        """Return the tables of the sets."""
+        return _tables(self.train, self.sources, self.seed)
+
+    def folds(self) -> list[np.ndarray]:
+        """Return int64 [row] for each set, see `hybrid.draw_folds`."""
+        return [draw_folds(table, self.n_fold, self.seed) for table in self.tables()]
+
+    def joined(self, i_fold: int) -> Table:
+        """Return all sets as one table, fold `i_fold` in its valid part."""
+        return _joined(self, i_fold)
+
+    def work(self, stage: str) -> None:
+        """Do one of the stages ("teach" before the folds), unless its file is there."""
+        kind, _, number = stage.partition("-")
+        if kind == "teach":
+            self._teach()
+        elif not self._file(stage).exists():
+            self._write(stage, (self._fold if kind == "fold" else self._set)(int(number)))
+
+    def _teach(self) -> None:
+        """Write what the teacher says, one file per fold; the kernel is made once for all."""
+        missing = [i for i in range(self.n_fold) if not self._file(f"hint-{i}").exists()]
+        if not self.is_taught or not missing:
+            return
+        teacher = Teacher.of(self.joined(0))
+        for i in missing:
+            say(f"teacher {i + 1}/{self.n_fold}")
+            self._write(f"hint-{i}", {"hint": teacher.labels(self.joined(i))})
+
+    def models(self) -> list[Models]:
+        """Return the models of each set, once all stages have ended."""
+        tables, folds = self.tables(), self.folds()
+        start = np.cumsum([0, *map(len, tables)])
+        answers = [self._read(stage)["answer"] for stage in self.fold_stages]
+        out = []
+        for i, (table, fold) in enumerate(zip(tables, folds, strict=True)):
+            own = [answer[start[i] : start[i + 1], None] for answer in answers]
+            found = self._read(f"set-{i}")
+            members = {
+                name: Member(found[f"{name}_held_out"], found[f"{name}_whole"])
+                for name in ("kernel", "trees")
+            } | {"graph": graph_members(fold, own)[0]}
+            others = {
+                smiles
+                for k, other in enumerate(tables)
+                if k != i
+                for smiles, part in zip(other.smiles, other.split, strict=True)
+                if part != "test"
+            }
+            lines = {
+                name.removeprefix("baseline_"): values
+                for name, values in found.items()
+                if name.startswith("baseline_")
+            }
+            seen = np.array([smiles in others for smiles in table.smiles])
+            out.append(Models(table, members, lines, found["similarity"], seen))
+        return out
+
+    def _fold(self, i_fold: int) -> dict[str, np.ndarray]:
+        """Train without a fold; give what the network says of every row's own task."""
+        table, seed = self.joined(i_fold), self.seed + i_fold * MEMBER_STRIDE
+        names = list(table.target_names)
+        model = build_network(self.train, n_task=len(names), seed=seed)
+        model.set_scale(table.select("train").target)
+        hint = self._read(f"hint-{i_fold}")["hint"] if self.is_taught else None
+        label = table.name if len(names) == 1 else f"{len(names)} targets"
+        fit_network(
+            model,
+            table,
+            self.train.train,
+            seed,
+            density=self.train.variant.density,
+            hint=hint,
+            checkpoint=self.place / f"checkpoint-{i_fold}.safetensors",
+            resume=True,
+            label=f"{label} {i_fold + 1}/{self.n_fold}",
+        )
+        predictor = Predictor(self.train, names, table.unit, [seed], [model])
+        task = np.repeat(np.arange(len(names)), [len(one) for one in self.tables()])
+        return {"answer": predictor.predict(table.graphs)[np.arange(len(table)), task]}
+
+    def _set(self, i: int) -> dict[str, np.ndarray]:
+        table, fold = self.tables()[i], self.folds()[i]
+        out = {"similarity": nearest_training_row(table)[1]}
+        parts = ("train", "valid")
+        for name, values in predict_baselines(table, parts=parts, seed=self.seed).items():
+            out[f"baseline_{name}"] = values[:, 0]
+        for name, fit in (("kernel", kernel_member), ("trees", trees_member)):
+            member = fit(table, fold, seed=self.seed)
+            out |= {f"{name}_held_out": member.held_out, f"{name}_whole": member.whole}
+        return out
+
+    def _file(self, stage: str) -> Path:
+        return self.place / f"{stage}.npz"
+
+    def _write(self, stage: str, arrays: dict[str, np.ndarray]) -> None:
+        packed = BytesIO()
+        np.savez(packed, **arrays)  # type: ignore[arg-type]  # names of arrays, not options
+        self.place.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._file(stage), packed.getvalue())
+
+    def _read(self, stage: str) -> dict[str, np.ndarray]:
+        with np.load(self._file(stage), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+
+@lru_cache(maxsize=1)
+def _tables(config: TrainConfig, sources: tuple[DataConfig, ...], seed: int) -> tuple[Table, ...]:
+    tables = []
+    for data in sources:
+        table = read_table(config.model_copy(update={"data": data}), seed)
+        if table.target.shape[1] != 1:
+            raise DataError(
+                f"benchmark: {data.source} must have one target, has {table.target_names}"
+            )
+        tables.append(table)
+    return tuple(tables)
+
+
+@lru_cache(maxsize=1)
+def _joined(group: Group, i_fold: int) -> Table:
+    fold = np.concatenate(group.folds())
+    split = np.where(fold < 0, "test", np.where(fold == i_fold, "valid", "train"))
+    return replace(join_tables(group.tables()), split=split)
