@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -71,7 +72,7 @@ def build_linear(
         Source of pattern and weights.
     bias : bool
     """
-    formats = {
+    formats: dict[str, Any] = {
         "weight_format": spec.weight_format,
         "activation_format": spec.activation_format,
         "gradient_format": spec.gradient_format,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import FormatError, PatternError
+from core.errors import ConfigError, FormatError, PatternError
 from core.precision.formats import Format, format_named
 from core.precision.quantize import fake_quantize, scale_of, straight_through
 from core.precision.rounding import round_to_format
@@ -167,6 +167,9 @@ class BlockSparseLinear(nn.Module):
     in_features, out_features : int
     pattern : BlockPattern
         Of shape (out_features, in_features).
+    dense_from : float, optional
+        Density from which on products run dense: 0 for always, 2 for never. Without it, where this
+        host was measured to gain from that; `route` says which it is.
     bias, weight_format, activation_format, gradient_format, generator
         As in `DenseLinear`. The initial weights of an output row are uniform in
         +-1/sqrt(live inputs of that row), so that the signal has the scale of a dense layer.
@@ -175,6 +178,8 @@ class BlockSparseLinear(nn.Module):
     ------
     PatternError
         If the pattern has another shape.
+    ConfigError
+        If `dense_from` is negative.
     FormatError
         If a format is unknown or the two do not go together.
     """
@@ -193,19 +198,25 @@ class BlockSparseLinear(nn.Module):
         *,
         pattern: BlockPattern,
         bias: bool = True,
+        dense_from: float | None = None,
         weight_format: str = "fp32",
         activation_format: str = "fp32",
         gradient_format: str = "fp32",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if dense_from is not None and not dense_from >= 0:
+            raise ConfigError(
+                f"BlockSparseLinear: dense_from must be a density of 0 or more, got {dense_from}; "
+                "0 always takes the dense product, 2 never"
+            )
         if pattern.shape != (out_features, in_features):
             raise PatternError(
                 f"BlockSparseLinear: pattern must have shape (out_features, in_features) = "
                 f"({out_features}, {in_features}), got {pattern.shape}; build it for this layer"
             )
         self.in_features, self.out_features = in_features, out_features
-        self.block = pattern.block
+        self.block, self.dense_from = pattern.block, dense_from
         self.roles = Roles(weight_format, activation_format, gradient_format)
         self.activation_range = self.roles.running_range()
         _register_pattern(self, pattern)
@@ -221,7 +232,7 @@ class BlockSparseLinear(nn.Module):
     @property
     def route(self) -> str:
         """How the products run here in float32: ``"kernels"``, ``"dense"`` or ``"torch"``."""
-        return route_of(self.pattern)
+        return route_of(self.pattern, self.dense_from)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw weights and bias anew."""
@@ -250,16 +261,15 @@ class BlockSparseLinear(nn.Module):
         """Map [..., in_features] to [..., out_features] in the dtype of `x`."""
         roles, values = self.roles, self.values
         if roles.is_plain:
-            return matmul(x, values, _pattern_of(self), self.bias)
+            return matmul(x, values, _pattern_of(self), self.bias, dense_from=self.dense_from)
         if roles.weight.needs_scale:
             scale = _row_scale(values.detach(), self.pattern, roles.weight)
             scale_of_block = _scale_of_block(scale, self.pattern)
             values = straight_through(values, scale_of_block, roles.weight.name)
         else:
             values = _imitate(values, roles.weight)
-        y = matmul(roles.activate(x, self.activation_range), roles.cast(values), self.pattern).to(
-            x.dtype
-        )
+        operand, values = roles.activate(x, self.activation_range), roles.cast(values)
+        y = matmul(operand, values, self.pattern, dense_from=self.dense_from).to(x.dtype)
         return roles.receive(y if self.bias is None else y + self.bias)
 
     def extra_repr(self) -> str:

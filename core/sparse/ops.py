@@ -46,7 +46,14 @@ _LIBRARY.define(
 )
 
 
-def matmul(x: Tensor, values: Tensor, pattern: BlockPattern, bias: Tensor | None = None) -> Tensor:
+def matmul(
+    x: Tensor,
+    values: Tensor,
+    pattern: BlockPattern,
+    bias: Tensor | None = None,
+    *,
+    dense_from: float | None = None,
+) -> Tensor:
     """Return ``x @ S^T + bias`` for the block-sparse matrix S of `pattern` and `values`.
 
     Parameters
@@ -57,6 +64,9 @@ def matmul(x: Tensor, values: Tensor, pattern: BlockPattern, bias: Tensor | None
     pattern : BlockPattern
         On the device of `x`.
     bias : Tensor, same dtype [rows], optional
+    dense_from : float, optional
+        Share of live blocks from which on float32 products run dense; without it, where this host
+        was measured to gain from that (`core.sparse.break_even`). Compiled graphs do without it.
 
     Returns
     -------
@@ -89,20 +99,22 @@ def matmul(x: Tensor, values: Tensor, pattern: BlockPattern, bias: Tensor | None
     if torch.is_grad_enabled() and (
         x.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad)
     ):
-        y = _Matmul.apply(flat, values, bias, pattern)
+        y = _Matmul.apply(flat, values, bias, pattern, dense_from)
     else:
-        y = _affine(flat, values, bias, pattern)
+        y = _affine(flat, values, bias, pattern, dense_from)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], rows)
 
 
-def _affine(x: Tensor, values: Tensor, bias: Tensor | None, pattern: BlockPattern) -> Tensor:
+def _affine(
+    x: Tensor, values: Tensor, bias: Tensor | None, pattern: BlockPattern, limit: float | None
+) -> Tensor:
     rows, index = pattern.shape[0], (pattern.row_ptr, pattern.col_index)
     if not is_unwatched(x):
         y = torch.ops.core.spmm.default(x, values, *index, pattern.row_index, rows)
         return y if bias is None else y + bias
-    kernels = _kernels(x, values, values.shape, math.prod(pattern.grid))
+    kernels = _kernels(x, values, values.shape, math.prod(pattern.grid), limit)
     if kernels is None or values.dtype != x.dtype or not index[0].is_cpu:
-        y = _spmm(x, values, *index, pattern.row_index, rows)
+        y = _spmm(x, values, *index, pattern.row_index, rows, limit)
     else:  # a pattern is sound, and its fit was seen to
         y = call.spmm(kernels, x, values, *index, rows)
     return y if bias is None else y.add_(bias)
@@ -122,57 +134,79 @@ class _Matmul(torch.autograd.Function):
     # `ctx` as an argument of forward: the newer setup_context costs some 15 us more a call.
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: BlockPattern
-    ) -> Tensor:
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: BlockPattern,
+        limit: float | None,
+    ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, values)
-        ctx.pattern = pattern
-        return _affine(x, values, bias, pattern)
+        ctx.pattern, ctx.limit = pattern, limit
+        return _affine(x, values, bias, pattern, limit)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
         p = ctx.pattern
-        needs_dx, needs_dvalues, needs_dbias, _ = ctx.needs_input_grad
+        needs_dx, needs_dvalues, needs_dbias, *_ = ctx.needs_input_grad
         is_direct = not torch.is_grad_enabled() and is_unwatched(dy)
+        kernels = None
+        if is_direct and dy.dtype == values.dtype == torch.float32 and p.row_ptr.is_cpu:
+            kernels = _kernels(x, values, values.shape, math.prod(p.grid), ctx.limit)
         named = torch.ops.core
         dx = dvalues = None
         if needs_dx and needs_dvalues:
-            both = _both if is_direct else named.spmm_backward.default
             index = p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
-            dx, dvalues = both(dy, x, values, *index)
+            if kernels is not None:
+                dx, dvalues = call.spmm_backward(kernels, dy, x, values, *index)
+            elif is_direct:
+                dx, dvalues = _both(dy, x, values, *index, ctx.limit)
+            else:
+                dx, dvalues = named.spmm_backward.default(dy, x, values, *index)
         elif needs_dx:
-            spmm_t = _spmm_t if is_direct else named.spmm_t.default
-            dx = spmm_t(dy, values, p.col_ptr, p.row_index_t, p.order_t, x.shape[1])
+            index_t = p.col_ptr, p.row_index_t, p.order_t
+            if is_direct:
+                dx = _spmm_t(dy, values, *index_t, x.shape[1], ctx.limit)
+            else:
+                dx = named.spmm_t.default(dy, values, *index_t, x.shape[1])
         elif needs_dvalues:
-            sddmm = _sddmm if is_direct else named.sddmm.default
-            dvalues = sddmm(dy, x, p.row_index, p.col_index, *p.block)
-        return dx, dvalues, dy.sum(0) if needs_dbias else None, None
+            where = p.row_index, p.col_index, *p.block
+            if kernels is not None:
+                dvalues = call.sddmm(kernels, dy, x, *where)
+            elif is_direct:
+                dvalues = _sddmm(dy, x, *where, ctx.limit)
+            else:
+                dvalues = named.sddmm.default(dy, x, *where)
+        return dx, dvalues, dy.sum(0) if needs_dbias else None, None, None
 
 
 def _spmm(
-    x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor, rows: int
-) -> Tensor:
+    x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor, rows: int,
+    limit: float | None = None,
+) -> Tensor:  # fmt: skip
     _check_operands("core::spmm", "x", x, values)
     n_row = row_ptr.numel() - 1
     _check_index("core::spmm", row_ptr, values)
     _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
     if (
-        kernels := _kernels(x, values, values.shape, n_row * -(-x.shape[1] // values.shape[2]))
+        kernels := _kernels(
+            x, values, values.shape, n_row * -(-x.shape[1] // values.shape[2]), limit
+        )
     ) is not None:
         return call.spmm(kernels, x, values, row_ptr, col_index, rows)
     return routes.spmm(x, values, row_index, col_index, n_row)[:, :rows].contiguous()
 
 
 def _spmm_t(
-    dy: Tensor, values: Tensor, col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, cols: int
-) -> Tensor:
+    dy: Tensor, values: Tensor, col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, cols: int,
+    limit: float | None = None,
+) -> Tensor:  # fmt: skip
     _check_operands("core::spmm_t", "dy", dy, values)
     n_col = col_ptr.numel() - 1
     _check_index("core::spmm_t", col_ptr, values)
     _check_index("core::spmm_t", order_t, values)
     _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
     if (
-        kernels := _kernels(dy, values, values.shape, n_col * -(-dy.shape[1] // values.shape[1]))
+        kernels := _kernels(
+            dy, values, values.shape, n_col * -(-dy.shape[1] // values.shape[1]), limit
+        )
     ) is not None:
         values_t = call.transpose_blocks(kernels, values, order_t)
         return call.spmm(kernels, dy, values_t, col_ptr, row_index_t, cols)
@@ -181,7 +215,10 @@ def _spmm_t(
     return routes.spmm(dy, values_t, col_index_t, row_index_t, n_col)[:, :cols].contiguous()
 
 
-def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int) -> Tensor:
+def _sddmm(
+    dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int,
+    limit: float | None = None,
+) -> Tensor:  # fmt: skip
     check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     _check_index("core::sddmm", row_index, x)
     _check_index("core::sddmm", col_index, x)
@@ -191,21 +228,23 @@ def _sddmm(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int,
     if dy.dtype != x.dtype:
         raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
     n_all = -(-dy.shape[1] // br) * -(-x.shape[1] // bc)
-    if (kernels := _kernels(dy, x, (row_index.numel(), br, bc), n_all)) is not None:
+    if (kernels := _kernels(dy, x, (row_index.numel(), br, bc), n_all, limit)) is not None:
         return call.sddmm(kernels, dy, x, row_index, col_index, br, bc)
     return routes.sddmm(dy, x, row_index, col_index, (br, bc))
 
 
 def _both(
     dy: Tensor, x: Tensor, values: Tensor, row_index: Tensor, col_index: Tensor, col_ptr: Tensor,
-    row_index_t: Tensor, order_t: Tensor,
+    row_index_t: Tensor, order_t: Tensor, limit: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     _, br, bc = values.shape
     n_all = (col_ptr.numel() - 1) * -(-dy.shape[1] // br)
-    kernels = _kernels(x, values, values.shape, n_all) if x.dtype == torch.float32 else None
+    kernels = None
+    if x.dtype == torch.float32:
+        kernels = _kernels(x, values, values.shape, n_all, limit)
     if kernels is None or dy.dtype != x.dtype or values.dtype != x.dtype:
-        dx = _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1])
-        return dx, _sddmm(dy, x, row_index, col_index, br, bc)
+        dx = _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1], limit)
+        return dx, _sddmm(dy, x, row_index, col_index, br, bc, limit)
     who = "core::spmm_backward"
     check_shape(who, "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     for part in (row_index, col_index, col_ptr, row_index_t, order_t):
@@ -216,20 +255,28 @@ def _both(
     return call.spmm_backward(kernels, dy, x, values, *index)
 
 
-def _kernels(x: Tensor, values: Tensor, shape: tuple[int, ...], n_all: int) -> call.Kernels | None:
+def _kernels(
+    x: Tensor, values: Tensor, shape: tuple[int, ...], n_all: int, limit: float | None
+) -> call.Kernels | None:
     """Return the kernels if they can take these operands and are no slower than a dense product."""
     kernels = kernels_for(x, values, call.PRODUCT_DTYPES)
     n_block, br, bc = shape
-    if kernels is None or x.dtype != torch.float32 or n_block < ALWAYS_SPARSE * n_all:
+    if kernels is None or x.dtype != torch.float32:
         return kernels
-    return kernels if n_block < dense_from((br, bc)) * n_all else None
+    if limit is None:
+        if n_block < ALWAYS_SPARSE * n_all:
+            return kernels
+        limit = dense_from((br, bc))
+    return kernels if n_block < limit * n_all else None
 
 
-def route_of(pattern: BlockPattern) -> str:
+def route_of(pattern: BlockPattern, limit: float | None = None) -> str:
     """Return how products of float32 run on the CPU: ``"kernels"``, ``"dense"`` or ``"torch"``."""
     if call.kernels() is None:
         return "torch"
-    is_thin = pattern.density < ALWAYS_SPARSE or pattern.density < dense_from(pattern.block)
+    if limit is None and pattern.density >= ALWAYS_SPARSE:
+        limit = dense_from(pattern.block)
+    is_thin = pattern.density < (ALWAYS_SPARSE if limit is None else limit)
     return "kernels" if is_thin else "dense"
 
 

@@ -47,6 +47,24 @@ def test_the_environment_decides_and_both_routes_agree(monkeypatch):
     assert ((dense - sparse).abs() <= 130 * 2.0**-24 * size + 2.0**-23 * dense.abs()).all()
 
 
+def test_the_constructor_decides_before_the_environment(monkeypatch):
+    monkeypatch.setenv("TESSERA_BREAK_EVEN", "0.5")
+    thin = layer(0.2)
+    thick = BlockSparseLinear(64, 64, pattern=thin.pattern, dense_from=0)
+    thick.load_state_dict(thin.state_dict())
+    assert (thin.route, thick.route) == ("kernels", "dense")
+    x = torch.randn(9, 64, requires_grad=True)
+    want = torch.autograd.grad(thin(x).square().sum(), [x, thin.values, thin.bias])
+    for name in ("spmm", "sddmm", "spmm_backward"):
+        monkeypatch.setattr(call, name, lambda *a: pytest.fail("the dense route was asked for"))
+    got = torch.autograd.grad(thick(x).square().sum(), [x, thick.values, thick.bias])
+    for a, b in zip(got, want, strict=True):
+        # Sums of at most 64 products of numbers that carry the errors of 64 more.
+        assert (a - b).abs().max() <= 4 * 130 * 2.0**-24 * b.abs().max()
+    with pytest.raises(ConfigError, match=r"dense_from must be a density of 0 or more, got -1"):
+        BlockSparseLinear(64, 64, pattern=thin.pattern, dense_from=-1)
+
+
 def test_measured_once_and_read_from_the_cache(monkeypatch, tmp_path):
     turns = []
     monkeypatch.setattr(break_even, "_measured", lambda block: turns.append(block) or 0.7)
