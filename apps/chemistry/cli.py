@@ -229,6 +229,10 @@ def benchmark(
         ),
     ] = None,
     jobs: JobsOption = 1,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="JSON file for the table: errors, no molecules."),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -244,9 +248,12 @@ def benchmark(
     verbose: VerboseOption = False,
 ) -> None:
     """Compare graph, kernels and their hybrid with baselines and published errors, per target."""
+    import json
+
     from apps.chemistry import affinity
     from apps.chemistry.summary import records_json
     from apps.lab.config import load_config
+    from apps.lab.files import write_atomic
 
     if suite in affinity.SUITES:
         asked = _overrides({"suite": suite, "split": split})
@@ -263,7 +270,10 @@ def benchmark(
     records = room.run_benchmark(
         settings, sources, out=out, seeds=range(seed, seed + seeds), n_job=jobs
     )
-    typer.echo(records_json(records) if json_ else room.benchmark_summary(records, out))
+    document = room.benchmark_document(records, out)
+    if results is not None:
+        write_atomic(results, json.dumps(document, indent=1) + "\n")
+    typer.echo(records_json(records) if json_ else room.benchmark_summary(document))
 
 
 def _overrides(given: Mapping[str, object]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from apps.lab import parallel
+from apps.lab import parallel, tracking
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.progress import track
 from core.errors import ConfigError, DataError
@@ -194,8 +194,8 @@ def fit(
             share = weigh(batch) if parallel.n_rank() > 1 else 1.0
             value = parallel.weighted(value, share)
             (value if scaler is None else scaler.scaled(value)).backward()
-            value = value.detach() / share  # a graph that lives on would hold the old patterns
-            parallel.reduce_gradients(model, share)
+            # detached, as a graph that lives on would hold the old patterns
+            value = parallel.reduce_gradients(model, value, share)
             if clip_norm is not None:
                 scale = 1.0 if scaler is None else scaler.scale
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm * scale)
@@ -224,6 +224,7 @@ def fit(
         }
         row |= _validated(state, validate)
         state.history.append(row)
+        tracking.log(label, row)
         _keep_best(state, monitor)
         state.epoch = epoch + 1
         is_due = time.monotonic() - saved_at >= checkpoint_every_s or state.epoch == n_epoch

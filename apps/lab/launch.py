@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from apps.lab import parallel
+from apps.lab import parallel, tracking
 from apps.lab.config import Config, config_sha256, config_toml
 from apps.lab.files import sweep, write_atomic
 from core.errors import ConfigError, DataError
@@ -42,7 +42,8 @@ class Run:
         self._release = weakref.finalize(self, os.close, lock) if lock is not None else None
 
     def close(self) -> None:
-        """Let another process write to the folder."""
+        """Let another process write to the folder, and end what tracks the run."""
+        tracking.end()
         if self._release is not None:
             self._release()
 
@@ -89,7 +90,9 @@ def start_run(
     with parallel.first_goes_first():
         if not parallel.is_first():
             return Run(folder, chosen, resumed=resume, lock=None)
-        return _opened(folder, chosen, config, seed, resume, command, application)
+        run = _opened(folder, chosen, config, seed, resume, command, application)
+        tracking.begin(folder, config.model_dump(mode="json"), name=f"{command} {folder.name}")
+        return run
 
 
 def _opened(

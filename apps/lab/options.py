@@ -35,6 +35,9 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random ch
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Processes at a time.", min=1)]
+TrackOption = Annotated[
+    str, typer.Option("--track", help="Follow the training: none, tensorboard or wandb (offline).")
+]
 SchedulerOption = Annotated[
     str | None, typer.Option("--scheduler", help="Work on a dask scheduler: tcp://HOST:8786.")
 ]
@@ -48,10 +51,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Make a command end on a user's error with one sentence on standard error and exit code 2.
 
-    The command's own `quiet` and `verbose` options, where it has them, set what progress shows;
-    with `verbose` the traceback is shown too. What the system refuses (a full disk, a place that
-    cannot be written) is told in a sentence too; an error of any other kind is a mistake in this
-    program and keeps its traceback.
+    The command's own `quiet` and `verbose` options, where it has them, set what progress shows, and
+    `track` what follows its trainings; with `verbose` the traceback is shown too. What the system
+    refuses (a full disk, a place that cannot be written) is told in a sentence too; an error of any
+    other kind is a mistake in this program and keeps its traceback.
 
     Examples
     --------
@@ -67,6 +70,10 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
         verbose = bool(kwargs.get("verbose"))
         set_verbosity(0 if kwargs.get("quiet") else 2 if verbose else 1)
         try:
+            if kwargs.get("track", "none") != "none":
+                from apps.lab import tracking
+
+                tracking.choose(str(kwargs["track"]))
             return command(*args, **kwargs)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

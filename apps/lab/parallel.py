@@ -108,21 +108,26 @@ def weighted(loss: Tensor, weight: float) -> Tensor:
 
 
 @torch.no_grad()
-def reduce_gradients(model: nn.Module, weight: float) -> None:
-    """Turn the gradients of weighted shares into that of the whole batch, on every process."""
+def reduce_gradients(model: nn.Module, loss: Tensor, weight: float) -> Tensor:
+    """Turn the gradients of weighted shares into that of the whole batch, on every process.
+
+    Takes the weighted loss of this share, and gives the loss of the whole batch.
+    """
     if n_rank() == 1:
-        return
+        return loss.detach()
     parameters = [p for p in model.parameters() if p.requires_grad]
     for p in parameters:
         if p.grad is None:  # a layer that this share did not reach
             p.grad = torch.zeros_like(p)
     grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in grads), grads[0].new_tensor([weight])])
+    ends = torch.stack([loss.detach().to(grads[0].dtype), grads[0].new_tensor(weight)])
+    flat = torch.cat([*(g.flatten() for g in grads), ends])
     dist.all_reduce(flat)
     flat /= flat[-1].clone()
-    for p, g in zip(parameters, flat.split([g.numel() for g in grads] + [1]), strict=False):
+    for p, g in zip(parameters, flat.split([g.numel() for g in grads] + [2]), strict=False):
         assert p.grad is not None
         p.grad.copy_(g.view_as(p.grad))
+    return flat[-2]
 
 
 def summed(total: Tensor, n_item: int) -> tuple[Tensor, int]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from apps.lab import tracking
 from apps.lab.config import Config, config_sha256
 from apps.lab.files import write_atomic
 from core.errors import DataError
@@ -104,7 +105,10 @@ class Figure(_Part):
 
 
 class Record(_Part):
-    """What a run did, what came out, and what it would cost; see the module's head."""
+    """What a run did, what came out, and what it would cost; see the module's head.
+
+    `tracking` is the folder, below the run's, of what TensorBoard or W&B has of it.
+    """
 
     schema_: Literal["tessera.record/1"] = Field(default="tessera.record/1", alias="schema")
     application: str
@@ -123,6 +127,7 @@ class Record(_Part):
     cost: list[CostEntry] = []
     figures: list[Figure] = []
     history: list[dict[str, Metric]] | None = None
+    tracking: str | None = None
 
     @property
     def variant(self) -> str:
@@ -172,6 +177,7 @@ def new_record(
             "cost": list(cost),
             "figures": list(figures),
             "history": None if history is None else list(history),
+            "tracking": tracking.link(),
         },
         "new record",
     )

@@ -61,6 +61,22 @@ def run(
 
 @app.command()
 @handle_errors
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="DIR")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for NAME.json and NAME.html.")],
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write what is worth keeping: one small JSON of all runs, and the report."""
+    from apps.lab.progress import say
+    from apps.suite.study.export import export as written
+
+    for path in written(folder, to):
+        say(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+@app.command()
+@handle_errors
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a study.", metavar="DIR")],
     quiet: QuietOption = False,

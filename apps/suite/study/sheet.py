@@ -152,7 +152,7 @@ def spelled(value: Any) -> str:
     return ", ".join(map(spelled, value)) if isinstance(value, list) else str(value)
 
 
-def read_sheets(folder: Path, state: StudyState) -> tuple[list[Sheet], dict[str, str]]:
+def read_runs(folder: Path, state: StudyState) -> tuple[dict[str, RunOf], dict[str, str]]:
     """Read the records of what is done; also, by key, why a record could not be read."""
     runs: dict[str, RunOf] = {}
     unread: dict[str, str] = {}
@@ -164,6 +164,12 @@ def read_sheets(folder: Path, state: StudyState) -> tuple[list[Sheet], dict[str,
                 runs[key] = RunOf(read_record(where), where, urllib.parse.quote(href))
             except DataError as error:
                 unread[key] = str(error)
+    return runs, unread
+
+
+def read_sheets(folder: Path, state: StudyState) -> tuple[list[Sheet], dict[str, str]]:
+    """Give a sheet for each sweep and data set of what is done, and what could not be read."""
+    runs, unread = read_runs(folder, state)
     groups: dict[tuple[str, str], list[Entry]] = {}
     levers: dict[str, list[str]] = {}
     for point in state.points:

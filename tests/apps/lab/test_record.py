@@ -68,7 +68,7 @@ def test_the_file_has_the_documented_fields(tmp_path):
     assert {
         *("schema", "application", "command", "config", "config_sha256", "seed", "device"),
         *("versions", "git", "data", "accuracy", "members", "baselines", "throughput", "cost"),
-        *("figures", "history"),
+        *("figures", "history", "tracking", "sha256"),
     } == set(content)
     assert set(content["cost"][0]) == set(COST)
     assert content["config"]["variant"]["density"] == 0.25
@@ -98,7 +98,9 @@ def test_a_record_that_is_not_one_says_why(tmp_path):
     file.write_text("[]")
     with pytest.raises(DataError, match="has schema None"):
         read_record(tmp_path)
-    file.write_text(text.replace('"seed": 3', '"seed": "many"'))
+    content = json.loads(text) | {"seed": "many"}
+    content.pop("sha256")  # changed on purpose
+    file.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"record\.json: seed: .*integer.*'many'"):
         read_record(file)
     with pytest.raises(DataError, match=r"cannot read the record .*is the run finished"):

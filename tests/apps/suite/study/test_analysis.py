@@ -1,5 +1,6 @@
 """What the study says, against the closed forms of the toy application."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 
 from apps.lab.report.parts import Line
 from apps.suite.study.effects import effects
+from apps.suite.study.export import export
 from apps.suite.study.pareto import Placed, front, frugal
 from apps.suite.study.sheet import read_sheets
 from apps.suite.study.state import read_state
@@ -14,6 +16,7 @@ from apps.suite.study.training import trainings
 
 # Sums of a few doubles of order one.
 ROUNDING = 1e-12
+FIVE_DIGITS = 0.5e-4
 
 
 @pytest.fixture
@@ -143,6 +146,26 @@ def test_the_goal_is_what_the_worst_of_a_setting_reaches():
     assert (_epochs_to(fast, name, goal), _epochs_to(slow, name, goal)) == (2, 3)
     assert _goal([fast, SimpleNamespace(history=None)]) is None
     assert _goal([SimpleNamespace(history=[{"loss": 1.0}])]) is None
+
+
+def test_what_is_kept_is_small_whole_and_what_the_page_links_to(finished, tmp_path):
+    data, page = export(finished, tmp_path / "kept")
+    content = json.loads(data.read_text())
+    assert content["schema"] == "tessera.study-results/1"
+    assert len(content["runs"]) == 12
+    for key, run in content["runs"].items():
+        record = json.loads((finished / "points" / key / "record.json").read_text())
+        assert run["accuracy"]["test"]["rmse"] == pytest.approx(
+            record["accuracy"]["test"]["rmse"], rel=FIVE_DIGITS
+        )
+        assert len(run["cost"]) == 4  # two machines, two phases
+        # a dense run answers every block size that asked for it
+        assert len(run["asked"]) == (2 if run["asked"][0]["levers"]["variant.density"] == 1 else 1)
+        assert f'href="out.json#{key}"' in page.read_text()
+    assert "points/" not in page.read_text()
+    (session,) = content["sessions"]
+    assert session["n_run"] == 12
+    assert session["overhead"] >= 0  # all of it is counted
 
 
 def test_the_page_is_whole_links_its_records_and_escapes(finished):
