@@ -12,7 +12,7 @@ import numpy as np
 from apps.chemistry.baselines import nearest_training_row, predict_baselines
 from apps.chemistry.datasets import SPLITS, Table
 from apps.chemistry.figures import draw_figures
-from apps.chemistry.metrics import score
+from apps.chemistry.metrics import roc_auc, score
 from apps.chemistry.predictor import Predictor
 from apps.lab.files import write_atomic
 from apps.lab.record import Figure
@@ -90,7 +90,8 @@ def score_rows(prediction: np.ndarray, table: Table) -> dict[str, float]:
     -------
     dict
         Those of `metrics.score` (means over the tasks); `rmse_NAME` for each task where there are
-        several, and for each kind of row in `held_out` where the table tells them apart.
+        several, and for each kind of row in `held_out` where the table tells them apart;
+        `auc_published` and `auc_repaired` where it has classes.
     """
     target = table.exact
     out = score(target, prediction, cliff=table.extra.get("cliff_mol"))
@@ -98,6 +99,9 @@ def score_rows(prediction: np.ndarray, table: Table) -> dict[str, float]:
         for task, name in enumerate(table.target_names):
             one = score(target[:, task], prediction[:, task])
             out |= {f"rmse_{name}": one["rmse"]} if one else {}
+    for name, active in table.extra.items():
+        if name.startswith("active_"):
+            out[name.replace("active", "auc")] = roc_auc(active.astype(float), prediction[:, 0])
     kinds = table.extra.get("held_out", np.array([], dtype=str))
     for kind in sorted(set(kinds.tolist()) - {""}):
         rows = kinds == kind

@@ -46,9 +46,8 @@ def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
     for i, other in enumerate(views.others):
         out[f"ridge_{i}"] = other.ridge(value, train)
     known = value[train]
-    thresholds = {float(np.quantile(known, q)) for q in _HIT_QUANTILES}
-    thresholds |= {views.table.floor} if views.table.floor is not None else set()
-    for i, threshold in enumerate(sorted(thresholds)):
+    thresholds = [float(np.quantile(known, q)) for q in _HIT_QUANTILES]
+    for i, threshold in enumerate([*thresholds, views.table.floor or min(thresholds)]):
         above = (value > threshold).astype(np.float64)
         out[f"above_{i}"] = kernel.ridge(above, train, noise=2.0 * NOISE)
     return out | dict(_neighbourhood(value, train, kernel))
@@ -120,16 +119,14 @@ def stack(
     for name, fit in _fits(seed).items():
         blind = [_blind(fit, x, y, i) for i in range(len(x))]
         learned[name] = (np.concatenate(blind), fit(np.concatenate(x), np.concatenate(y))(x_test))
-    for name in ("profiles", "network"):
-        if name in names:
-            j = names.index(name)
+    for j, name in enumerate(names):
+        if name in ("profiles", "network") or name.startswith("ridge"):
             learned[name] = (np.concatenate([block[:, j] for block in x]), x_test[:, j])
     weights = _weights(np.stack([v[0] for v in learned.values()], axis=1), np.concatenate(y))
     whole = sum(w * v[1] for w, v in zip(weights, learned.values(), strict=True))
-    named = {name: v[1] for name, v in learned.items()} | {"ridge": x_test[:, names.index("ridge")]}
     place = split.outer.held
     return Stacked(
-        {name: _spread(values, place) for name, values in named.items()},
+        {name: _spread(v[1], place) for name, v in learned.items()},
         _spread(np.asarray(whole), place),
         dict(zip(learned, weights.tolist(), strict=True)),
     )

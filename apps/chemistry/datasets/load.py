@@ -29,6 +29,12 @@ _REGISTERED: dict[str, tuple[str, str | None]] = {
     "bace": ("pIC50", None),
     "moleculeace": ("y [pEC50/pKi]", "split"),
 }
+# BACE by the rule that parts it; a number draws one of the random scaffold splits.
+BACE_SPLITS = {"gem": ("gem", 0), "deepchem": ("deepchem", 0)} | {
+    f"scaffold-{i}": ("random_scaffold", i) for i in range(10)
+}
+_BACE = "bace/"
+ACTIVE_FROM = 7.0  # pIC50: 1,496 of the 1,513 classes of BACE follow this rule
 _TRUE_WORDS = frozenset({"1", "1.0", "true", "yes"})
 
 
@@ -51,8 +57,8 @@ def load_table(
     ----------
     data : str
         "pocket" (the embedded model pocket), a registered set such as "bace" or
-        "moleculeace/CHEMBL204_Ki" (see `apps.lab.datastore`), or a path to a file
-        (`rows.open_rows`).
+        "moleculeace/CHEMBL204_Ki" (see `apps.lab.datastore`), one of `BACE_SPLITS` such as
+        "bace/deepchem", or a path to a file (`rows.open_rows`).
     smiles : str
         Column with SMILES.
     target : str or sequence of str
@@ -75,7 +81,8 @@ def load_table(
     -------
     Table
         A 0/1 column `cliff_mol` becomes `extra["cliff_mol"]`; the pocket set has `held_out`,
-        `pk_true` and `atom_pk` (object array of float64 [atom]). Where rows of one molecule (in
+        `pk_true` and `atom_pk` (object array of float64 [atom]); BACE has `active_published`
+        (its column Class) and `active_repaired` (`ACTIVE_FROM`). Where rows of one molecule (in
         one split) were merged, `extra["spread"]` is the largest minus the smallest value.
 
     Raises
@@ -85,11 +92,14 @@ def load_table(
     """
     if data == "pocket":
         return _pocket_table()
-    path = Path(data)
+    path, is_bace = Path(data), data == "bace" or data.removeprefix(_BACE) in BACE_SPLITS
     if _is_file(data):
         about = {"name": path.name, "source": "file"}
     else:
-        item = fetch(data)
+        rule = data.removeprefix(_BACE)
+        if is_bace and rule in BACE_SPLITS:
+            split, seed = BACE_SPLITS[rule]
+        item = fetch("bace" if is_bace else data)
         path = item.path
         about = {"name": data, "source": item.source}
         usual_target, usual_split = _REGISTERED.get(data.split("/")[0], ("", None))
@@ -116,6 +126,10 @@ def load_table(
     if "cliff_mol" in sheet.header:
         words = sheet.cells("cliff_mol")
         extra["cliff_mol"] = np.array([words[i].lower() in _TRUE_WORDS for i in rows.place])
+    if is_bace and names == ["pIC50"]:
+        words = sheet.cells("Class")
+        extra["active_published"] = np.array([words[i] in _TRUE_WORDS for i in rows.place])
+        extra["active_repaired"] = value[:, 0] >= ACTIVE_FROM
     if level != "none":
         rows, value, bound, extra = _merged(rows, value, bound, extra, sheet, smiles)
     known = np.nan_to_num(np.nanmean(value, axis=1))
