@@ -2,12 +2,20 @@
 
 from apps.chemistry.benchmark.hybrid import paired_bootstrap
 from apps.chemistry.benchmark.run import BenchmarkConfig, run_benchmark, suite_sources
-from apps.chemistry.benchmark.summary import benchmark_summary
+from apps.chemistry.benchmark.summary import (
+    benchmark_document,
+    benchmark_markdown,
+    benchmark_summary,
+    read_document,
+)
 
 __all__ = [
     "BenchmarkConfig",
+    "benchmark_document",
+    "benchmark_markdown",
     "benchmark_summary",
     "paired_bootstrap",
+    "read_document",
     "run_benchmark",
     "suite_sources",
 ]

@@ -1,18 +1,25 @@
-"""What the benchmark prints: one line per target, the means, and what each part is worth."""
+"""What a benchmark found, as a small JSON document, and the tables made of it.
+
+The document holds errors and differences only, no molecule and no measured value.
+"""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
-from apps.chemistry.benchmark.hybrid import paired_bootstrap
+from apps.chemistry.benchmark.hybrid import MEMBERS, paired_bootstrap
 from apps.chemistry.benchmark.run import run_folder
 from apps.chemistry.evaluate import PREDICTIONS_FILE
 from apps.chemistry.summary import aligned
 from apps.lab.record import Record
+from core.errors import DataError
 
+SCHEMA = "tessera.chemistry.benchmark/1"
 # Column title -> where it stands in a record.
 _COLUMNS = {
     "mean": "train_mean",
@@ -27,63 +34,167 @@ _COLUMNS = {
     "publ. SVM": "published_svm",
     "publ. graph": "published_graph",
 }
-_PAIRS = (("hybrid", "kernel"), ("hybrid", "svm_ecfp4"), ("kernel", "svm_ecfp4"),
-          ("graph", "svm_ecfp4"))  # fmt: skip
+_METRICS = ("rmse", "rmse_cliff", "rmse_seen", "rmse_unseen")
+_PAIRS = (("hybrid", "kernel"), ("kernel_graph", "kernel"), ("hybrid", "svm_ecfp4"),
+          ("kernel", "svm_ecfp4"), ("graph", "svm_ecfp4"), ("graph", "kernel"))  # fmt: skip
+
+Document = dict[str, Any]
 
 
-def benchmark_summary(records: Sequence[Record], out: Path) -> str:
-    """Return the tables of rmse and rmse_cliff, means over seeds, and the paired differences."""
+def benchmark_document(records: Sequence[Record], out: Path) -> Document:
+    """Return what the records and their predictions say; errors are means over seeds.
+
+    `rmse_seen` and `rmse_unseen` are those of molecules that another set of the run has among its
+    training rows, and of the others. `differences` are those of the mean RMSE over the sets and
+    seeds, with a paired bootstrap over test molecules.
+    """
     names = list(dict.fromkeys(record.data.name for record in records))
-    parts = []
-    for metric in ("rmse", "rmse_cliff", "auc_published", "auc_repaired"):
-        lines = []
-        for name in names:
-            each = [_line(record, metric) for record in records if record.data.name == name]
-            lines.append([_mean(column) for column in zip(*each, strict=True)])
-        if any(value is not None for line in lines for value in line):
-            rows = [[name, *map(_text, line)] for name, line in zip(names, lines, strict=True)]
-            if len(names) > 1:
-                rows.append(["mean", *(_text(_mean(c)) for c in zip(*lines, strict=True))])
-            parts.append(aligned([[f"test {metric}", *_COLUMNS], *rows]))
-    weights = [record.accuracy["test"].get("weight_graph") or 0.0 for record in records]
-    parts.append(
-        f"weight of the graph in the hybrid: mean {mean(weights):.2f}, "
-        f"{min(weights):.2f} to {max(weights):.2f}"
-    )
-    parts.append(aligned([["mean rmse, difference", "", "95 % interval", "better on"],
-                          *_differences(records, out)]))  # fmt: skip
-    return "\n\n".join(parts)
-
-
-def _differences(records: Sequence[Record], out: Path) -> list[list[str]]:
-    errors = [
-        _errors(run_folder(out, record.config["data"]["source"], record.seed)) for record in records
-    ]
-    rows = []
-    for ours, other in _PAIRS:
-        a, b = [e[ours] for e in errors], [e[other] for e in errors]
-        difference, low, high = paired_bootstrap(a, b)
-        n_better = sum(bool(np.mean(x**2) < np.mean(y**2)) for x, y in zip(a, b, strict=True))
-        interval = f"[{low:+.4f}, {high:+.4f}]"
-        count = f"{n_better} of {len(a)}"
-        rows.append([f"{ours} - {other}", f"{difference:+.4f}", interval, count])
-    return rows
-
-
-def _errors(folder: Path) -> dict[str, np.ndarray]:
-    """Return the errors on the test rows by model, float64 [row]."""
-    with (folder / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as text:
-        rows = list(csv.DictReader(text))
-    measured = np.array([float(row["measured"]) for row in rows])
+    errors: dict[str, dict[str, dict[str, float]]] = {}
+    for name in names:
+        places = [
+            {"": r.accuracy} | r.members | r.baselines for r in records if r.data.name == name
+        ]
+        errors[name] = {}
+        for title, key in _COLUMNS.items():
+            each = [place.get(key, {}).get("test", {}) for place in places]
+            found = {m: _mean([one.get(m) for one in each]) for m in _METRICS}
+            errors[name][title] = {m: round(v, 4) for m, v in found.items() if v is not None}
+    config = {k: v for k, v in records[0].config.items() if k not in ("data", "together")}
     return {
-        name: np.array([float(row[name]) for row in rows]) - measured
-        for name in ("hybrid", "kernel", "graph", "svm_ecfp4")
+        "schema": SCHEMA,
+        "seeds": sorted({record.seed for record in records}),
+        "config": config,
+        "n_together": len(records[0].config["together"]),
+        "weights": {
+            member: round(mean(r.accuracy["test"][f"weight_{member}"] or 0.0 for r in records), 4)
+            for member in MEMBERS
+        },
+        "errors": errors,
+        "differences": _differences(records, out),
     }
 
 
-def _line(record: Record, metric: str) -> list[float | None]:
-    places = {"": record.accuracy} | record.members | record.baselines
-    return [places.get(key, {}).get("test", {}).get(metric) for key in _COLUMNS.values()]
+def benchmark_summary(document: Document) -> str:
+    """Return the tables of a document as text."""
+    parts = []
+    for metric, (head, *rows) in _tables(document).items():
+        parts.append(aligned([[f"test {metric}", *head[1:]], *rows]))
+    parts.append(_weights(document))
+    parts.append(aligned(_difference_rows(document)))
+    return "\n\n".join(parts)
+
+
+def benchmark_markdown(document: Document) -> str:
+    """Return the tables of a document as markdown."""
+    parts = []
+    for metric, rows in _tables(document).items():
+        parts.append(f"Test `{metric}`\n\n{_markdown(rows)}")
+    parts += [_weights(document), _markdown(_difference_rows(document))]
+    return "\n\n".join(parts) + "\n"
+
+
+def read_document(path: Path) -> Document:
+    """Read what `benchmark_document` gave, from a JSON file.
+
+    Raises
+    ------
+    DataError
+        If the file is something else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no benchmark document: {error}") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise DataError(f"{path} is no benchmark document of schema {SCHEMA}; make it anew")
+    return document
+
+
+def _tables(document: Document) -> dict[str, list[list[str]]]:
+    """Return rows of cells by metric: a head, one row per set, and their mean."""
+    out = {}
+    for metric in _METRICS:
+        lines = {
+            name: [each[title].get(metric) for title in _COLUMNS]
+            for name, each in document["errors"].items()
+        }
+        if not any(value is not None for line in lines.values() for value in line):
+            continue
+        rows = [["set", *_COLUMNS], *([name, *map(_text, line)] for name, line in lines.items())]
+        if len(lines) > 1:
+            means = [_mean(column) for column in zip(*lines.values(), strict=True)]
+            rows.append(["mean", *map(_text, means)])
+        out[metric] = rows
+    return out
+
+
+def _weights(document: Document) -> str:
+    parts = ", ".join(f"{member} {w:.2f}" for member, w in document["weights"].items())
+    seeds = ", ".join(map(str, document["seeds"]))
+    return f"hybrid, weights from held-out folds: {parts}; seeds {seeds}"
+
+
+def _difference_rows(document: Document) -> list[list[str]]:
+    rows = [["mean rmse, difference", "molecules", "", "95 % interval", "better on"]]
+    for one in document["differences"]:
+        interval = f"[{one['low']:+.4f}, {one['high']:+.4f}]"
+        count = f"{one['n_better']} of {one['n']}"
+        pair = f"{one['ours']} - {one['other']}"
+        rows.append([pair, one["molecules"], f"{one['difference']:+.4f}", interval, count])
+    return rows
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    rule = "|---" + "|---:" * (len(rows[0]) - 1) + "|"
+    return "\n".join([head, rule, *body])
+
+
+def _differences(records: Sequence[Record], out: Path) -> list[dict[str, Any]]:
+    answers = [
+        _answers(run_folder(out, record.config["data"]["source"], record.seed))
+        for record in records
+    ]
+    found: list[dict[str, Any]] = []
+    is_joint = len(records[0].config["together"]) > 1
+    for molecules in ("all", "seen", "unseen") if is_joint else ("all",):
+        rows = [_rows(one, molecules) for one in answers]
+        used = [(one, kept) for one, kept in zip(answers, rows, strict=True) if kept.any()]
+        if not used:
+            continue
+        for ours, other in _PAIRS if molecules == "all" else _PAIRS[:2]:
+            a, b = ([one[k][kept] - one["measured"][kept] for one, kept in used]
+                    for k in (ours, other))  # fmt: skip
+            difference, low, high = paired_bootstrap(a, b)
+            found.append(
+                {
+                    "ours": ours,
+                    "other": other,
+                    "molecules": molecules,
+                    "difference": round(difference, 5),
+                    "low": round(low, 5),
+                    "high": round(high, 5),
+                    "n_better": sum(
+                        bool(np.mean(x**2) < np.mean(y**2)) for x, y in zip(a, b, strict=True)
+                    ),
+                    "n": len(a),
+                }
+            )
+    return found
+
+
+def _rows(answers: dict[str, np.ndarray], molecules: str) -> np.ndarray:
+    if molecules == "all":
+        return np.ones(len(answers["seen"]), dtype=bool)
+    return (answers["seen"] > 0) == (molecules == "seen")
+
+
+def _answers(folder: Path) -> dict[str, np.ndarray]:
+    """Return float [row] by column of the predictions of a set."""
+    with (folder / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    names = {"measured", "seen"} | {name for pair in _PAIRS for name in pair}
+    return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

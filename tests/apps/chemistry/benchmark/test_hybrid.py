@@ -5,8 +5,9 @@ from apps.chemistry.benchmark.hybrid import (
     draw_folds,
     graph_members,
     kernel_member,
-    mixture_weight,
+    mixture_weights,
     paired_bootstrap,
+    trees_member,
 )
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import featurise
@@ -41,26 +42,19 @@ def test_folds_leave_the_test_part_alone_and_are_even(table):
     assert (draw_folds(table, 4, seed=1) != fold).any()
 
 
-def test_graph_member_is_the_mean_of_fold_models_that_never_saw_their_fold(table):
+def test_graph_member_is_the_mean_of_fold_models_and_its_own_fold_model_held_out(table):
     fold = draw_folds(table, 3, seed=0)
-    seen = []
-
-    def model(part, i):
-        seen.append(part.split.copy())
-        return np.full((60, 1), 10.0 * i)
-
-    (member,) = graph_members(table, fold, model)
-    for i, split in enumerate(seen):
-        assert ((split == "valid") == (fold == i)).all()
-        assert ((split == "test") == (fold < 0)).all()
+    answers = [np.full((60, 1), 10.0 * i) for i in range(3)]
+    (member,) = graph_members(fold, answers)
     np.testing.assert_array_equal(member.held_out[fold >= 0], 10.0 * fold[fold >= 0])
     assert np.isnan(member.held_out[fold < 0]).all()
     np.testing.assert_array_equal(member.whole, 10.0)
 
 
-def test_kernel_member_predicts_rows_it_has_not_seen(table):
+@pytest.mark.parametrize("fit", [kernel_member, trees_member])
+def test_members_predict_rows_they_have_not_seen(table, fit):
     fold = draw_folds(table, 4, seed=0)
-    member = kernel_member(table, fold, seed=0)
+    member = fit(table, fold, seed=0)
     true = table.target[:, 0]
     known = fold >= 0
     assert np.isnan(member.held_out[~known]).all()
@@ -72,28 +66,43 @@ def test_kernel_member_predicts_rows_it_has_not_seen(table):
     changed[~known] = 99.0
     from dataclasses import replace
 
-    again = kernel_member(replace(table, target=changed), fold, seed=0)
+    again = fit(replace(table, target=changed), fold, seed=0)
     np.testing.assert_array_equal(again.whole, member.whole)
 
 
-def test_weight_by_hand():
+def test_weights_by_hand():
     rng = np.random.default_rng(0)
     true = rng.standard_normal(40_000)
-    a, b = true + rng.standard_normal(40_000), true + 0.5 * rng.standard_normal(40_000)
-    # independent errors of variance 1 and 1/4: the best weight of the second is 1 / (1 + 1/4);
-    # one standard error of this many rows is less than a step of the weight from there
-    assert mixture_weight(a, b, true) == pytest.approx(0.8, abs=0.051)
-    assert mixture_weight(true, b, true) == 0.0
-    # a's own error goes with the square of (1 - w): with the truth as partner more is better
-    assert mixture_weight(a, true, np.where(true > 0, true, np.nan)) > 0.9
+    noise = rng.standard_normal((3, 40_000))
+    # independent errors of variances 1, 1/2 and 1/4: weights as their inverses, 1 : 2 : 4
+    members = true + noise * np.sqrt([[1.0], [0.5], [0.25]])
+    weights = mixture_weights([members], [true])
+    assert sum(weights) == pytest.approx(1.0)
+    # half a step of the grid each way, and chance of 40,000 rows
+    assert weights == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=0.05)
+    # a row without a measured value or a held-out prediction has no part in it
+    members[0, :10_000], true[10_000:20_000] = np.nan, np.nan
+    assert mixture_weights([members], [true]) == pytest.approx(weights, abs=0.051)
 
 
-def test_a_graph_that_adds_no_more_than_chance_is_left_out():
+def test_a_member_that_is_another_and_noise_is_left_out():
     rng = np.random.default_rng(2)
-    true = rng.standard_normal(300)
-    kernel = true + 0.6 * rng.standard_normal(300)
-    graph = kernel + 0.3 * rng.standard_normal(300)  # the kernel, and noise
-    assert mixture_weight(kernel, graph, true) == 0.0
+    true = [rng.standard_normal(300) for _ in range(5)]
+    held_out = []
+    for y in true:
+        kernel = y + 0.6 * rng.standard_normal(300)
+        held_out.append(np.array([kernel, kernel + 0.6 * rng.standard_normal(300)]))
+    assert mixture_weights(held_out, true) == (1.0, 0.0)
+
+
+def test_each_target_has_one_voice_whatever_its_rows_and_scale():
+    rng = np.random.default_rng(3)
+    y, noise = rng.standard_normal(2000), rng.standard_normal((2, 2000))
+    one = y + noise * [[1.0], [0.5]]
+    many = np.tile(10.0 * (y + noise * [[0.5], [1.0]]), 20)
+    weights = mixture_weights([one, many], [y, np.tile(10.0 * y, 20)])
+    # errors in units of the first member's: variances 1, 1/4 and 1, 4; sums 2 : 4.25
+    assert weights == pytest.approx([4.25 / 6.25, 2 / 6.25], abs=0.05)
 
 
 def test_bootstrap_interval_covers_and_pairs():

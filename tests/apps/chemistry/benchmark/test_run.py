@@ -1,21 +1,32 @@
 import csv
+import json
 import tomllib
 
 import pytest
 
 from apps.chemistry.benchmark import (
     BenchmarkConfig,
+    benchmark_document,
+    benchmark_markdown,
     benchmark_summary,
+    read_document,
     run_benchmark,
     suite_sources,
 )
 from apps.chemistry.benchmark import run as module
+from apps.chemistry.benchmark.stages import Group
 from apps.chemistry.datasets import pocket
 from apps.lab.config import load_config
 from apps.lab.record import read_record
 from core.errors import DataError
 
-TINY = ["n_fold=2", "model.d_hidden=16", "model.n_layer=1", "train.n_epoch=1"]
+TINY = [
+    "n_fold=2",
+    "model.d_hidden=16",
+    "model.n_layer=1",
+    "train.n_epoch=1",
+    "train.batch_size=16",
+]
 
 # Predictions stand in the file with four decimals: half a unit each, weights sum to 1.
 FOUR_DECIMALS = 1.1e-4
@@ -67,9 +78,16 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
             assert float(row["hybrid"]) == pytest.approx(mixed, abs=FOUR_DECIMALS)
     again = run_benchmark(config, files, out=tmp_path, seeds=[0])
     assert again == records  # read back, not run again
-    text = benchmark_summary(records, tmp_path)
+    document = benchmark_document(records, tmp_path)
+    text = benchmark_summary(document)
     assert "hybrid - kernel" in text
     assert "of 2" in text
+    assert ("unseen" in text) == joint
+    path = tmp_path / "document.json"
+    path.write_text(json.dumps(document))
+    assert benchmark_markdown(read_document(path)) == benchmark_markdown(document)
+    first = document["errors"]["set0.csv"]["hybrid"]["rmse"]
+    assert first == pytest.approx(records[0].accuracy["test"]["rmse"], abs=FOUR_DECIMALS)
     folder = next(tmp_path.glob("**/record.json")).parent
     assert read_record(folder) in records
 
@@ -96,3 +114,49 @@ def test_published_errors_are_those_of_every_target():
     }
     assert mean["published_svm"] == pytest.approx(0.681, abs=5e-4)
     assert mean["published_graph"] == pytest.approx(0.909, abs=5e-4)
+
+
+def test_documents_of_another_kind_are_refused(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"schema": "other"}')
+    with pytest.raises(DataError, match=r"no benchmark document of schema .*; make it anew"):
+        read_document(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="no benchmark document: Expecting"):
+        read_document(path)
+
+
+def test_a_run_that_was_killed_goes_on_from_what_it_left(files, columns, tmp_path, monkeypatch):
+    config = load_config(BenchmarkConfig, overrides=TINY)
+    whole = run_benchmark(config, files, out=tmp_path / "a", seeds=[0])
+    real, done = Group._fold, []
+
+    def dies(self, i_fold):
+        if done:
+            raise KeyboardInterrupt
+        done.append(i_fold)
+        return real(self, i_fold)
+
+    monkeypatch.setattr(Group, "_fold", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(config, files, out=tmp_path / "b", seeds=[0])
+    monkeypatch.setattr(Group, "_fold", lambda self, i: done.append(i) or real(self, i))
+    again = run_benchmark(config, files, out=tmp_path / "b", seeds=[0])
+    assert done == [0, 1]  # each fold once
+    assert [r.accuracy for r in again] == [r.accuracy for r in whole]
+    assert [r.members for r in again] == [r.members for r in whole]
+
+
+def test_a_teacher_changes_the_network_and_nothing_else(files, columns, tmp_path):
+    records = [
+        run_benchmark(
+            load_config(BenchmarkConfig, overrides=[*TINY, f"teacher={word}"]),
+            files,
+            out=tmp_path / word,
+            seeds=[0],
+        )[0]
+        for word in ("true", "false")
+    ]
+    taught, alone = (record.members for record in records)
+    assert taught["kernel"] == alone["kernel"]
+    assert taught["graph"] != alone["graph"]
