@@ -142,38 +142,43 @@ class Peer:
             tracers=q,
         )
 
-    def rates(self, state: Any, equations: Any = None) -> dict[str, np.ndarray]:
-        """Give explicit and implicit rates together, [lon, lat, level], per second."""
-        equations = equations or self.equations
-        explicit = equations.explicit_terms(state)
-        parts = [explicit]
-        if hasattr(equations, "implicit_terms"):
-            parts.append(equations.implicit_terms(state))
-        second = float(self.specs.nondimensionalize(1.0 * self.unit.s))
-        names = ("vorticity", "divergence", "temperature_variation", "log_surface_pressure")
-        scale = dict.fromkeys(names, second) | {
-            "vorticity": second**2,
-            "divergence": second**2,
-        }
-
-        def total(name: str) -> np.ndarray:
-            field = sum(getattr(part, name) for part in parts)
-            nodal = np.asarray(self.coords.horizontal.to_nodal(field))
-            return scale[name] * np.moveaxis(nodal, 0, -1)
-
-        out = dict(
-            zip(
-                ("vorticity", "divergence", "temperature", "log_pressure"),
-                map(total, names),
-                strict=True,
-            )
+    def grid_state(self, state: Any) -> GridState:
+        """Give our grid values, in SI units, of their (dry) state."""
+        spec, u, horizontal = self.specs, self.unit, self.coords.horizontal
+        second, metre, pascal = (
+            float(spec.nondimensionalize(1.0 * unit)) for unit in (u.s, u.m, u.pascal)
         )
-        if self.moist and explicit.tracers:
-            q = explicit.tracers["specific_humidity"]
-            out["humidity"] = second * np.moveaxis(
-                np.asarray(self.coords.horizontal.to_nodal(q)), 0, -1
-            )
-        return out
+        wind = self.spherical.vor_div_to_uv_nodal(horizontal, state.vorticity, state.divergence)
+        east, north, excess = (
+            torch.from_numpy(np.moveaxis(np.array(field), 0, -1))
+            for field in (*wind, horizontal.to_nodal(state.temperature_variation))
+        )
+        pressure = np.exp(np.array(horizontal.to_nodal(state.log_surface_pressure))[0]) / pascal
+        return GridState(
+            east * second / metre,
+            north * second / metre,
+            excess + torch.from_numpy(self.reference),
+            torch.zeros_like(excess),
+            torch.from_numpy(pressure),
+        )
+
+    def rates(self, state: Any) -> dict[str, np.ndarray]:
+        """Give explicit and implicit rates together, [lon, lat, level], per second."""
+        total = self.equations.explicit_terms(state) + self.equations.implicit_terms(state)
+        second = float(self.specs.nondimensionalize(1.0 * self.unit.s))
+        fields = {
+            "vorticity": (total.vorticity, second**2),
+            "divergence": (total.divergence, second**2),
+            "temperature": (total.temperature_variation, second),
+            "log_pressure": (total.log_surface_pressure, second),
+        }
+        if self.moist:
+            fields["humidity"] = (total.tracers["specific_humidity"], second)
+        to_nodal = self.coords.horizontal.to_nodal
+        return {
+            name: factor * np.moveaxis(np.asarray(to_nodal(field)), 0, -1)
+            for name, (field, factor) in fields.items()
+        }
 
 
 def relative(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -61,12 +61,11 @@ class PrimitiveEquations:
         # mass convergence of the layers above, as one product: [level, level - 1]
         above = np.triu(np.ones((n, n)))[:, : n - 1] * levels.thickness[:, None]
         fraction = np.array(levels.half)[1:-1]
-        self._sigma_velocity = tensor(levels.thickness[:, None] * fraction - above)
-        spread = np.zeros((n - 1, n))
-        for k in range(n - 1):
-            spread[k, k] = 0.5 / levels.thickness[k]
-            spread[k, k + 1] = 0.5 / levels.thickness[k + 1]
-        self._spread = tensor(spread)
+        sigma_velocity = levels.thickness[:, None] * fraction - above
+        # one product gives both the work of pressure and the motion through half levels
+        self._column = tensor(np.concatenate([levels.conversion.T, sigma_velocity], axis=1))
+        self._upper = tensor(0.5 / levels.thickness[:-1])
+        self._lower = tensor(0.5 / levels.thickness[1:])
         sin_latitude = tensor(transform.grid.sin_latitude)
         self.coriolis = (2.0 * c.ROTATION * sin_latitude).reshape(1, -1, 1)
         self.surface_geopotential = (
@@ -130,14 +129,17 @@ class PrimitiveEquations:
         slope_east, slope_north = slope[..., :1], slope[..., 1:]
 
         advection = u * slope_east + v * slope_north  # v . grad ln p_s
-        convergence = divergence + advection
         excess = temperature - REFERENCE_TEMPERATURE
         moisture = c.VIRTUAL * humidity * temperature  # Tv - T
         virtual_excess = excess + moisture
 
+        # of v . grad ln p_s and of the divergence
+        summed = torch.stack([advection, divergence]) @ self._column
+        work, sigma_velocity = summed[..., :n], summed[..., n:].sum(0)
         # vertical advection of u, v, T, q together
-        sigma_velocity = convergence @ self._sigma_velocity
-        vertical = (sigma_velocity * fields[:4].diff(dim=-1)) @ self._spread
+        carried = sigma_velocity * fields[:4].diff(dim=-1)
+        vertical = torch.nn.functional.pad(carried * self._upper, (0, 1))
+        vertical[..., 1:] += carried * self._lower
 
         absolute = vorticity + self.coriolis
         push = c.GAS_CONSTANT * virtual_excess
@@ -145,8 +147,8 @@ class PrimitiveEquations:
         flux_v = -absolute * u - push * slope_north - vertical[1]
         # kappa Tv omega/p, less the linear part -kappa T0 C D
         heating = c.KAPPA * (
-            (virtual_excess + REFERENCE_TEMPERATURE) * (advection - advection @ self.conversion)
-            - virtual_excess * (divergence @ self.conversion)
+            (virtual_excess + REFERENCE_TEMPERATURE) * (advection - work[0])
+            - virtual_excess * work[1]
         )
         rate_t = excess * divergence - vertical[2] + heating
         rate_q = humidity * divergence - vertical[3]

@@ -1,4 +1,4 @@
-"""Semi-implicit leapfrog with the RAW filter and implicit eighth-order diffusion.
+"""Semi-implicit leapfrog with the RAW filter and implicit diffusion, of eighth order by default.
 
 Gravity waves are averaged over the two outer time levels, which removes their limit on the step;
 the vertical coupling is diagonal in the eigenvectors of the linear operator, so that each solve
@@ -51,10 +51,17 @@ class SemiImplicitLeapfrog:
         Seconds; ConfigError above `longest_step`.
     diffusion_time : float
         Seconds in which the smallest resolved scale decays by e.
+    diffusion_order : int
+        Power of the Laplacian that diffuses.
     """
 
     def __init__(
-        self, equations: PrimitiveEquations, dt: float, *, diffusion_time: float = 6 * 3600.0
+        self,
+        equations: PrimitiveEquations,
+        dt: float,
+        *,
+        diffusion_time: float = 6 * 3600.0,
+        diffusion_order: int = 4,
     ):
         truncation = equations.transform.grid.truncation
         if not 0.0 < dt <= longest_step(truncation):
@@ -79,7 +86,7 @@ class SemiImplicitLeapfrog:
         self._from_mode = transform.tensor(eigenvector.T)
         stiffness = (n * (n + 1.0) / c.RADIUS**2)[:, None] * eigenvalue[None, :]
         truncated = truncation * (truncation + 1.0)
-        damping = ((n * (n + 1.0)) / truncated) ** 4 / diffusion_time
+        damping = ((n * (n + 1.0)) / truncated) ** diffusion_order / diffusion_time
         # forward first step: half the interval, see `start`
         self._factor = {
             interval: (
