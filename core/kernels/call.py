@@ -32,22 +32,7 @@ _ARGUMENTS = {
     "tessera_has_bf16": [],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I, _I],
     "tessera_spmm_backward": [
-        _P,
-        _L,
-        _L,
-        _P,
-        _L,
-        _L,
-        _L,
-        *[_P] * 5,
-        _L,
-        _L,
-        _L,
-        _I,
-        _I,
-        _P,
-        _P,
-        _I,
+        *[_P, _L, _L, _P, _L, _L, _L, *[_P] * 6, _L, _L, _L, _I, _I, _P, _P, _I],
     ],
     "tessera_has_int8": [],
     "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
@@ -166,13 +151,13 @@ def spmm_backward(
     """Return both gradients, float32 [batch, cols] and [n_block, br, bc], in one pass."""
     dy, x = _rows(dy), _rows(x)
     (n_block, br, bc), (batch, cols), rows = values.shape, x.shape, dy.shape[1]
-    values_t = transpose_blocks(kernels, values, order_t)
+    values = values.contiguous()
     dx, dvalues = x.new_empty(batch, cols), torch.zeros(n_block, br, bc)
     status = kernels.spmm_backward(
         dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, batch,
-        values_t.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), col_ptr.data_ptr(),
-        row_index_t.data_ptr(), -(-rows // br), col_ptr.numel() - 1, n_block, br, bc,
-        dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
+        values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), col_ptr.data_ptr(),
+        row_index_t.data_ptr(), order_t.data_ptr(), -(-rows // br), col_ptr.numel() - 1, n_block,
+        br, bc, dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     _raise_for(status, "spmm_backward")
     return dx, dvalues

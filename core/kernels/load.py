@@ -38,13 +38,21 @@ _COMMON = (
 LEVELS: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
     "avx512bf16": (
         frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni"}),
-        ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mavx512vnni"),
+        (
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512vl",
+            "-mavx512dq",
+            "-mavx512bf16",
+            "-mavx512vnni",
+            "-mprfchw",
+        ),
     ),
     "avx512": (
         frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq"}),
-        ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
+        ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprfchw"),
     ),
-    "avx2": (frozenset({"avx2", "fma"}), ("-mavx2", "-mfma")),
+    "avx2": (frozenset({"avx2", "fma"}), ("-mavx2", "-mfma", "-mprfchw")),
     "generic": (frozenset(), ()),
 }
 

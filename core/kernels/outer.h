@@ -3,7 +3,7 @@
 // Blocks whose sides are multiples of four are cut into 4 x 4 outer products. In the quads layout a
 // vector holds the same four features of LANE / 4 samples; spreading one feature of dy inside each
 // group of four lanes and multiplying by x adds a row of the outer product for all these samples at
-// once. Other blocks take dot products over samples, sixteen entries of a row at a time.
+// once.
 
 #pragma once
 
@@ -32,8 +32,10 @@ inline void add_sums_over_groups(Vec a0, Vec a1, Vec a2, Vec a3, float* out, int
     return Vec(_mm512_shuffle_f32x4(__m512(a), __m512(b), 0x88)) +
            Vec(_mm512_shuffle_f32x4(__m512(a), __m512(b), 0xDD));
   };
+  const Vec sums = fold(fold(a0, a1), fold(a2, a3));
+  if (bc == 4) return store(out, load(out) + sums);
   float total[16];
-  store(total, fold(fold(a0, a1), fold(a2, a3)));
+  store(total, sums);
   for (int r = 0; r < 4; ++r) {
     QuadAny* to = reinterpret_cast<QuadAny*>(out + r * bc);
     *to += *reinterpret_cast<QuadAny*>(total + 4 * r);
@@ -49,12 +51,38 @@ inline void add_sums_over_groups(Vec a0, Vec a1, Vec a2, Vec a3, float* out, int
 #endif
 }
 
+// Four quads of columns, which lie side by side in memory where they can: out[n] += 4 x 4 entries.
+inline void add_four_quads(Vec (&sum)[4][4], float* const (&out)[4], int bc) {
+#if defined(__AVX512F__)
+  auto fold = [](Vec a, Vec b) {
+    return Vec(_mm512_shuffle_f32x4(__m512(a), __m512(b), 0x88)) +
+           Vec(_mm512_shuffle_f32x4(__m512(a), __m512(b), 0xDD));
+  };
+  if (bc >= 8) {  // one wide block, or two of width eight: rows of sixteen or of twice eight entries
+    const bool is_row = out[2] == out[0] + 8;
+    for (int r = 0; r < 4; ++r) {
+      const Vec row = fold(fold(sum[r][0], sum[r][1]), fold(sum[r][2], sum[r][3]));
+      float *low = out[0] + r * bc, *high = out[2] + r * bc;
+      if (is_row) {
+        store(low, load(low) + row);
+      } else {
+        const __m256 a = _mm512_castps512_ps256(__m512(row)), b = _mm512_extractf32x8_ps(__m512(row), 1);
+        _mm256_storeu_ps(low, _mm256_add_ps(_mm256_loadu_ps(low), a));
+        _mm256_storeu_ps(high, _mm256_add_ps(_mm256_loadu_ps(high), b));
+      }
+    }
+    return;
+  }
+#endif
+  for (int n = 0; n < 4; ++n) add_sums_over_groups(sum[0][n], sum[1][n], sum[2][n], sum[3][n], out[n], bc);
+}
+
 // One quad of rows by N quads of columns: out[n] += dy^T x, 4 x 4 entries each.
-template <class Number, int N, int SLOT>
+template <class Number, int N>
 inline void outer_quads(const float* dy, const float* const (&x)[4], float* const (&out)[4],
-                        int bc) {
+                        int bc, int slot) {
   Vec sum[4][N] = {};
-  for (int s = 0; s < SLOT; s += STEP) {
+  for (int s = 0; s < slot; s += STEP) {
     const Vec d = load(dy + s * 4);
     const Vec row[4] = {spread_feature<0>(d), spread_feature<1>(d), spread_feature<2>(d),
                         spread_feature<3>(d)};
@@ -63,79 +91,43 @@ inline void outer_quads(const float* dy, const float* const (&x)[4], float* cons
       for (int r = 0; r < 4; ++r) sum[r][n] = Number::mac(sum[r][n], row[r], v);
     }
   }
-  for (int n = 0; n < N; ++n)
-    add_sums_over_groups(sum[0][n], sum[1][n], sum[2][n], sum[3][n], out[n], bc);
+  if constexpr (N == 4)
+    add_four_quads(sum, out, bc);
+  else
+    for (int n = 0; n < N; ++n)
+      add_sums_over_groups(sum[0][n], sum[1][n], sum[2][n], sum[3][n], out[n], bc);
 }
 
 // Live blocks first..last-1, all of one block row, with both sides multiples of four.
-template <class Number, int SLOT>
-void row_of_quads(const Places& s, int64_t first, int64_t last, const float* dy, const float* x,
-                  float* out) {
+template <class Number>
+void row_of_quads(const Places& s, int64_t first, int64_t last, int slot, const float* dy,
+                  const float* x, float* out, Ahead& ahead, int64_t n_ahead) {
   constexpr int MOST = LANE == 16 ? 4 : 2;  // 4 * MOST sums in registers
   const int n_across = s.bc / 4;
   for (int64_t k0 = first; k0 < last;) {
     // A group is MOST quads of columns out of one wide block or out of several narrow ones.
     const int n_k = n_across >= MOST ? 1 : int(last - k0 < MOST / n_across ? last - k0 : MOST / n_across);
+    ahead.fetch(n_k * n_ahead);
     for (int down = 0; down < s.br / 4; ++down) {
-      const float* from_dy = dy + int64_t(down) * SLOT * 4;
+      const float* from_dy = dy + int64_t(down) * slot * 4;
       for (int a0 = 0; a0 < n_across; a0 += MOST) {
         const float* from[4] = {};
         float* to[4] = {};
         int n = 0;
         for (int k = 0; k < n_k; ++k)
           for (int a = a0; a < n_across && a < a0 + MOST; ++a, ++n) {
-            from[n] = x + (int64_t(s.col_index[k0 + k]) * n_across + a) * SLOT * 4;
+            from[n] = x + (int64_t(s.col_index[k0 + k]) * n_across + a) * slot * 4;
             to[n] = out + ((k0 + k) * s.br + down * 4) * s.bc + a * 4;
           }
         switch (n) {
-          case 4: outer_quads<Number, 4, SLOT>(from_dy, from, to, s.bc); break;
-          case 3: outer_quads<Number, 3, SLOT>(from_dy, from, to, s.bc); break;
-          case 2: outer_quads<Number, 2, SLOT>(from_dy, from, to, s.bc); break;
-          default: outer_quads<Number, 1, SLOT>(from_dy, from, to, s.bc);
+          case 4: outer_quads<Number, 4>(from_dy, from, to, s.bc, slot); break;
+          case 3: outer_quads<Number, 3>(from_dy, from, to, s.bc, slot); break;
+          case 2: outer_quads<Number, 2>(from_dy, from, to, s.bc, slot); break;
+          default: outer_quads<Number, 1>(from_dy, from, to, s.bc, slot);
         }
       }
     }
     k0 += n_k;
-  }
-}
-
-// LANE entries of one row: to[n] += sum over one tile of dy x, both in the features layout.
-inline void dot_products(const Vec (&dy)[PART], const float* x, const int32_t* column,
-                         float* const* to) {
-  Vec sum[LANE];
-  for (int n = 0; n < LANE; ++n) {
-    const float* from = x + int64_t(column[n]) * TILE;
-    sum[n] = dy[0] * load(from);
-    for (int j = 1; j < PART; ++j) sum[n] += dy[j] * load(from + j * LANE);
-  }
-  const Vec total = sums_of_lanes(sum);
-  if (to[LANE - 1] == to[0] + LANE - 1)
-    store(to[0], load(to[0]) + total);
-  else
-    for (int n = 0; n < LANE; ++n) *to[n] += total[n];
-}
-
-inline void row_of_entries(const Places& s, int64_t first, int64_t last, const float* dy, const float* x,
-                    float* out) {
-  for (int r = 0; r < s.br; ++r) {
-    Vec d[PART];
-    for (int j = 0; j < PART; ++j) d[j] = load(dy + r * TILE + j * LANE);
-    int32_t column[LANE] = {};
-    float *to[LANE], spare;
-    int n = 0;
-    for (int64_t k = first; k < last; ++k)
-      for (int c = 0; c < s.bc; ++c) {
-        column[n] = s.col_index[k] * s.bc + c;
-        to[n] = out + (k * s.br + r) * s.bc + c;
-        if (++n == LANE) {
-          dot_products(d, x, column, to);
-          n = 0;
-        }
-      }
-    if (!n) continue;
-    for (int i = n; i < LANE; ++i) to[i] = &spare;  // repeats of valid columns, thrown away
-    spare = 0;
-    dot_products(d, x, column, to);
   }
 }
 

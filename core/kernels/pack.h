@@ -6,19 +6,53 @@
 
 #include "vector.h"
 
+// Lines of memory that are needed soon, brought into the second-level cache a few at a time while
+// something else is computed: rows lie too far apart for the processor to guess them, and asked for
+// at once they would be waited for.
+template <bool WRITE>
+class Lines {
+ public:
+  Lines() = default;
+  template <class In>
+  Lines(In* x, int64_t stride, int n_row, int64_t n_entry)
+      : at_(reinterpret_cast<const char*>(x)), stride_(stride * int64_t(sizeof(In))),
+        n_line_((n_entry * int64_t(sizeof(In)) + 63) / 64), n_left_(n_line_ * n_row) {}
+
+  // How many to fetch at each of n_step steps.
+  int64_t share(int64_t n_step) const { return n_step > 0 ? (n_left_ + n_step - 1) / n_step : 0; }
+
+  void fetch(int64_t n) {
+    for (n = n < n_left_ ? n : n_left_, n_left_ -= n; n > 0; --n) {
+      __builtin_prefetch(at_ + 64 * line_, WRITE, 2);
+      if (++line_ == n_line_) line_ = 0, at_ += stride_;
+    }
+  }
+
+ private:
+  const char* at_ = nullptr;
+  int64_t stride_ = 0, n_line_ = 0, n_left_ = 0, line_ = 0;
+};
+using Ahead = Lines<false>;
+
 // Rows x[sample][feature] of one tile -> features layout; samples from n_sample on are zero, and so
 // are features from n_feature to n_padded.
-inline void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_feature,
-                          int64_t n_padded, float* out) {
+template <int TILE = ::TILE>
+void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_feature,
+                   int64_t n_padded, float* out) {
   const int64_t n_whole = n_feature / LANE * LANE;
   // LANE samples along their whole length: memory sees LANE sequential streams.
   for (int s0 = 0; s0 < TILE; s0 += LANE) {
+    const int n = n_sample - s0;
     for (int64_t f = 0; f < n_whole; f += LANE) {
+      const float* from = x + s0 * stride + f;
       Vec a[LANE];
-      for (int i = 0; i < LANE; ++i)
-        a[i] = s0 + i < n_sample ? load(x + (s0 + i) * stride + f) : Vec{};
+      if (n >= LANE)
+        for (int i = 0; i < LANE; ++i, from += stride) a[i] = load(from);
+      else
+        for (int i = 0; i < LANE; ++i) a[i] = i < n ? load(from + i * stride) : Vec{};
       transpose(a);
-      for (int i = 0; i < LANE; ++i) store(out + (f + i) * TILE + s0, a[i]);
+      float* to = out + f * TILE + s0;
+      for (int i = 0; i < LANE; ++i) store(to + i * TILE, a[i]);
     }
   }
   for (int64_t f = n_whole; f < n_feature; ++f)
@@ -45,7 +79,7 @@ inline void write(uint16_t* to, Vec v) {
 }
 
 // The way back, for features first..last-1 of y[sample][feature].
-template <class Out>
+template <int TILE = ::TILE, class Out>
 void unpack_features(const float* in, int64_t first, int64_t last, int n_sample, Out* y,
                      int64_t stride) {
   const int64_t whole = first + (last - first) / LANE * LANE;
@@ -54,7 +88,11 @@ void unpack_features(const float* in, int64_t first, int64_t last, int n_sample,
       Vec a[LANE];
       for (int i = 0; i < LANE; ++i) a[i] = load(in + (f + i) * TILE + s0);
       transpose(a);
-      for (int i = 0; i < LANE && s0 + i < n_sample; ++i) write(y + (s0 + i) * stride + f, a[i]);
+      Out* to = y + s0 * stride + f;
+      if (s0 + LANE <= n_sample)
+        for (int i = 0; i < LANE; ++i, to += stride) write(to, a[i]);
+      else
+        for (int i = 0; s0 + i < n_sample; ++i) write(to + i * stride, a[i]);
     }
   }
   for (int64_t f = whole; f < last; ++f)
@@ -65,6 +103,9 @@ void unpack_features(const float* in, int64_t first, int64_t last, int n_sample,
 // STEP samples.
 constexpr int STEP = LANE / 4;
 inline void transpose_quads(Vec (&a)[STEP]) {
+#if defined(__AVX512F__)
+  transpose_quarters(a);
+#else
   IVec low, high;
   for (int i = 0; i < LANE; ++i) {
     const int q = i / 4;
@@ -79,54 +120,62 @@ inline void transpose_quads(Vec (&a)[STEP]) {
     }
     for (int i = 0; i < STEP; ++i) a[i] = b[i];
   }
+#endif
 }
 
-// Rows x[sample][feature], features first..last-1, of n_slot >= n_sample samples -> quads layout;
-// the last quad is padded with zeros.
-inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot, int64_t first,
-                       int64_t last, float* out) {
-  const int64_t n_whole = (last - first) / LANE * LANE;
-  x += first;
-  // Sixteen samples along their whole length, for the sake of sequential streams as above.
-  for (int s1 = 0; s1 < n_slot; s1 += 16) {
+// Rows x[sample][feature], n_slot >= n_sample of them -> quads layout; the last quad is padded with
+// zeros.
+inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot, int64_t n_feature,
+                       float* out) {
+  const int64_t n_whole = n_feature / LANE * LANE;
+  for (int s0 = 0; s0 < n_slot; s0 += STEP) {
+    const int n = n_sample - s0;
+    const float* row = x + s0 * stride;
     for (int64_t f = 0; f < n_whole; f += LANE) {
-      for (int s0 = s1; s0 < s1 + 16; s0 += STEP) {
-        Vec a[STEP];
-        for (int i = 0; i < STEP; ++i)
-          a[i] = s0 + i < n_sample ? load(x + (s0 + i) * stride + f) : Vec{};
-        transpose_quads(a);
-        for (int i = 0; i < STEP; ++i) store(out + ((f / 4 + i) * n_slot + s0) * 4, a[i]);
-      }
+      Vec a[STEP];
+      if (n >= STEP)
+        for (int i = 0; i < STEP; ++i) a[i] = load(row + i * stride + f);
+      else
+        for (int i = 0; i < STEP; ++i) a[i] = i < n ? load(row + i * stride + f) : Vec{};
+      transpose_quads(a);
+      float* to = out + (f * n_slot + s0 * 4);
+      for (int i = 0; i < STEP; ++i) store(to + i * n_slot * 4, a[i]);
     }
   }
-  for (int64_t f = n_whole; f < last - first; f += 4)
+  for (int64_t f = n_whole; f < n_feature; f += 4)
     for (int s = 0; s < n_slot; ++s)
       for (int i = 0; i < 4; ++i)
         out[(f / 4 * n_slot + s) * 4 + i] =
-            s < n_sample && f + i < last - first ? x[s * stride + f + i] : 0.0f;
+            s < n_sample && f + i < n_feature ? x[s * stride + f + i] : 0.0f;
 }
 
-// The way back from quads, for features first..last-1 (first a multiple of LANE or of a quad).
-inline void unpack_quads(const float* in, int n_slot, int64_t first, int64_t last, int n_sample,
-                         float* y, int64_t stride) {
-  const int64_t whole = first + (last - first) / LANE * LANE;
-  for (int s0 = 0; s0 < n_sample; s0 += STEP)
-    for (int64_t f = first; f < whole; f += LANE) {
+// The way back: n_feature features of quads that start with y[sample][0].
+inline void unpack_quads(const float* in, int n_slot, int64_t n_feature, int n_sample, float* y,
+                         int64_t stride) {
+  const int64_t n_whole = n_feature / LANE * LANE;
+  for (int s0 = 0; s0 < n_sample; s0 += STEP) {
+    const int n = n_sample - s0;
+    float* row = y + s0 * stride;
+    for (int64_t f = 0; f < n_whole; f += LANE) {
+      const float* from = in + (f * n_slot + s0 * 4);
       Vec a[STEP];
-      for (int i = 0; i < STEP; ++i) a[i] = load(in + ((f / 4 + i) * n_slot + s0) * 4);
+      for (int i = 0; i < STEP; ++i) a[i] = load(from + i * n_slot * 4);
       transpose_quads(a);
-      for (int i = 0; i < STEP && s0 + i < n_sample; ++i) store(y + (s0 + i) * stride + f, a[i]);
+      if (n >= STEP)
+        for (int i = 0; i < STEP; ++i) store(row + i * stride + f, a[i]);
+      else
+        for (int i = 0; i < n; ++i) store(row + i * stride + f, a[i]);
     }
-  for (int64_t f = whole; f < last; ++f)
+  }
+  for (int64_t f = n_whole; f < n_feature; ++f)
     for (int s = 0; s < n_sample; ++s) y[s * stride + f] = in[(f / 4 * n_slot + s) * 4 + f % 4];
 }
 
 #if defined(__AVX512BF16__)
 // Rows of bf16 -> quads of units that hold samples 2i and 2i + 1 of one feature.
-inline void pack_quads(const uint16_t* x, int64_t stride, int n_sample, int n_slot, int64_t first,
-                       int64_t last, float* out) {
-  const int64_t n_whole = (last - first) / 16 * 16;
-  x += first;
+inline void pack_quads(const uint16_t* x, int64_t stride, int n_sample, int n_slot,
+                       int64_t n_feature, float* out) {
+  const int64_t n_whole = n_feature / 16 * 16;
   // Unit i of the result: feature i of the even and of the odd sample.
   auto units = [&](int pair, int64_t f) {
     const __m256i none = _mm256_setzero_si256();
@@ -146,10 +195,10 @@ inline void pack_quads(const uint16_t* x, int64_t stride, int n_sample, int n_sl
         for (int i = 0; i < STEP; ++i) store(out + ((f / 4 + i) * n_slot + p0) * 4, a[i]);
       }
   uint16_t* halves = reinterpret_cast<uint16_t*>(out);
-  for (int64_t f = n_whole; f < last - first; f += 4)
+  for (int64_t f = n_whole; f < n_feature; f += 4)
     for (int s = 0; s < 2 * n_slot; ++s)
       for (int i = 0; i < 4; ++i)
         halves[((f / 4 * n_slot + s / 2) * 4 + i) * 2 + s % 2] =
-            s < n_sample && f + i < last - first ? x[s * stride + f + i] : 0;
+            s < n_sample && f + i < n_feature ? x[s * stride + f + i] : 0;
 }
 #endif

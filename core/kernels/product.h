@@ -1,6 +1,7 @@
 // One tile of samples times a block-sparse matrix, in either layout.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "pack.h"
@@ -39,31 +40,6 @@ inline void multiply_rows(const Pattern& s, const float* values, int64_t first, 
     for (int j = 0; j < WIDE; ++j) store(y + r * TILE + j * LANE, sum[r][j]);
 }
 
-// A single row of 1 x 1 blocks: four chains of sums would wait for each other, so there are eight.
-inline void multiply_row_of_one(const Pattern& s, const float* values, int64_t first, int64_t last,
-                                const float* x, float* y) {
-  constexpr int WIDE = PART < 4 ? PART : 4;
-  for (int part = 0; part < PART; part += WIDE) {
-    Vec even[WIDE] = {}, odd[WIDE] = {};
-    int64_t k = first;
-    for (; k + 2 <= last; k += 2) {
-      const Vec w0 = spread(values + k), w1 = spread(values + k + 1);
-      const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
-      const float* x1 = x + int64_t(s.col_index[k + 1]) * TILE + part * LANE;
-      for (int j = 0; j < WIDE; ++j) even[j] += w0 * load(x0 + j * LANE);
-      for (int j = 0; j < WIDE; ++j) odd[j] += w1 * load(x1 + j * LANE);
-    }
-    if (k < last) {
-      const float* x0 = x + int64_t(s.col_index[k]) * TILE + part * LANE;
-      for (int j = 0; j < WIDE; ++j) even[j] += spread(values + k) * load(x0 + j * LANE);
-    }
-    for (int j = 0; j < WIDE; ++j) {
-      float* to = y + (part + j) * LANE;
-      store(to, load(to) + (even[j] + odd[j]));
-    }
-  }
-}
-
 // Registers: ROW * WIDE sums, WIDE inputs and one weight, of 32 (AVX-512) or 16.
 template <class Number, int ROW, int BC>
 inline void multiply_wide(const Pattern& s, const float* values, int64_t first, int64_t last,
@@ -82,19 +58,6 @@ void multiply_chunk(const Pattern& s, const float* values, int64_t first, int64_
   for (int64_t i = first; i < last; ++i) {
     const int64_t b = begin[i], e = end[i];
     float* to = y + i * s.br * TILE;
-    if constexpr (BC == 1 && std::is_same_v<Number, Fp32>)
-      if (s.br == 1) {
-        // Rows lie far apart in memory and a chunk takes little of each: too short a stretch for
-        // the processor to guess the next one.
-        constexpr int AHEAD = 4;
-        if (i + AHEAD < last)
-          for (int64_t k = begin[i + AHEAD]; k < end[i + AHEAD]; k += 16) {
-            __builtin_prefetch(values + k);
-            __builtin_prefetch(s.col_index + k);
-          }
-        multiply_row_of_one(s, values, b, e, x, to);
-        continue;
-      }
     int r = 0;
     for (; r + MOST <= s.br; r += MOST)
       multiply_wide<Number, MOST, BC>(s, values, b, e, r, x, to + r * TILE);
@@ -149,94 +112,145 @@ auto chunk_kernel(int bc) {
 // In the quads layout a vector holds four features of STEP samples: a quad of weights, spread over
 // the vector, multiplies four entries of a row of S at once, and the four partial sums of an output
 // meet when the row is done. Inputs are thus packed as the weight gradient takes them.
-template <int BC>
-void multiply_quads(const Pattern& s, const float* values, int64_t first, int64_t last,
-                    const float* x, float* y) {
-  constexpr int WIDE = LANE == 16 ? 4 : 2;
+// `y` begins with block row `first`. Registers: ROW * 2 or 4 * 4 sums, as many inputs, one weight.
+template <int BC, int ROW>
+void multiply_quads(const Pattern& s, const float* values, int64_t first, int64_t last, int slot,
+                    const float* x, float* y, Ahead& ahead, int64_t n_ahead, Lines<true>& outputs,
+                    int64_t n_output) {
+  constexpr int WIDE = LANE == 16 && ROW == 4 ? 4 : 2;
   const int bc = BC ? BC : s.bc;
   const int AHEAD = bc >= 16 ? 1 : bc >= 8 ? 2 : 4;  // blocks: inputs come from the second-level cache
   for (int64_t i = first; i < last; ++i) {
     const int64_t b = s.row_ptr[i], e = s.row_ptr[i + 1];
-    for (int r0 = 0; r0 < s.br; r0 += 4) {
-      float* to = y + (i * s.br + r0) * TILE;
-      for (int s0 = 0; s0 < TILE * 4; s0 += WIDE * LANE) {
-        Vec sum[4][WIDE] = {};
+    for (int r0 = 0; r0 < s.br; r0 += ROW) {
+      float* to = y + ((i - first) * s.br + r0) * slot;
+      for (int s0 = 0; s0 < slot * 4; s0 += WIDE * LANE) {
+        ahead.fetch(n_ahead);
+        outputs.fetch(n_output);
+        Vec sum[ROW][WIDE] = {};
         for (int64_t k = b; k < e; ++k) {
-          const float* from = x + int64_t(s.col_index[k]) * bc * TILE + s0;
+          const float* from = x + int64_t(s.col_index[k]) * bc * slot + s0;
           const float* weight = values + (k * s.br + r0) * bc;
           if (r0 == 0 && k + AHEAD < e) {
-            const float* next = x + int64_t(s.col_index[k + AHEAD]) * bc * TILE + s0;
+            const float* next = x + int64_t(s.col_index[k + AHEAD]) * bc * slot + s0;
             for (int c = 0; c < bc; c += 4)
-              for (int j = 0; j < WIDE; ++j) __builtin_prefetch(next + c * TILE + j * LANE);
+              for (int j = 0; j < WIDE; ++j) __builtin_prefetch(next + c * slot + j * LANE);
           }
           for (int c = 0; c < bc; c += 4) {
             Vec v[WIDE];
-            for (int j = 0; j < WIDE; ++j) v[j] = load(from + c * TILE + j * LANE);
-            for (int r = 0; r < 4; ++r) {
+            for (int j = 0; j < WIDE; ++j) v[j] = load(from + c * slot + j * LANE);
+            for (int r = 0; r < ROW; ++r) {
               const Vec w = spread_quad(weight + r * bc + c);
               for (int j = 0; j < WIDE; ++j) sum[r][j] += w * v[j];
             }
           }
         }
-        for (int j = 0; j < WIDE; ++j)
-          store(to + s0 + j * LANE, sums_in_quads(sum[0][j], sum[1][j], sum[2][j], sum[3][j]));
+        for (int r = 0; r < ROW; r += 4)
+          for (int j = 0; j < WIDE; ++j)
+            store(to + r * slot + s0 + j * LANE,
+                  sums_in_quads(sum[r][j], sum[r + 1][j], sum[r + 2][j], sum[r + 3][j]));
       }
     }
   }
 }
 
-inline auto quads_kernel(int bc) {
-  return bc == 16  ? multiply_quads<16>
-         : bc == 8 ? multiply_quads<8>
-         : bc == 4 ? multiply_quads<4>
-                   : multiply_quads<0>;
+inline auto quads_kernel(int br, int bc) {
+  constexpr int MOST = LANE == 16 ? 8 : 4;
+  if (br % MOST == 0)
+    return bc == 16  ? multiply_quads<16, MOST>
+           : bc == 8 ? multiply_quads<8, MOST>
+           : bc == 4 ? multiply_quads<4, MOST>
+                     : multiply_quads<0, MOST>;
+  return bc == 16  ? multiply_quads<16, 4>
+         : bc == 8 ? multiply_quads<8, 4>
+         : bc == 4 ? multiply_quads<4, 4>
+                   : multiply_quads<0, 4>;
 }
 
-// A tile of samples in the layout of blocks whose sides are multiples of four.
+inline bool has_quads(int br, int bc) { return br % 4 == 0 && bc % 4 == 0; }
+
+// Rows x[sample][feature], a slot of them, -> quads layout of n_padded features.
+template <class In>
+void pack_quads_padded(const In* x, int64_t stride, int n_sample, int slot, int64_t n_feature,
+                       int64_t n_padded, float* out) {
+  pack_quads(x, stride, n_sample, slot, n_feature, out);
+  const int64_t full = (n_feature + 3) / 4 * 4;  // quads wholly over the ragged edge
+  std::memset(out + full * slot, 0, (n_padded - full) * slot * sizeof(float));
+}
+
+// y = in S^T for packed inputs, a section of block rows at a time: it is written to the rows of y
+// while it lies in the first-level cache. `ahead` is fetched meanwhile.
 struct Quads {
-  explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.bc)) {}
-  static void pack(const float* x, int64_t stride, int n_sample, int64_t n_feature,
-                   int64_t n_padded, float* out) {
-    pack_quads(x, stride, n_sample, TILE, 0, n_feature, out);
-    const int64_t full = (n_feature + 3) / 4 * 4;  // quads wholly over the ragged edge
-    std::memset(out + full * TILE, 0, (n_padded - full) * TILE * sizeof(float));
-  }
-  void multiply(const float* values, int64_t first, int64_t last, const float* in,
-                float* out) const {
-    run(s, values, first, last, in, out);
-  }
-  static void unpack(const float* in, int64_t first, int64_t last, int n_sample, float* y,
-                     int64_t stride) {
-    unpack_quads(in, TILE, first, last, n_sample, y, stride);
+  explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(64 / s.br ? 64 / s.br : 1) {}
+  int64_t room(int slot) const { return int64_t(step) * s.br * slot; }
+  void multiply(const float* values, int64_t first, int64_t last, const float* in, int slot,
+                float* room, int n_sample, float* y, int64_t rows, Ahead ahead) const {
+    const int64_t n_pass = s.br / 4 * (slot * 4 / (4 * LANE));  // of a block row: never more
+    const int64_t n_ahead = ahead.share((last - first) * n_pass);
+    auto width = [&](int64_t i) { return (std::min(i + step, last) * s.br < rows ? std::min(i + step, last) * s.br : rows) - i * s.br; };
+    for (int64_t i = first; i < last; i += step) {
+      const int64_t end = std::min(i + step, last), next = end * s.br;
+      Lines<true> outputs;  // of the next section
+      if (end < last) outputs = {y + next, rows, n_sample, width(end)};
+      run(s, values, i, end, slot, in, room, ahead, n_ahead, outputs, outputs.share((end - i) * n_pass));
+      unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows);
+    }
   }
   Pattern s;
-  decltype(quads_kernel(0)) run;
+  decltype(quads_kernel(0, 0)) run;
+  int64_t step;
 };
 
-// The layout of all other blocks, and of bf16.
+// The layout of bf16 and int8: a tile of TILE samples.
 template <class Number>
 struct Features {
   explicit Features(const Pattern& s) : s(s), run(chunk_kernel<Number>(s.bc)), edge(chunk_edges(s)) {}
-  static void pack(const float* x, int64_t stride, int n_sample, int64_t n_feature,
-                   int64_t n_padded, float* out) {
-    pack_features(x, stride, n_sample, n_feature, n_padded, out);
-  }
   void multiply(const float* values, int64_t first, int64_t last, const float* in,
                 float* out) const {
     std::memset(out + first * s.br * TILE, 0, (last - first) * s.br * TILE * sizeof(float));
     for (size_t c = 0; c + 1 < edge.size(); ++c)
       run(s, values, first, last, edge[c].data(), edge[c + 1].data(), in, out);
   }
-  template <class Out>
-  static void unpack(const float* in, int64_t first, int64_t last, int n_sample, Out* y,
-                     int64_t stride) {
-    unpack_features(in, first, last, n_sample, y, stride);
-  }
   Pattern s;
   decltype(chunk_kernel<Number>(0)) run;
   std::vector<std::vector<int32_t>> edge;
 };
 
-inline bool has_quads(int br, int bc) { return br % 4 == 0 && bc % 4 == 0; }
+// Samples in a tile: few enough that `n_feature` of them lie in the second-level cache, whole
+// multiples of sixteen, and as many tiles as there are threads where that is possible.
+inline int slot_for(int64_t batch, int64_t n_feature, int n_thread, int n_sample_of_unit = 1) {
+  const int64_t most = n_feature <= 512 ? 128 : 64, all = (batch + n_sample_of_unit - 1) / n_sample_of_unit;
+  int64_t n_tile = (all + most - 1) / most;
+  n_tile = (n_tile + n_thread - 1) / n_thread * n_thread;
+  const int64_t slot = ((all + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;
+  return int(slot < 16 ? 16 : slot);
+}
+
+// Rows [batch][n] of an operand, `stride` apart, cut into tiles of `slot` rows.
+template <class In>
+struct Rows {
+  const In* x;
+  int64_t stride, batch, n;
+  int n_sample(int64_t tile, int slot) const { return int(std::min<int64_t>(slot, batch - tile * slot)); }
+  const In* at(int64_t tile, int slot) const { return x + tile * slot * stride; }
+  Ahead ahead(int64_t tile, int slot) const {
+    return tile * slot < batch ? Ahead(at(tile, slot), stride, n_sample(tile, slot), n) : Ahead();
+  }
+};
+
+// Run work(tile, last) on every tile; a thread takes tiles that follow each other, up to `last`.
+template <class Work>
+void for_tiles(int64_t n_tile, int n_thread, const Work& work) {
+  parallel_for(n_thread, n_thread, [&](int64_t t) {
+    const int64_t last = n_tile * (t + 1) / n_thread;
+    for (int64_t tile = n_tile * t / n_thread; tile < last; ++tile) work(tile, tile + 1 < last);
+  });
+}
+
+// Threads worth starting for that many multiply-adds.
+inline int threads_for(double n_multiply_add, int n_thread) {
+  const double most = 1 + n_multiply_add / 4e6;
+  return n_thread < most ? n_thread : int(most);
+}
 
 }  // namespace

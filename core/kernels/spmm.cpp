@@ -1,35 +1,79 @@
 // y = x S^T for a block-sparse S: forward pass, and input gradient over the transposed order.
 //
-// One tile of 64 samples is packed to [feature][64], multiplied, and unpacked while it lies in the
-// second-level cache. A weight is spread over a vector; the outputs of a few rows of S stay in
-// registers over all live blocks of these rows.
+// A tile of samples is packed into the layout of its kernel, multiplied, and unpacked while it lies
+// in the second-level cache. The next tile is fetched meanwhile. Threads share the tiles.
 
-#include "product.h"
+#include "entries.h"
 
 namespace {
 
-template <class Layout, class Out>
-int32_t multiply(const Pattern& s, const float* x, int64_t x_stride, int64_t batch, int64_t cols,
-                 const float* values, Out* y, int64_t rows, int n_thread) {
-  if (const int32_t status = check(s)) return status;
-  const Layout layout(s);
-  const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br;
-  const int64_t n_tile = (batch + TILE - 1) / TILE;
+void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* values, float* y, int64_t rows,
+                       int n_thread) {
+  const Quads layout(s);
+  const int64_t n_in = s.n_col * s.bc;
+  const int slot = slot_for(x.batch, n_in, n_thread);
+  const int64_t n_tile = (x.batch + slot - 1) / slot;
   // A batch of few tiles is also cut by rows, so that every thread has work.
-  const int64_t n_cut = n_tile >= n_thread ? 1 : s.n_row < n_thread ? s.n_row : n_thread;
-  parallel_for(n_tile * n_cut, n_thread, [&](int64_t task) {
+  const int64_t n_cut = n_tile >= n_thread ? 1 : std::min<int64_t>(s.n_row, n_thread);
+  for_tiles(n_tile * n_cut, n_thread, [&](int64_t task, bool has_next) {
     const int64_t tile = task / n_cut, cut = task % n_cut;
-    const int64_t first = s.n_row * cut / n_cut, last = s.n_row * (cut + 1) / n_cut;
-    const int n_sample = int(batch - tile * TILE < TILE ? batch - tile * TILE : TILE);
+    const int n_sample = x.n_sample(tile, slot);
+    const int filled = (n_sample + 15) / 16 * 16;
+    const Scratch scratch(n_in * slot + layout.room(slot));
+    float *in = scratch.get(), *room = in + n_in * slot;
+    pack_quads_padded(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_in, in);
+    layout.multiply(values, s.n_row * cut / n_cut, s.n_row * (cut + 1) / n_cut, in, filled, room,
+                    n_sample, y + tile * slot * rows, rows,
+                    has_next && n_cut == 1 ? x.ahead(tile + 1, slot) : Ahead());
+  });
+}
+
+template <int W>
+void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* values, float* y,
+                         int64_t rows, int n_thread) {
+  constexpr int SLOT = W * LANE;
+  const Plan plan = plan_entries(s, nullptr, false, rows, x.n, SLOT);
+  const Scratch ordered(plan.source.size());
+  gather(plan, values, ordered.get());
+  for_tiles((x.batch + SLOT - 1) / SLOT, n_thread, [&](int64_t tile, bool has_next) {
+    const int n_sample = x.n_sample(tile, SLOT);
+    const Scratch scratch((x.n + rows) * SLOT);
+    float *in = scratch.get(), *out = in + x.n * SLOT, *to = y + tile * SLOT * rows;
+    pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
+    visit_entries<W, true, false>(plan, ordered.get(), in, nullptr, out, nullptr,
+                                  has_next ? x.ahead(tile + 1, SLOT) : Ahead());
+    unpack_features<SLOT>(out, 0, rows, n_sample, to, rows);
+  });
+}
+
+int32_t multiply(const Pattern& s, const Rows<float>& x, const float* values, float* y, int64_t rows,
+                 int n_thread) {
+  if (const int32_t status = check(s)) return status;
+  n_thread = threads_for(double(x.batch) * s.n_block * s.br * s.bc, n_thread);
+  const auto run = has_quads(s.br, s.bc)          ? multiply_by_quads
+                   : is_wide(x.batch, n_thread) ? multiply_by_entries<LANE == 16 ? 8 : 4>
+                                                : multiply_by_entries<4>;
+  run(s, x, values, y, rows, n_thread);
+  return OK;
+}
+
+#if defined(__AVX512BF16__)
+int32_t multiply_bf16(const Pattern& s, const Rows<float>& x, const float* values, uint16_t* y,
+                      int64_t rows, int n_thread) {
+  if (const int32_t status = check(s)) return status;
+  const Features<Bf16Pair> layout(s);
+  const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br;
+  for_tiles((x.batch + TILE - 1) / TILE, n_thread, [&](int64_t tile, bool) {
+    const int n_sample = x.n_sample(tile, TILE);
     const Scratch scratch((n_in + n_out) * TILE);
     float *in = scratch.get(), *out = in + n_in * TILE;
-    Layout::pack(x + tile * TILE * x_stride, x_stride, n_sample, cols, n_in, in);
-    layout.multiply(values, first, last, in, out);
-    const int64_t end = last * s.br < rows ? last * s.br : rows;
-    Layout::unpack(out, first * s.br, end, n_sample, y + tile * TILE * rows, rows);
+    pack_features(x.at(tile, TILE), x.stride, n_sample, x.n, n_in, in);
+    layout.multiply(values, 0, s.n_row, in, out);
+    unpack_features(out, 0, rows, n_sample, y + tile * TILE * rows, rows);
   });
   return OK;
 }
+#endif
 
 // EDGE is the side of square blocks, or 0: then br x bc.
 template <int EDGE, class Number>
@@ -76,12 +120,10 @@ extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch,
                                 int64_t n_block, int32_t br, int32_t bc, void* y, int64_t rows,
                                 int32_t is_bf16, int32_t n_thread) {
   const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
-  if (!is_bf16)
-    return (has_quads(br, bc) ? multiply<Quads, float> : multiply<Features<Fp32>, float>)(
-        s, x, x_stride, batch, cols, values, static_cast<float*>(y), rows, n_thread);
+  const Rows<float> in{x, x_stride, batch, cols};
+  if (!is_bf16) return multiply(s, in, values, static_cast<float*>(y), rows, n_thread);
 #if defined(__AVX512BF16__)
-  return multiply<Features<Bf16Pair>>(s, x, x_stride, batch, cols, values, static_cast<uint16_t*>(y), rows,
-                            n_thread);
+  return multiply_bf16(s, in, values, static_cast<uint16_t*>(y), rows, n_thread);
 #else
   return NOT_BUILT;
 #endif

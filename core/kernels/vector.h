@@ -11,6 +11,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -84,8 +85,48 @@ constexpr bool HAS_INT8 = false;
 // Errors that a kernel can report; Python turns them into exceptions.
 enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2, NOT_BUILT = 3 };
 
-// Transpose LANE x LANE numbers in registers by log2(LANE) perfect shuffles.
+#if defined(__AVX512F__)
+// Four vectors of four quarters each, transposed.
+inline void transpose_quarters(Vec (&a)[4]) {
+  const __m512 p = _mm512_shuffle_f32x4(__m512(a[0]), __m512(a[1]), 0x88);
+  const __m512 q = _mm512_shuffle_f32x4(__m512(a[2]), __m512(a[3]), 0x88);
+  const __m512 r = _mm512_shuffle_f32x4(__m512(a[0]), __m512(a[1]), 0xDD);
+  const __m512 s = _mm512_shuffle_f32x4(__m512(a[2]), __m512(a[3]), 0xDD);
+  a[0] = Vec(_mm512_shuffle_f32x4(p, q, 0x88));
+  a[1] = Vec(_mm512_shuffle_f32x4(r, s, 0x88));
+  a[2] = Vec(_mm512_shuffle_f32x4(p, q, 0xDD));
+  a[3] = Vec(_mm512_shuffle_f32x4(r, s, 0xDD));
+}
+#endif
+
+// Transpose LANE x LANE numbers in registers.
 inline void transpose(Vec (&a)[LANE]) {
+#if defined(__AVX512F__)
+  auto pairs = [](Vec x, Vec y, auto which) {
+    return which ? Vec(_mm512_unpackhi_ps(__m512(x), __m512(y))) : Vec(_mm512_unpacklo_ps(__m512(x), __m512(y)));
+  };
+  auto twos = [](Vec x, Vec y, auto which) {
+    const __m512d p = _mm512_castps_pd(__m512(x)), q = _mm512_castps_pd(__m512(y));
+    return Vec(_mm512_castpd_ps(which ? _mm512_unpackhi_pd(p, q) : _mm512_unpacklo_pd(p, q)));
+  };
+  const std::false_type low{};
+  const std::true_type high{};
+  Vec t[16], u[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = pairs(a[i], a[i + 1], low);
+    t[i + 1] = pairs(a[i], a[i + 1], high);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      u[i + 2 * j] = twos(t[i + j], t[i + j + 2], low);
+      u[i + 2 * j + 1] = twos(t[i + j], t[i + j + 2], high);
+    }
+  for (int j = 0; j < 4; ++j) {  // u[4 i + j]: columns j, 4 + j, 8 + j and 12 + j of rows 4 i..4 i + 3
+    Vec q[4] = {u[j], u[4 + j], u[8 + j], u[12 + j]};
+    transpose_quarters(q);
+    for (int i = 0; i < 4; ++i) a[4 * i + j] = q[i];
+  }
+#else
   IVec low, high;
   for (int i = 0; i < LANE; ++i) {
     low[i] = i / 2 + (i % 2) * LANE;
@@ -99,6 +140,7 @@ inline void transpose(Vec (&a)[LANE]) {
     }
     for (int i = 0; i < LANE; ++i) a[i] = b[i];
   }
+#endif
 }
 
 // Lane i of the result is the sum over the lanes of a[i]: a tree that halves the vectors each time.

@@ -1,0 +1,156 @@
+// Blocks of any size as single entries: 1 x 1 blocks, and the odd sizes that have no quads.
+//
+// An entry multiplies whole vectors of samples, and every input vector is read from memory for it;
+// so inputs are taken in chunks of columns that lie in the first-level cache, and the two gradients
+// share what is read. The plan of a product lists the entries in the order of their use: chunk by
+// chunk, and in a chunk the rows with as many entries one after the other, because a loop whose
+// length changes from row to row costs the processor a wrong guess each time.
+#pragma once
+
+#include <algorithm>
+
+#include "product.h"
+
+namespace {
+
+struct Visit {
+  int32_t row, n_entry;
+};
+
+struct Plan {
+  std::vector<int32_t> column, source;  // of each entry; source is its place in the values
+  std::vector<Visit> visit;
+  std::vector<int64_t> chunk;  // first visit of each chunk, and the end
+};
+
+// Entries of block `k` of S inside rows x cols; `order` names the block's place in the values, and
+// `is_turned` says that these hold transposed blocks.
+inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned, int64_t rows,
+                         int64_t cols, int n_sample) {
+  const int64_t n_entry = s.n_block * s.br * s.bc;
+  const bool is_single = s.br == 1 && s.bc == 1;
+  std::vector<int64_t> pointer(rows + 1);
+  std::vector<int32_t> all_column, all_source;
+  const int32_t *column = s.col_index, *source = order;
+  if (is_single) {
+    for (int64_t i = 0; i <= rows; ++i) pointer[i] = s.row_ptr[i];
+  } else {
+    all_column.reserve(n_entry), all_source.reserve(n_entry);
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t i = row / s.br, r = row % s.br;
+      for (int64_t k = s.row_ptr[i]; k < s.row_ptr[i + 1]; ++k)
+        for (int64_t c = 0; c < s.bc && s.col_index[k] * int64_t(s.bc) + c < cols; ++c) {
+          const int64_t block = order ? order[k] : k;
+          all_column.push_back(int32_t(s.col_index[k] * int64_t(s.bc) + c));
+          all_source.push_back(int32_t((block * (is_turned ? s.bc : s.br) + (is_turned ? c : r)) *
+                                           (is_turned ? s.br : s.bc) + (is_turned ? r : c)));
+        }
+      pointer[row + 1] = int64_t(all_column.size());
+    }
+    column = all_column.data(), source = all_source.data();
+  }
+  // Forty kilobytes of inputs, or as many columns as hold some ten entries of a row.
+  const int64_t few = pointer[rows] ? 10 * rows * cols / pointer[rows] : cols;
+  const int64_t width = std::max<int64_t>(10240 / n_sample, few);
+  Plan plan;
+  plan.column.reserve(pointer[rows]), plan.source.reserve(pointer[rows]);
+  std::vector<int64_t> next(pointer.begin(), pointer.end() - 1);
+  std::vector<int32_t> n_of(rows);
+  constexpr int MOST = 255;  // longer rows are told apart no further
+  for (int64_t c = 0; c == 0 || c < cols; c += width) {
+    plan.chunk.push_back(int64_t(plan.visit.size()));
+    const bool is_last = c + width >= cols;  // takes whatever is left: rows need not ascend
+    int32_t n_row_of[MOST + 2] = {};
+    for (int64_t row = 0; row < rows; ++row) {
+      int64_t k = next[row];
+      const int64_t end = pointer[row + 1];
+      if (is_last)
+        k = end;
+      else
+        while (k < end && column[k] < c + width) ++k;
+      n_of[row] = int32_t(k - next[row]);
+      ++n_row_of[std::min(n_of[row], MOST) + 1];
+    }
+    // Rows without entries are visited in the first chunk only, which clears their sums.
+    if (c) n_row_of[1] = 0;
+    for (int n = 0; n <= MOST; ++n) n_row_of[n + 1] += n_row_of[n];
+    const int64_t first = int64_t(plan.visit.size());
+    plan.visit.resize(first + n_row_of[MOST + 1]);
+    for (int64_t row = 0; row < rows; ++row)
+      if (n_of[row] || !c)
+        plan.visit[first + n_row_of[std::min(n_of[row], MOST)]++] = {int32_t(row), n_of[row]};
+    for (size_t v = first; v < plan.visit.size(); ++v) {
+      int64_t& k = next[plan.visit[v].row];
+      const int64_t n = plan.visit[v].n_entry;
+      plan.column.insert(plan.column.end(), column + k, column + k + n);
+      if (source)
+        plan.source.insert(plan.source.end(), source + k, source + k + n);
+      else
+        for (int64_t i = k; i < k + n; ++i) plan.source.push_back(int32_t(i));
+      k += n;
+    }
+  }
+  plan.chunk.push_back(int64_t(plan.visit.size()));
+  return plan;
+}
+
+// One tile of W vectors of samples, all in the features layout: sums[row] = S in, and the products
+// in[column] . other[row] of the live entries added to `gradient`, in the order of the plan.
+template <int W, bool MULTIPLY, bool OUTER>
+void visit_entries(const Plan& plan, const float* values, const float* in, const float* other,
+                   float* sums, float* gradient, Ahead ahead) {
+  constexpr int WIDTH = W * LANE;
+  const int64_t n_visit = int64_t(plan.visit.size());
+  const int32_t* column = plan.column.data();
+  const int64_t n_ahead = ahead.share(n_visit);
+  int64_t at = 0;
+  alignas(64) float waiting[LANE * LANE] = {};
+  for (int64_t v = 0; v < n_visit; ++v) {
+    ahead.fetch(n_ahead);
+    const auto [row, n] = plan.visit[v];
+    Vec sum[W], mine[W];
+    for (int j = 0; j < W; ++j) {
+      if (MULTIPLY) sum[j] = v < plan.chunk[1] ? Vec{} : load(sums + int64_t(row) * WIDTH + j * LANE);
+      if (OUTER) mine[j] = load(other + int64_t(row) * WIDTH + j * LANE);
+    }
+    for (const int64_t end = at + n; at < end; ++at) {
+      const float* from = in + int64_t(column[at]) * WIDTH;
+      const Vec w = MULTIPLY ? spread(values + at) : Vec{};
+      Vec dot[2] = {};
+      for (int j = 0; j < W; ++j) {
+        const Vec x = load(from + j * LANE);
+        if (MULTIPLY) sum[j] += w * x;
+        if (OUTER) dot[j % 2] = j < 2 ? mine[j] * x : dot[j % 2] + mine[j] * x;
+      }
+      if (OUTER) {
+        store(waiting + at % LANE * LANE, dot[0] + dot[1]);
+        if (at % LANE == LANE - 1) {
+          Vec a[LANE];
+          for (int i = 0; i < LANE; ++i) a[i] = load(waiting + i * LANE);
+          float* to = gradient + at - (LANE - 1);
+          store(to, load(to) + sums_of_lanes(a));
+        }
+      }
+    }
+    if (MULTIPLY)
+      for (int j = 0; j < W; ++j) store(sums + int64_t(row) * WIDTH + j * LANE, sum[j]);
+  }
+  if (OUTER && at % LANE) {
+    Vec a[LANE];
+    for (int i = 0; i < LANE; ++i) a[i] = load(waiting + i * LANE);
+    float* to = gradient + at / LANE * LANE;  // the lanes beyond the last entry are never read
+    store(to, load(to) + sums_of_lanes(a));
+  }
+}
+
+// Vectors in a tile: few for a small batch, or where registers are few.
+inline bool is_wide(int64_t batch, int n_thread) { return LANE == 16 && batch > 4 * LANE * n_thread; }
+
+inline int64_t whole_vectors(int64_t n) { return (n + LANE - 1) / LANE * LANE; }
+
+template <class Number>
+void gather(const Plan& plan, const Number* values, Number* out) {
+  for (size_t i = 0; i < plan.source.size(); ++i) out[i] = values[plan.source[i]];
+}
+
+}  // namespace
