@@ -70,7 +70,9 @@ def _svr(kernel: np.ndarray, y: np.ndarray, c: float) -> KernelFit:
     return KernelFit(weight, mean + float(machine.intercept_[0]), c)
 
 
-def fit_gaussian_process(kernel: np.ndarray, y: np.ndarray) -> KernelFit:
+def fit_gaussian_process(
+    kernel: np.ndarray, y: np.ndarray, *, ratio: float | None = None
+) -> KernelFit:
     """Fit a Gaussian process with constant mean; noise by marginal likelihood.
 
     The signal variance has a closed form for a given ratio of noise to signal, so that the
@@ -82,6 +84,8 @@ def fit_gaussian_process(kernel: np.ndarray, y: np.ndarray) -> KernelFit:
         Prior covariance up to scale.
     y : ndarray, float64 [row]
         Target.
+    ratio : float, optional
+        Noise variance over signal variance, where it is known.
 
     Notes
     -----
@@ -100,6 +104,8 @@ def fit_gaussian_process(kernel: np.ndarray, y: np.ndarray) -> KernelFit:
         signal = max(float(residual @ weight) / n, np.finfo(float).tiny)
         return weight, 0.5 * n * np.log(signal) + float(np.log(np.diag(factor)).sum())
 
+    if ratio is not None:
+        return KernelFit(solve(float(np.log(ratio)))[0], mean, ratio)
     best = optimize.minimize_scalar(
         lambda log_ratio: solve(log_ratio)[1],
         bounds=LOG_NOISE_BOUNDS,

@@ -51,21 +51,23 @@ def draw_folds(table: Table, n_fold: int, seed: int) -> np.ndarray:
 def kernel_member(table: Table, fold: np.ndarray, *, seed: int) -> Member:
     """Return the mean of Gaussian process and support vectors on the kernel mix, one task.
 
-    C is chosen once, on all folds; the noise of the process is fitted anew without each fold.
+    C and the noise of the process are chosen once, on all folds.
     """
     mols = [mol_from_smiles(text) for text in table.smiles]
     fitted = np.nonzero(fold >= 0)[0]
     y = table.target[fitted, 0].astype(np.float64)
     kernel = MixKernel.of([mols[i] for i in fitted]).against(mols).astype(np.float64)
     square = kernel[fitted]
-    support = fit_svr(square, y, seed=seed)
-    whole = 0.5 * (support.predict(kernel) + fit_gaussian_process(square, y).predict(kernel))
+    support, process = fit_svr(square, y, seed=seed), fit_gaussian_process(square, y)
+    whole = 0.5 * (support.predict(kernel) + process.predict(kernel))
 
     def without(train: np.ndarray, held: np.ndarray) -> np.ndarray:
         block, rows = square[np.ix_(train, train)], square[np.ix_(held, train)]
-        machine = fit_svr(block, y[train], seed=seed, grid=(support.setting,))
-        process = fit_gaussian_process(block, y[train])
-        return 0.5 * (machine.predict(rows) + process.predict(rows))
+        parts = (
+            fit_svr(block, y[train], seed=seed, grid=(support.setting,)),
+            fit_gaussian_process(block, y[train], ratio=process.setting),
+        )
+        return 0.5 * (parts[0].predict(rows) + parts[1].predict(rows))
 
     return Member(_held_out(fold, without), whole)
 

@@ -38,8 +38,9 @@ class BenchmarkConfig(Config):
     joint : bool
         One network for all targets, with a head for each, instead of one network per target.
     teacher : bool
-        The network also learns what the kernel mix, fitted without the fold, says of its training
-        molecules (`apps.chemistry.baselines.Teacher`). It predicts from the graph alone.
+        A joint network also learns what the kernel mix, fitted without the fold, says of the
+        molecules of all targets (`apps.chemistry.baselines.Teacher`). It predicts from the graph
+        alone.
     """
 
     variant: Variant = VARIANTS["dense-bf16"]
@@ -140,7 +141,8 @@ def _run_group(
     place = out / "parts" / config_sha256(one)[:12] / f"seed-{seed}"
     train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "teacher", "together"}))
     sources = tuple(setting.data for setting in settings)
-    group = Group(train, sources, seed, one.n_fold, one.teacher, place)
+    is_taught = one.teacher and len(sources) > 1
+    group = Group(train, sources, seed, one.n_fold, is_taught, place)
     for stages in (["teach", *group.set_stages], group.fold_stages):
         map_tasks(partial(Group.work, group), stages, n_job=n_job)
     models = group.models()

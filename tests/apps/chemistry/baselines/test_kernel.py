@@ -40,6 +40,16 @@ def test_noise_ratio_maximises_the_likelihood(data):
     assert at > best_likelihood(ratio / 1.3)
 
 
+def test_a_known_noise_ratio_is_taken_as_it_is(data):
+    _, kernel, y = data
+    found = fit_gaussian_process(kernel, y)
+    same = fit_gaussian_process(kernel, y, ratio=found.setting)
+    np.testing.assert_allclose(same.weight, found.weight, rtol=1e-9)
+    other = fit_gaussian_process(kernel, y, ratio=1.0)
+    expected = np.linalg.solve(kernel + np.eye(N), y - y.mean())
+    np.testing.assert_allclose(other.weight, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("fit_name", ["svr", "gp"])
 def test_both_recover_a_smooth_function(data, fit_name):
     x, kernel, y = data
