@@ -1,7 +1,7 @@
 """Observing networks like those that exist: radiosondes, aircraft, a satellite's swath.
 
-Errors are round figures of the size that centres assign to such instruments; humidity is not
-observed and follows the rest through the covariances of the ensemble.
+Errors are round figures of the size that centres assign to such instruments. Radiosondes alone
+observe humidity, and only where there is some to speak of.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import math
 import torch
 from torch import Tensor
 
-from apps.weather.assimilation.observations import KINDS, SURFACE, Places
+from apps.weather.assimilation.observations import KINDS, SURFACE, Places, join
 
-_U, _V, _T = (KINDS.index(name) for name in ("u", "v", "temperature"))
+_U, _V, _T, _Q = (KINDS.index(name) for name in ("u", "v", "temperature", "humidity"))
 SONDE_ERROR = {_U: 1.5, _V: 1.5, _T: 0.8}  # m/s, m/s, K
 AIRCRAFT_ERROR = {_U: 2.0, _V: 2.0, _T: 1.0}
 SWATH_ERROR = {_T: 1.5}
 PRESSURE_ERROR = 100.0  # Pa
+# kg/kg at the ground, a tenth of what tropical air holds there; falls with sigma cubed as it does.
+HUMIDITY_ERROR = 1.5e-3
+HUMIDITY_TOP = 0.3  # sigma, above which a radiosonde's humidity is of no use
 CRUISE_SIGMA = 0.25
 # A sun-synchronous orbit such as the weather satellites have.
 _INCLINATION, _PERIOD_S, _DAY_S = math.radians(98.7), 6080.0, 86400.0
@@ -44,13 +47,17 @@ def stations(n: int, generator: torch.Generator) -> Tensor:
 
 
 def radiosondes(where: Tensor, levels: Tensor) -> Places:
-    """Wind and temperature at every sigma of `levels` above each station, and its pressure."""
+    """Wind, temperature and humidity at each sigma of `levels` above a station; its pressure."""
     n = len(where)
     latitude, longitude = where.repeat_interleave(len(levels), dim=0).unbind(1)
     profile = _every_kind(latitude, longitude, levels.repeat(n), SONDE_ERROR)
     one = torch.ones(n, dtype=torch.float64)
     pressure = _every_kind(where[:, 0], where[:, 1], one, {SURFACE: PRESSURE_ERROR})
-    return Places(*(torch.cat(pair) for pair in zip(profile, pressure, strict=True)))
+    low = levels[levels > HUMIDITY_TOP]
+    latitude, longitude = where.repeat_interleave(len(low), dim=0).unbind(1)
+    humidity = _every_kind(latitude, longitude, low.repeat(n), {_Q: HUMIDITY_ERROR})
+    humidity = humidity._replace(error=humidity.error * humidity.sigma**3)
+    return join([profile, humidity, pressure])
 
 
 def aircraft(where: Tensor, n_flight: int, n_report: int, generator: torch.Generator) -> Places:

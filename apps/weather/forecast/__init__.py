@@ -1,5 +1,6 @@
 """Free runs, states in files, and forecasts scored against the exact scheme."""
 
+from apps.weather.forecast.budget import EnergyBudget, energy
 from apps.weather.forecast.forecast import ForecastConfig, verify_radiation
 from apps.weather.forecast.netcdf import dataset, model_state, open_dataset, snapshot, write_dataset
 from apps.weather.forecast.restart import begin_finer, load_state, save_state
@@ -8,12 +9,14 @@ from apps.weather.forecast.simulate import ModelConfig, SimulateConfig, first_st
 from apps.weather.forecast.verify import Verification, make_truth, score_forecasts
 
 __all__ = [
+    "EnergyBudget",
     "ForecastConfig",
     "ModelConfig",
     "SimulateConfig",
     "Verification",
     "begin_finer",
     "dataset",
+    "energy",
     "first_state",
     "load_sample",
     "load_state",

@@ -16,6 +16,7 @@ from apps.lab.record import Record, new_record, write_record
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.held_suarez import HeldSuarez
 from apps.weather.boundary import Boundary
+from apps.weather.forecast.budget import EnergyBudget
 from apps.weather.forecast.netcdf import (
     dataset,
     model_state,
@@ -136,12 +137,14 @@ def run(
             state = load_state(restart, model)
             done = round((state.time_s - begin_s) / DAY_S)
         begun, before = time.perf_counter(), done
+        budget = EnergyBudget(model)
         while done < config.n_day:
             n_day = min(config.file_day, config.n_day - done)
             taken = []
             n_step = model.n_step(n_day * DAY_S)
             for i in track(range(1, n_step + 1), f"days {done} to {done + n_day}"):
                 state = model.step(state)
+                budget(state)
                 if i % every == 0:
                     state.levels.current.check_finite(f"simulate, day {state.time_s / DAY_S:g}")
                     taken.append(snapshot(model, state))
@@ -150,6 +153,7 @@ def run(
                 file = run_folder.dir / f"atmosphere_day{done:05d}.nc"
                 write_dataset(file, dataset(model, taken))
             save_state(restart, model, state)
+        energy = {f"energy_{name}_w_m2": value for name, value in budget.close().items()}
         speed = (done - before) / max(time.perf_counter() - begun, 1e-9)
         record = new_record(
             application="weather",
@@ -158,7 +162,7 @@ def run(
             seed=seed,
             device=run_folder.device,
             data=run_data(config, config.start, config.n_day, "simulated day"),
-            accuracy={"test": model.diagnose(state)},
+            accuracy={"test": model.diagnose(state) | energy},
             throughput={"item": "simulated day", "infer_item_per_s": speed},
         )
         write_record(run_folder.dir, record)

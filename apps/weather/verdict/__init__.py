@@ -1,6 +1,5 @@
 """How good a scheme is, as forecasters and climatologists judge."""
 
-from apps.weather.verdict.budget import EnergyBudget, energy
 from apps.weather.verdict.climate import ClimateConfig
 from apps.weather.verdict.ensemble import fair_crps, rank_histogram, spread_skill
 from apps.weather.verdict.fields import VARIABLES, at_pressure, judged_fields
@@ -21,14 +20,12 @@ __all__ = [
     "REGIONS",
     "VARIABLES",
     "ClimateConfig",
-    "EnergyBudget",
     "LongRun",
     "ScoreConfig",
     "anomaly_correlation",
     "at_pressure",
     "box_weight",
     "diebold_mariano",
-    "energy",
     "fair_crps",
     "hours_lost",
     "judged_fields",

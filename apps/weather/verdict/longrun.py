@@ -12,11 +12,11 @@ from torch import Tensor
 
 from apps.lab.progress import track
 from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.forecast.budget import energy, fluxes, gained
 from apps.weather.forecast.netcdf import open_dataset, write_dataset
 from apps.weather.forecast.restart import load_state, save_state
 from apps.weather.learned.audit import AuditedRadiation
 from apps.weather.model import Model, ModelState
-from apps.weather.verdict.budget import energy, fluxes, gained
 
 if TYPE_CHECKING:
     from xarray import Dataset

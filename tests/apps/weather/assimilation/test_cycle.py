@@ -39,7 +39,7 @@ def runs():
     ]
 
 
-@pytest.mark.parametrize("quantity", ["u", "v", "temperature"])
+@pytest.mark.parametrize("quantity", ["u", "v", "temperature", "humidity"])
 def test_observations_reduce_the_error_and_keep_reducing_it(runs, quantity):
     seen, free = runs
     key = f"{quantity}_analysis_rmse"

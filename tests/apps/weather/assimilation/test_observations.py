@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from apps.weather.assimilation.cycle import fields_of, nearness, state_of
-from apps.weather.assimilation.networks import aircraft, radiosondes, stations, swath
+from apps.weather.assimilation.networks import (
+    HUMIDITY_ERROR,
+    HUMIDITY_TOP,
+    aircraft,
+    radiosondes,
+    stations,
+    swath,
+)
 from apps.weather.assimilation.observations import (
     KINDS,
     ObservationOperator,
@@ -85,7 +92,11 @@ def test_networks_lie_in_the_domain_and_repeat():
     assert abs(int((where[:, 0].abs() < 30).sum()) - 200) < 40
     levels = torch.from_numpy(MODEL.levels.full.copy())
     sondes = radiosondes(where[:5], levels)
-    assert len(sondes.kind) == 5 * (3 * 4 + 1)
+    n_low = int((levels > HUMIDITY_TOP).sum())
+    assert len(sondes.kind) == 5 * (3 * 4 + n_low + 1)
+    humid = sondes.take(torch.nonzero(sondes.kind == KINDS.index("humidity")).squeeze(1))
+    assert float(humid.sigma.min()) > HUMIDITY_TOP
+    assert humid.error.tolist() == pytest.approx((HUMIDITY_ERROR * humid.sigma**3).tolist())
     flights = aircraft(where, 3, 10, generator)
     assert len(flights.kind) == 3 * 10 * 3
     orbit = swath(0.0, 21600.0, levels[1:3])
