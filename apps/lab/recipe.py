@@ -58,9 +58,12 @@ class Recipe(Config):
     rate_rule: Literal["none", "sqrt", "linear"] = "none"
 
     def rate(self, learning_rate: float, batch: int, usual_batch: int) -> float:
-        """Give the peak learning rate of this optimizer at a batch size."""
+        """Give the peak learning rate of this optimizer at a batch size.
+
+        An optimizer that an application adds has the learning rate stated for itself.
+        """
         power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[self.rate_rule]
-        return learning_rate * RATE_OVER_ADAMW[self.optimizer] * (batch / usual_batch) ** power
+        return learning_rate * RATE_OVER_ADAMW.get(self.optimizer, 1.0) * (batch / usual_batch) ** power
 
     def first_spec(self, spec: LayerSpec) -> LayerSpec:
         """Give the specification that a layer begins with: whole where it will be pruned."""

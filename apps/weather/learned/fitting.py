@@ -35,6 +35,9 @@ class NetworkConfig(Recipe):
     width, n_hidden : int
         Neurons of a hidden layer, and hidden layers.
     n_epoch, batch : int
+    sparse_stretch : float
+        Times as many epochs for a network of density below 1, which has fewer weights to move in
+        each step and goes on gaining for longer.
     learning_rate : float
         Peak of a one-cycle schedule with a short linear rise and a cosine fall, of Muon's
         matrices; the other optimizers take `ADAMW_RATE` of it for the rate of AdamW.
@@ -53,10 +56,11 @@ class NetworkConfig(Recipe):
     optimizer: Literal["muon", "adamw", "lamb", "sgd"] = "muon"  # type: ignore[assignment]
     width: int = 96
     n_hidden: int = 2
-    n_epoch: int = 40
+    n_epoch: int = 24
+    sparse_stretch: float = Field(default=2.0, ge=1.0)
     batch: int = 256
     learning_rate: float = 2e-2
-    narrow_share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    narrow_share: float = Field(default=0.17, gt=0.0, lt=1.0)
     narrow_rate: float = 4e-3
     weight_decay: float = 1e-5
     ema_decay: float = 0.999
@@ -83,9 +87,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Give the optimizer of a training run; `rate` in place of the configured one."""
     rate = rate or config.learning_rate
-    if config.optimizer == "muon":
-        return Muon(model, rate)
     usual = NetworkConfig.model_fields["batch"].default
+    if config.optimizer == "muon":
+        return Muon(model, config.rate(rate, config.batch, usual))
     peak = config.rate(ADAMW_RATE * rate, config.batch, usual)
     return config.make_optimizer(model, peak, weight_decay=config.weight_decay, betas=(0.9, 0.99))
 
@@ -183,9 +187,10 @@ def fit_emulator(
 
     weight, activation = (format_named(name) for name in formats_of(model.spec))
     n_narrow = 0
+    n_all = round(config.n_epoch * (config.sparse_stretch if model.spec.density < 1 else 1.0))
     if weight.needs_scale or activation.needs_scale:
-        n_narrow = max(1, round(config.narrow_share * config.n_epoch))
-    n_wide = config.n_epoch - n_narrow
+        n_narrow = max(1, round(config.narrow_share * n_all))
+    n_wide = n_all - n_narrow
     wide = model.with_formats("fp32", "fp32") if n_narrow else model
     first_spec = config.first_spec(wide.spec)
     if first_spec != wide.spec:  # all blocks live at first
