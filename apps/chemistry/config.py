@@ -86,9 +86,17 @@ class FitConfig(Recipe):
 
 
 class TrainConfig(Config):
-    """A whole chemistry run; `variant` is a preset's name or its settings."""
+    """A whole chemistry run; `variant` is a preset's name or its settings.
+
+    Parameters
+    ----------
+    teacher : bool
+        Where there are several targets, the network also learns what the kernel mix, fitted to the
+        train part, says of the training molecules of the others. It predicts from graphs alone.
+    """
 
     variant: Variant = VARIANTS["dense-fp32"]
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: FitConfig = FitConfig()
+    teacher: bool = True

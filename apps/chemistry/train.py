@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.chemistry.baselines import Teacher
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.cost import cost_entries
 from apps.chemistry.datasets import SPLITS, Table, join_tables, load_table
@@ -143,10 +144,13 @@ def train_members(
 ) -> tuple[Predictor, list[FitResult]]:
     """Train the members one after the other; each has its own checkpoint in the run folder."""
     seeds = [seed + i * MEMBER_STRIDE for i in range(config.model.n_member)]
+    n_task = table.target.shape[1]
+    is_taught = config.teacher and n_task > 1
+    hint = Teacher.of(table).labels(table) if is_taught else None
     members, fits = [], []
     for i, member_seed in enumerate(seeds):
         set_seed(member_seed)
-        model = build_network(config, n_task=table.target.shape[1], seed=member_seed)
+        model = build_network(config, n_task=n_task, seed=member_seed)
         model.set_scale(table.select("train").target)
         model = model.to(place.device)
         label = "train" if len(seeds) == 1 else f"train {i + 1}/{len(seeds)}"
@@ -158,6 +162,7 @@ def train_members(
                 config.train,
                 member_seed,
                 density=config.variant.density,
+                hint=hint,
                 checkpoint=checkpoint,
                 resume=resume,
                 label=label,

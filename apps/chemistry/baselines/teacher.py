@@ -60,17 +60,16 @@ class Teacher:
         trains = table.split == "train"
         column = self.column[self.molecule]
         for task in range(table.target.shape[1]):
-            known = np.isfinite(table.target[:, task])
-            fitted = np.nonzero(trains & known)[0]
+            value = table.exact[:, task].astype(np.float64)
+            fitted = np.nonzero(trains & np.isfinite(value))[0]
             if fitted.size < 2:
                 continue
             among = self.kernel[:, column[fitted]]
-            model = fit_gaussian_process(
-                among[column[fitted]].astype(np.float64),
-                table.target[fitted, task].astype(np.float64),
-            )
+            square = among[column[fitted]].astype(np.float64)
+            model = fit_gaussian_process(square, value[fitted])
             answer = model.predict(among)
-            hidden = np.isin(self.molecule, self.molecule[known & ~trains])
+            judged = np.isfinite(table.target[:, task]) & ~trains
+            hidden = np.isin(self.molecule, self.molecule[judged])
             rows = trains & ~hidden
             out[rows, task] = answer[column[rows]]
         return out

@@ -3,6 +3,7 @@
 from apps.chemistry.benchmark.hybrid import paired_bootstrap
 from apps.chemistry.benchmark.run import BenchmarkConfig, run_benchmark, suite_sources
 from apps.chemistry.benchmark.summary import (
+    SCHEMA,
     benchmark_document,
     benchmark_markdown,
     benchmark_summary,
@@ -10,6 +11,7 @@ from apps.chemistry.benchmark.summary import (
 )
 
 __all__ = [
+    "SCHEMA",
     "BenchmarkConfig",
     "benchmark_document",
     "benchmark_markdown",

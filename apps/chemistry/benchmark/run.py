@@ -139,7 +139,7 @@ def _run_group(
 ) -> list[Record]:
     one = settings[0]
     place = out / "parts" / config_sha256(one)[:12] / f"seed-{seed}"
-    train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "teacher", "together"}))
+    train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "together"}))
     sources = tuple(setting.data for setting in settings)
     is_taught = one.teacher and len(sources) > 1
     group = Group(train, sources, seed, one.n_fold, is_taught, place)
