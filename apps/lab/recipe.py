@@ -63,7 +63,8 @@ class Recipe(Config):
         An optimizer that an application adds has the learning rate stated for itself.
         """
         power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[self.rate_rule]
-        return learning_rate * RATE_OVER_ADAMW.get(self.optimizer, 1.0) * (batch / usual_batch) ** power
+        factor = RATE_OVER_ADAMW.get(self.optimizer, 1.0)
+        return learning_rate * factor * (batch / usual_batch) ** power
 
     def first_spec(self, spec: LayerSpec) -> LayerSpec:
         """Give the specification that a layer begins with: whole where it will be pruned."""

@@ -71,12 +71,16 @@ def cost(
     ] = None,
     machine: MachineOption = None,
     explain: Annotated[
-        bool, typer.Option(help="Plan, next best, each term; break-even density of a sparse op.")
+        bool,
+        typer.Option(help="Plan, next best, each term, what binds; break-even of a sparse op."),
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page of figures there.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write the timeline of a --model as a Chrome trace there.")
     ] = None,
+    objective: Annotated[
+        str, typer.Option(help="What plans are chosen by: time, energy or memory.")
+    ] = "time",
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -88,14 +92,15 @@ def cost(
     if op is not None:
         if trace is not None:
             raise ConfigError("cost: --trace needs a --model")
-        _cost_op(op, machine, explain=explain, html=html, json=json, verbose=verbose)
+        _cost_op(op, machine, objective, explain=explain, html=html, json=json, verbose=verbose)
     elif model is not None:
-        _cost_model(model, machine, html=html, trace=trace, json=json)
+        _cost_model(model, machine, objective, explain=explain, html=html, trace=trace, json=json)
 
 
 def _cost_op(
     op: str,
     machines: list[str] | None,
+    objective: str,
     *,
     explain: bool,
     html: Path | None,
@@ -111,6 +116,7 @@ def _cost_op(
     from hw.curves import density_figure
     from hw.explain import density_curve, density_table
     from hw.explain import explain as explain_op
+    from hw.machine import planned_for
     from hw.report import page
     from hw.single import parse_op
     from hw.targets import cost_item
@@ -120,7 +126,7 @@ def _cost_op(
     item = parse_op(op)
     rows, fragments = [], []
     for name in machines or machine_names():
-        loaded = load_machine(name)
+        loaded = planned_for(load_machine(name), objective)  # type: ignore[arg-type]
         answer = cost_item(item, loaded)
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}
@@ -158,7 +164,9 @@ def _cost_op(
 def _cost_model(
     model: str,
     machines: list[str] | None,
+    objective: str,
     *,
+    explain: bool,
     html: Path | None,
     trace: Path | None,
     json: bool,
@@ -169,6 +177,7 @@ def _cost_model(
     from core.errors import ConfigError
     from hw import cost_program, machine_names
     from hw.chrome import chrome_trace
+    from hw.explain import explain_program
     from hw.model_text import trace_model
     from hw.report import page
 
@@ -176,7 +185,10 @@ def _cost_model(
     if trace is not None and len(names) > 1:
         raise ConfigError(f"cost: --trace holds one machine, got {len(names)}; name it by -m")
     program, _ = trace_model(model)
-    reports = [cost_program(program, name, phase="train_step") for name in names]
+    reports = [
+        cost_program(program, name, phase="train_step", objective=objective)  # type: ignore[arg-type]
+        for name in names
+    ]
     if html is not None:
         write_atomic(html, page([report._repr_html_() for report in reports], model))
     if trace is not None:
@@ -185,6 +197,8 @@ def _cost_model(
         typer.echo(dumps([report.entry(model) for report in reports], indent=2))
         return
     typer.echo("\n\n".join(str(report) for report in reports))
+    if explain:
+        typer.echo("\n\n".join(explain_program(report) for report in reports))
 
 
 @app.command()

@@ -40,3 +40,23 @@ def test_the_study_that_is_shipped_asks_for_what_there_is():
     # chemistry: 2 x 2 x 2 x 2 x 2 seeds, weather: 2 x 2 x 2 x 2; dense ones have no blocks
     assert len(points) == 32 + 16
     assert len({point.key for point in points}) == 24 + 12
+
+
+def test_the_study_of_both_sciences_has_two_hundred_runs_and_shares_its_references():
+    study = read_study(STUDIES / "two_sciences.toml")
+    points = resolve(study, APPLICATIONS)
+    assert {point.application for point in points} == set(APPLICATIONS)
+    assert len({point.key for point in points}) >= 200
+    # the static runs of the second sweep are those of the first, and dense ones have no blocks
+    assert len(points) > len({point.key for point in points})
+    levers = {key.rpartition(".")[2] for point in points for key in point.levers}
+    named = {"density", "block", "weight_format", "gradient_format", "method", "optimizer"}
+    assert named <= levers
+
+
+def test_what_is_kept_of_a_study_is_written_where_it_is_asked_for(tmp_path, capsys):
+    (tmp_path / "map.toml").write_text(MAP)
+    out = tmp_path / "out"
+    assert main(["study", str(tmp_path / "map.toml"), "--out", str(out)]) == 0
+    assert main(["study", "export", str(out), "--to", str(tmp_path / "kept")]) == 2
+    assert "holds no finished run; run the study first" in capsys.readouterr().err
