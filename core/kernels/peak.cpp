@@ -27,11 +27,14 @@ int32_t spin(int64_t n) {
 
 }  // namespace
 
-// Runs n rounds and returns how many lanes each round multiplied and added (two products a lane in
-// bf16).
-extern "C" int32_t tessera_multiply_adds(int64_t n, int32_t is_bf16) {
+// Runs n rounds and returns how many products each round multiplied and added: one a lane in fp32
+// (kind 0), two in bf16 (1), four in int8 (2); 0 where the build has no such instruction.
+extern "C" int32_t tessera_multiply_adds(int64_t n, int32_t kind) {
 #if defined(__AVX512BF16__)
-  if (is_bf16) return 2 * spin<Bf16Pair>(n);
+  if (kind == 1) return 2 * spin<Bf16Pair>(n);
 #endif
-  return is_bf16 ? 0 : spin<Fp32>(n);
+#if defined(__AVX512VNNI__)
+  if (kind == 2) return 4 * spin<Int8Quad>(n);
+#endif
+  return kind ? 0 : spin<Fp32>(n);
 }

@@ -167,7 +167,7 @@ class _Matmul(torch.autograd.Function):
             else:
                 dx = named.spmm_t.default(dy, values, *index_t, x.shape[1])
         elif needs_dvalues:
-            where = p.row_index, p.col_index, *p.block
+            where = p.row_index, p.col_index, p.block[0], p.block[1]
             if kernels is not None:
                 dvalues = call.sddmm(kernels, dy, x, *where)
             elif is_direct:

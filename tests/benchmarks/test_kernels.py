@@ -1,10 +1,14 @@
-"""Tables from rows, break-even from ratios, and the command on a layer of no size."""
+"""Tables from rows, break-even from ratios, every measurement on something tiny, the command."""
 
 import json
 
 import pytest
 
-from benchmarks.kernels import break_even, main, tables
+from benchmarks import kernels_measure as m
+from benchmarks.kernels import README, RESULTS, goals, main, page, read, tables
+from core.kernels import call
+
+IDENTITY = {"processor", "instructions", "n_thread", "torch", "commit"}
 
 
 def row(density, ratio, **other):
@@ -20,23 +24,71 @@ def row(density, ratio, **other):
 def test_break_even_is_where_linear_time_meets_dense():
     # Times 1/4, 1/2 and 2 of dense: the line from .5 to 2 meets 1 a third of the way.
     rows = [row(0.1, 4.0), row(0.3, 2.0), row(0.9, 0.5)]
-    assert break_even(rows) == pytest.approx(1 - 0.5)
-    assert break_even(rows[:2]) == pytest.approx(0.7)
+    assert m.least_sparsity(rows) == pytest.approx(1 - 0.5)
+    assert m.least_sparsity(rows[:2]) == pytest.approx(0.7)
 
 
 def test_tables_show_the_newest_row_of_a_question():
     text = tables([row(0.1, 3.0), row(0.1, 4.0), row(0.2, 2.0)])
     assert text.count("| fp32 |") == 2
-    assert "| 4.00 | 4.00 | 4.00 | 0.50 | abc |" in text
+    assert "| 4.00 | 4.00 | 4.00 | 0.50 |  | abc |" in text
     assert "3.00" not in text
 
 
-def test_command_appends_rows(tmp_path, capsys):
+def test_goals_show_the_worst_shape():
+    rows = [row(0.1, 9.0, block=16), row(0.1, 7.0, block=16, batch=64), row(0.5, 1.0, block=16)]
+    text = goals(rows)
+    assert "| step at 90 % zeros over oneDNN, block 16 | ≥ 8 | 7 | 2 |" in text
+    assert "| two threads over one | ≥ 1.8 | not measured | 0 |" in text
+
+
+def test_the_page_is_what_its_rows_say():
+    assert README.read_text(encoding="utf-8") == page(read(RESULTS))
+
+
+@pytest.mark.skipif(call.kernels() is None, reason="no compiled kernels")
+def test_every_measurement_gives_a_whole_row(capsys):
+    sizes = {"batch": 16, "features": 32, "n_repeat": 3}
+    rows = [
+        m.measure_break_even(16, 32, 32, 4, n_repeat=2),
+        m.measure_threads(4, **sizes),
+        m.measure_messages(8, edges="kinds", n_molecule=2, n_repeat=2),
+        m.measure_messages(8, edges="rows", n_molecule=2, n_repeat=2, dtype="bf16"),
+        m.measure_segment_sum(8, n_molecule=2, n_repeat=2),
+        m.measure_rounding("int8", n_repeat=2),
+        *m.measure_instructions(4, **sizes),
+        *m.measure_sparseprop(0.5, **sizes),
+    ]
+    if m.importlib.util.find_spec("sparseprop") is None:
+        assert "SparseProp left out: sparseprop is not installed" in capsys.readouterr().err
+    for got in rows:
+        assert got.keys() >= IDENTITY
+        times = [v for k, v in got.items() if k.endswith("time_s") or "ratio" in k]
+        assert all(not v <= 0 for v in times), got
+    assert rows[1]["n_thread"] == 2
+    assert tables(rows).count("|---") > len({r["what"] for r in rows})
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+@pytest.mark.parametrize("one", ["", "dw"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_command_appends_rows(tmp_path, capsys, dtype, one):
     file = tmp_path / "rows.jsonl"
     arguments = ["--batch", "8", "--features", "16", "--block", "4", "--density", "0.5",
-                 "--pass", "dw", "--repeat", "2", "--json", str(file)]  # fmt: skip
-    assert main(arguments) == 0
-    (got,) = map(json.loads, file.read_text().splitlines())
-    assert (got["pass"], got["out_features"], got["density"]) == ("dw", 16, 0.5)
-    assert got["time_s"] > 0
+                 "--dtype", dtype, "--repeat", "2", "--json", str(file)]  # fmt: skip
+    if dtype == "int8" and one:
+        with pytest.raises(SystemExit):
+            main([*arguments, "--pass", one])
+        assert "int8 has --pass forward only" in capsys.readouterr().err
+        return
+    assert main([*arguments, *(["--pass", one] if one else [])]) == 0
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    all_of = ["forward"] if dtype == "int8" else ["forward", "dx", "dw", "step"]
+    assert [r["pass"] for r in rows] == ([one] if one else all_of)
+    for got in rows:
+        assert (got["dtype"], got["out_features"], got["density"]) == (dtype, 16, 0.5)
+        assert got["time_s"] > 0
+        names = ("torch_mm", "onednn", "same_dtype_dense")
+        assert all(got[f"ratio_vs_{name}"] > 0 for name in names)
+        assert got["fraction_of_peak"] < 1 or call.kernels() is None
     assert "Batch 8, 16 to 16" in capsys.readouterr().out

@@ -1,0 +1,529 @@
+"""What `tessera bench kernels` measures: one function for each kind of row.
+
+Every row is measured in one process: product and peers take turns, so that they meet the same
+weather, and the median of the turns counts. One thread is timed by its own processor time, several
+by the clock. Dense peers of the training step are three forward products (a favour to oneDNN: its
+weights are packed once and never repacked for the other two). The kernels are measured as such:
+nothing is handed to a dense product, however full the pattern.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+import core
+from core.kernels import call
+from core.kernels.load import LEVELS, chosen_level, library
+from core.precision import round_to_format
+from core.sparse import BlockPattern, break_even, routes, segment_sum
+
+PASSES = ("forward", "dx", "dw", "step")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+#: A cell ends after so many seconds, if it has had five turns.
+LONGEST_S = 4.0
+Calls = dict[str, Callable[[], object]]
+
+
+def interleaved(calls: Calls, n_repeat: int, *, wall: bool = False) -> dict[str, list[float]]:
+    """Seconds of each call, turn by turn, after two turns of warm-up."""
+    one = torch.get_num_threads() == 1 and not wall
+    clock = time.thread_time if one else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    begin = time.perf_counter()
+    for turn in range(n_repeat + 2):
+        if turn >= 7 and time.perf_counter() - begin > LONGEST_S:
+            break
+        for name, run in calls.items():
+            start = clock()
+            run()
+            if turn >= 2:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+@contextlib.contextmanager
+def kernels_only() -> Iterator[None]:
+    """Keep the products on the kernels, and one block's break-even out of the other's rows."""
+    before = os.environ.get("TESSERA_BREAK_EVEN")
+    os.environ["TESSERA_BREAK_EVEN"] = "2"
+    break_even.dense_from.cache_clear()
+    try:
+        yield
+    finally:
+        del os.environ["TESSERA_BREAK_EVEN"]
+        if before is not None:
+            os.environ["TESSERA_BREAK_EVEN"] = before
+        break_even.dense_from.cache_clear()
+
+
+def onednn_linear(x: torch.Tensor, weight: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Dense product by oneDNN with weights packed ahead."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, x.shape[0])
+    return lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+
+
+def peak_flop_per_s(dtype: str, kernels: call.Kernels | None = None) -> float:
+    """Multiply-adds of one core that never leave its registers, counted as two operations."""
+    kernels = kernels or call.kernels()
+    if kernels is None:
+        return float("nan")
+    n, best = 1_000_000, float("inf")
+    for _ in range(5):
+        start = time.thread_time()
+        n_lane = kernels.multiply_adds(n, list(DTYPES).index(dtype))
+        best = min(best, time.thread_time() - start)
+    return 2.0 * n * n_lane / best if n_lane else float("nan")
+
+
+@functools.cache
+def _host() -> tuple[str, str]:
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    return names[0] if names else platform.processor(), git.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """What every row says about where it was measured."""
+    processor, commit = _host()
+    return {
+        "processor": processor,
+        "instructions": chosen_level() if call.kernels() else "torch",
+        "n_thread": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": commit,
+    }
+
+
+def _without(package: str, what: str) -> bool:
+    """Whether a peer is missing; if so, say what is left out and how to have it."""
+    if importlib.util.find_spec(package):
+        return False
+    print(f"bench kernels: {what} left out: {package} is not installed", file=sys.stderr)
+    return True
+
+
+def measure_products(
+    batch: int, features: int, out_features: int, block: int, density: float, *,
+    dtype: str = "fp32", passes: Sequence[str] = PASSES, n_repeat: int = 20, seed: int = 0,
+    library_peers: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One row for each pass of a block-sparse layer; int8 has a forward pass only."""
+    g = torch.Generator().manual_seed(seed)
+    p = BlockPattern.random((out_features, features), (block, block), density, g)
+    kind, is_int8 = DTYPES[dtype], dtype == "int8"
+    wide_values = torch.randn(p.n_block, block, block, generator=g)
+    wide_x, wide_dy = (torch.randn(batch, n, generator=g) for n in (features, out_features))
+    weight, named = torch.randn(out_features, features, generator=g), torch.ops.core
+    calls: Calls = {
+        "torch_mm": lambda: wide_x @ weight.t(),
+        "onednn": onednn_linear(wide_x, weight),
+    }
+    if is_int8:
+        passes = ("forward",)
+        codes, x_codes, dense = (
+            (t * 30).round().clamp(-127, 127).to(kind) for t in (wide_values, wide_x, weight)
+        )
+        x_scale, scale = torch.tensor(0.03), torch.full((p.grid[0] * block, 1), 0.01)
+        index = p.row_ptr, p.col_index, p.row_index
+        calls |= {
+            "forward": lambda: named.linear_int8(
+                wide_x, x_scale, codes, scale, *index, out_features
+            ),
+            "same_dtype_dense": lambda: torch._int_mm(x_codes, dense.t()),
+        }
+    else:
+        values, x, dy = (t.to(kind) for t in (wide_values, wide_x, wide_dy))
+        narrow = weight.to(kind)
+        products: Calls = {
+            "forward": lambda: named.spmm(
+                x, values, p.row_ptr, p.col_index, p.row_index, out_features
+            ),
+            "dx": lambda: named.spmm_t(dy, values, p.col_ptr, p.row_index_t, p.order_t, features),
+            "dw": lambda: named.sddmm(dy, x, p.row_index, p.col_index, block, block),
+            "backward": lambda: named.spmm_backward(
+                dy, x, values, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
+            ),
+        }
+        asked = {*passes} | ({"forward", "backward"} if "step" in passes else set())
+        calls |= {name: run for name, run in products.items() if name in asked}
+        calls["same_dtype_dense"] = lambda: x @ narrow.t()
+        if library_peers and dtype == "fp32":
+            calls |= _library_products(p, values, x)
+    peers = calls.keys() - {*PASSES, "backward"}
+    with kernels_only():
+        seconds = interleaved(calls, n_repeat)
+    if "step" in passes:
+        pair = zip(seconds["forward"], seconds["backward"], strict=True)
+        seconds["step"] = [sum(t) for t in pair]
+    peak = peak_flop_per_s(dtype)
+    middle = {name: statistics.median(s) for name, s in seconds.items()}
+    rows: list[dict[str, Any]] = []
+    for name in passes:
+        low, time_s, high = statistics.quantiles(seconds[name], n=4)
+        n_product = 3 if name == "step" else 1
+        flop = 2.0 * n_product * batch * p.n_block * block * block
+        mine = sorted(peers) if name == "forward" else ["onednn", "same_dtype_dense", "torch_mm"]
+        rows.append(
+            {
+                "what": "product", "batch": batch, "features": features,
+                "out_features": out_features, "block": block, "density": density, "dtype": dtype,
+                "pass": name, "seed": seed, "time_s": time_s, "time_quartiles_s": [low, high],
+                "n_repeat": len(seconds[name]), "fraction_of_peak": flop / time_s / peak,
+            }
+            | {f"ratio_vs_{peer}": n_product * middle[peer] / time_s for peer in mine}
+            | machine()
+        )  # fmt: skip
+    return rows
+
+
+def _library_products(pattern: BlockPattern, values: torch.Tensor, x: torch.Tensor) -> Calls:
+    """Forward products of torch and scipy; their transposes are made ahead and not charged."""
+    block = pattern.block[0]
+    dense = routes.expand(values, pattern.row_index, pattern.col_index, pattern.grid)
+    dense = dense[: pattern.shape[0], : pattern.shape[1]].contiguous()
+    columns = x.t().contiguous()
+    torch_csr = dense.to_sparse_csr()
+    scipy_csr = sparse.csr_matrix(dense.numpy())
+    columns_numpy = np.ascontiguousarray(columns.numpy())
+    calls: Calls = {
+        "torch_csr": lambda: torch_csr @ columns,
+        "scipy_csr": lambda: scipy_csr @ columns_numpy,
+        "torch_route": lambda: routes.spmm(
+            x, values, pattern.row_index, pattern.col_index, pattern.grid[0]
+        ),
+    }
+    if block > 1 and all(n % block == 0 for n in pattern.shape):
+        torch_bsr = dense.to_sparse_bsr((block, block))
+        calls["torch_bsr"] = lambda: torch_bsr @ columns
+    return calls
+
+
+def _train(layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor) -> None:
+    x.grad = None
+    for p in layer.parameters():
+        p.grad = None
+    layer(x).backward(dy)
+
+
+def measure_sparseprop(
+    density: float, *, batch: int = 1024, features: int = 1024, n_repeat: int = 10, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Training step of a layer of single weights, beside SparseProp's on the same weights."""
+    if _without("sparseprop", "SparseProp"):
+        return []
+    from sparseprop.modules.linear import SparseLinear
+
+    g = torch.Generator().manual_seed(seed)
+    p = BlockPattern.random((features, features), (1, 1), density, g)
+    layer = core.BlockSparseLinear(features, features, pattern=p, bias=False, generator=g)
+    theirs = SparseLinear(routes.expand(layer.values.detach(), p.row_index, p.col_index, p.grid))
+    x = torch.randn(batch, features, generator=g).requires_grad_()
+    dy = torch.randn(batch, features, generator=g)
+    calls: Calls = {
+        "step": lambda: _train(layer, x, dy),
+        "sparseprop": lambda: _train(theirs, x, dy),
+    }
+    with kernels_only():
+        t = {name: statistics.median(s) for name, s in interleaved(calls, n_repeat).items()}
+    row = {"what": "beside SparseProp", "batch": batch, "features": features, "density": density,
+           "block": 1, "dtype": "fp32", "pass": "step", "seed": seed, "time_s": t["step"],
+           "ratio_vs_sparseprop": t["sparseprop"] / t["step"]}  # fmt: skip
+    return [row | machine()]
+
+
+def measure_break_even(
+    batch: int, features: int, out_features: int, block: int, *, n_repeat: int = 7, seed: int = 0
+) -> dict[str, Any]:
+    """Least sparsity from which on a training step beats three packed oneDNN products.
+
+    Patterns grow fuller until the step has lost; between two of them time counts as linear in
+    density.
+    """
+    rows: list[dict[str, Any]] = []
+    for density in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        rows += measure_products(batch, features, out_features, block, density, passes=("step",),
+                                 n_repeat=n_repeat, seed=seed)  # fmt: skip
+        if rows[-1]["ratio_vs_onednn"] < 0.95:
+            break
+    return {
+        "what": "break-even", "batch": batch, "features": features, "out_features": out_features,
+        "block": block, "dtype": "fp32", "pass": "step", "seed": seed, "n_repeat": n_repeat,
+        "sparsity_vs_onednn": least_sparsity(rows, "ratio_vs_onednn"),
+        "sparsity_vs_torch_mm": least_sparsity(rows, "ratio_vs_torch_mm"),
+    } | machine()  # fmt: skip
+
+
+def least_sparsity(rows: Sequence[dict[str, Any]], ratio: str = "ratio_vs_onednn") -> float:
+    """Least sparsity from which on every step is at least as fast as dense (nan: none is).
+
+    Between two rows, time is taken as linear in density.
+    """
+    steps = sorted((r for r in rows if r["pass"] == "step"), key=lambda r: r["density"])
+    edge = float("nan")
+    for before, after in zip([None, *steps], steps, strict=False):
+        slow = 1 / after[ratio]
+        if slow > 1:
+            if before is None:
+                return float("nan")
+            share = (1 - 1 / before[ratio]) / (slow - 1 / before[ratio])
+            return 1 - (before["density"] + share * (after["density"] - before["density"]))
+        edge = 1 - after["density"]
+    return edge
+
+
+def measure_instructions(
+    block: int, density: float = 0.1, *, batch: int = 1024, features: int = 1024,
+    n_repeat: int = 10, seed: int = 0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The step by the best build for this processor and by that for AVX2, each held against its own peak."""
+    best = chosen_level() if call.kernels() else None
+    if best is None:
+        return []
+    fitting = list(LEVELS)[list(LEVELS).index(best) :]
+    names = [name for name in fitting if name in (best, "avx2")]
+    g = torch.Generator().manual_seed(seed)
+    p = BlockPattern.random((features, features), (block, block), density, g)
+    values = torch.randn(p.n_block, block, block, generator=g)
+    x, dy = (torch.randn(batch, features, generator=g) for _ in range(2))
+    built = {name: call.Kernels(lib) for name in names if (lib := library(name)) is not None}
+
+    def step(kernels: call.Kernels) -> None:
+        call.spmm(kernels, x, values, p.row_ptr, p.col_index, features)
+        call.spmm_backward(kernels, dy, x, values, p.row_index, p.col_index, p.col_ptr,
+                           p.row_index_t, p.order_t)  # fmt: skip
+
+    calls: Calls = {name: functools.partial(step, k) for name, k in built.items()}
+    t = {name: statistics.median(s) for name, s in interleaved(calls, n_repeat).items()}
+    flop = 6.0 * batch * values.numel()
+    peak = {name: peak_flop_per_s("fp32", k) for name, k in built.items()}
+    share = {name: flop / t[name] / peak[name] for name in t}
+    return [
+        {"what": "instruction sets", "block": block, "density": density, "batch": batch,
+         "features": features, "dtype": "fp32", "pass": "step", "seed": seed, "build": name,
+         "time_s": t[name], "peak_flop_per_s": peak[name], "fraction_of_peak": share[name],
+         "speed_over_best_build": t[best] / t[name],
+         "fraction_over_best_build": share[name] / share[best]} | machine()
+        for name in t
+    ]  # fmt: skip
+
+
+def measure_threads(
+    block: int, density: float = 0.1, *, n_thread: int = 2, batch: int = 1024,
+    features: int = 1024, n_repeat: int = 20, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """A training step on one thread and on several, by the clock; best turns, as others run too."""
+    g = torch.Generator().manual_seed(seed)
+    spec = core.LayerSpec(density, block)
+    layer = core.build_linear(features, features, spec, generator=g, bias=False)
+    x = torch.randn(batch, features, generator=g).requires_grad_()
+    dy, weight = torch.randn(batch, features, generator=g), torch.randn(features, features)
+    before = torch.get_num_threads()
+
+    def on(n: int, run: Callable[[], object]) -> None:
+        torch.set_num_threads(n)
+        run()
+
+    calls: Calls = {}
+    for n in (1, n_thread):
+        calls[f"step {n}"] = functools.partial(on, n, lambda: _train(layer, x, dy))
+        calls[f"dense {n}"] = functools.partial(on, n, lambda: x.detach() @ weight)
+    try:
+        with kernels_only():
+            t = {name: min(s) for name, s in interleaved(calls, n_repeat, wall=True).items()}
+    finally:
+        torch.set_num_threads(before)
+    return {
+        "what": "threads", "block": block, "density": density, "batch": batch,
+        "features": features, "dtype": "fp32", "pass": "step", "seed": seed,
+        "time_s": t[f"step {n_thread}"], "speedup": t["step 1"] / t[f"step {n_thread}"],
+        "torch_mm_speedup": t["dense 1"] / t[f"dense {n_thread}"],
+    } | machine() | {"n_thread": n_thread}  # fmt: skip
+
+
+def measure_overhead(
+    *, features: int = 64, batch: int = 32, block: int = 4, density: float = 0.1, seed: int = 0
+) -> dict[str, Any]:
+    """Small layers, where calling costs more than multiplying; microseconds beyond nn.Linear."""
+    g = torch.Generator().manual_seed(seed)
+    layer = core.build_linear(features, features, core.LayerSpec(density, block), generator=g)
+    dense = torch.nn.Linear(features, features)
+    x, dy = (torch.randn(batch, features, generator=g) for _ in range(2))
+    leaf = x.clone().requires_grad_()
+
+    def forward(module: torch.nn.Module) -> None:
+        with torch.no_grad():
+            for _ in range(50):
+                module(x)
+
+    def step(module: torch.nn.Module) -> None:
+        for _ in range(50):
+            _train(module, leaf, dy)
+
+    calls: Calls = {"forward": lambda: forward(layer), "dense_forward": lambda: forward(dense),
+                    "step": lambda: step(layer), "dense_step": lambda: step(dense)}  # fmt: skip
+    t = {name: min(s) / 50 * 1e6 for name, s in interleaved(calls, 100).items()}
+    return {
+        "what": "call overhead", "features": features, "batch": batch, "block": block,
+        "density": density, "dtype": "fp32", "seed": seed,
+        "forward_us": t["forward"], "forward_beyond_linear_us": t["forward"] - t["dense_forward"],
+        "step_us": t["step"], "step_beyond_linear_us": t["step"] - t["dense_step"],
+    } | machine()  # fmt: skip
+
+
+def measure_messages(
+    n_feature: int, *, edges: str = "none", n_molecule: int = 1024, n_repeat: int = 15,
+    dtype: str = "fp32", seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Messages on 25-atom, 54-edge molecules, beside PyG's scatter and `index_add`.
+
+    `edges` is "none" (the message is a neighbour's row), "rows" (plus a row of the edge's own,
+    then relu) or "kinds" (the same from a table of twelve kinds).
+    """
+    from torch_geometric.utils import scatter
+
+    g = torch.Generator().manual_seed(seed)
+    n_atom, kind = 25 * n_molecule, DTYPES[dtype]
+    local = torch.randint(0, 25, (2, n_molecule, 54), generator=g)
+    edge_index = (local + 25 * torch.arange(n_molecule)[:, None]).reshape(2, -1)
+    source, target = edge_index
+    x = torch.randn(n_atom, n_feature, generator=g).to(kind)
+    dy = torch.randn(n_atom, n_feature, generator=g).to(kind)
+    kinds = torch.randint(0, 12, target.shape, generator=g, dtype=torch.int32)
+    table = torch.randn(12, n_feature, generator=g).to(kind)
+    rows = table.index_select(0, kinds)
+    order = core.EdgeOrder.from_index(edge_index, n_atom)
+    own = {"none": None, "rows": rows, "kinds": table}[edges]
+    leaves = [t.clone().requires_grad_() for t in (x, *([] if own is None else [own]))]
+    theirs = [t.clone().requires_grad_() for t in (x, *([] if own is None else [rows]))]
+    how: dict[str, Any] = {} if own is None else {"activation": "relu"}
+    how |= {"kind": kinds} if edges == "kinds" else {}
+
+    def message(x: torch.Tensor, edge: torch.Tensor | None = None) -> torch.Tensor:
+        each = x.index_select(0, source)
+        return each if edge is None else (each + edge).relu()
+
+    def mine(*t: torch.Tensor) -> torch.Tensor:
+        return core.pass_messages(t[0], order, *t[1:], **how)
+
+    def pyg(*t: torch.Tensor) -> torch.Tensor:
+        return scatter(message(*t), target, dim=0, dim_size=n_atom, reduce="sum")
+
+    def index_add(*t: torch.Tensor) -> torch.Tensor:
+        return x.new_zeros(n_atom, n_feature).index_add(0, target, message(*t))
+
+    def step(f: Callable[..., torch.Tensor], leaves: list[torch.Tensor]) -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        f(*leaves).backward(dy)
+
+    room, plain = torch.empty_like(x), [t.detach() for t in leaves]
+    plain_theirs = [t.detach() for t in theirs]
+    calls: Calls = {
+        "copy": lambda: room.copy_(x),
+        "forward": lambda: mine(*plain),
+        "step": lambda: step(mine, leaves),
+        "pyg_forward": lambda: pyg(*plain_theirs),
+        "pyg_step": lambda: step(pyg, theirs),
+        "index_add_step": lambda: step(index_add, theirs),
+        "order": lambda: core.EdgeOrder.from_index(edge_index, n_atom),
+    }
+    t = {name: statistics.median(s) for name, s in interleaved(calls, n_repeat).items()}
+    return {
+        "what": "messages", "n_molecule": n_molecule, "n_feature": n_feature, "edges": edges,
+        "dtype": dtype, "seed": seed, "time_s": t["forward"], "step_time_s": t["step"],
+        "order_time_s": t["order"], "time_over_copy": t["forward"] / t["copy"],
+        "ratio_vs_pyg_scatter": t["pyg_forward"] / t["forward"],
+        "step_ratio_vs_pyg_scatter": t["pyg_step"] / t["step"],
+        "step_ratio_vs_index_add": t["index_add_step"] / t["step"],
+    } | machine()  # fmt: skip
+
+
+def measure_segment_sum(
+    n_feature: int, *, n_molecule: int = 1024, n_repeat: int = 15, seed: int = 0
+) -> dict[str, Any]:
+    """Rows of edges, sorted by atom, summed into atoms; forward and with the gradient."""
+    from torch_geometric.utils import scatter
+
+    g = torch.Generator().manual_seed(seed)
+    n_atom = 25 * n_molecule
+    local = torch.randint(0, 25, (n_molecule, 54), generator=g).sort(1).values
+    index = (local + 25 * torch.arange(n_molecule)[:, None]).reshape(-1)
+    x = torch.randn(index.numel(), n_feature, generator=g)
+    leaf = x.clone().requires_grad_()
+    dy, room = torch.randn(n_atom, n_feature, generator=g), torch.empty_like(x)
+
+    def pyg(x: torch.Tensor) -> torch.Tensor:
+        return scatter(x, index, dim=0, dim_size=n_atom, reduce="sum")
+
+    def step(f: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        leaf.grad = None
+        f(leaf).backward(dy)
+
+    calls: Calls = {
+        "copy": lambda: room.copy_(x),
+        "forward": lambda: segment_sum(x, index, n_atom),
+        "step": lambda: step(lambda x: segment_sum(x, index, n_atom)),
+        "pyg": lambda: pyg(x),
+        "pyg_step": lambda: step(pyg),
+        "index_add": lambda: x.new_zeros(n_atom, n_feature).index_add_(0, index, x),
+    }
+    t = {name: statistics.median(s) for name, s in interleaved(calls, n_repeat).items()}
+    return {
+        "what": "segment sum", "n_molecule": n_molecule, "n_feature": n_feature, "dtype": "fp32",
+        "seed": seed, "time_s": t["forward"], "step_time_s": t["step"],
+        "time_over_copy": t["forward"] / t["copy"],
+        "ratio_vs_pyg_scatter": t["pyg"] / t["forward"],
+        "step_ratio_vs_pyg_scatter": t["pyg_step"] / t["step"],
+        "ratio_vs_index_add": t["index_add"] / t["forward"],
+    } | machine()  # fmt: skip
+
+
+def measure_rounding(format: str, *, n_repeat: int = 20, seed: int = 0) -> dict[str, Any]:
+    """A million normal draws rounded at random and to nearest, beside libraries that are there."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(1 << 20, generator=g)
+    calls: Calls = {
+        "stochastic": lambda: round_to_format(x, format, rounding="stochastic", generator=g),
+        "nearest": lambda: round_to_format(x, format),
+    }
+    # unit_scaling has one template for float formats, e4m3 with its subnormals included; torchao
+    # has bf16 only.
+    bits = {"fp8_e4m3": (4, 3), "fp8_e5m2": (5, 2)}.get(format)
+    if bits and not _without("unit_scaling", "unit_scaling's rounding"):
+        from unit_scaling.formats import FPFormat
+
+        template = FPFormat(*bits, rounding="stochastic")
+        calls["unit_scaling"] = lambda: template.quantise(x)
+    if format == "bf16" and not _without("torchao", "torchao's rounding"):
+        from torchao.optim.quant_utils import _fp32_to_bf16_sr
+
+        calls["torchao"] = lambda: _fp32_to_bf16_sr(x)
+    t = {name: statistics.median(s) for name, s in interleaved(calls, n_repeat).items()}
+    others = [s for name, s in t.items() if name not in ("stochastic", "nearest")]
+    return {
+        "what": "rounding", "format": format, "n_entry": x.numel(), "seed": seed,
+        "stochastic_entry_per_s": x.numel() / t["stochastic"],
+        "nearest_entry_per_s": x.numel() / t["nearest"],
+        "ratio_vs_best_library": min(others, default=math.nan) / t["stochastic"],
+    } | machine()  # fmt: skip
