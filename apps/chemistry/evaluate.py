@@ -5,19 +5,21 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from apps.chemistry.baselines import nearest_training_row, predict_baselines
 from apps.chemistry.datasets import SPLITS, Table
-from apps.chemistry.figures import draw_figures
+from apps.chemistry.figures import MIN_ROWS, draw_coverage, draw_figures
 from apps.chemistry.metrics import roc_auc, score
 from apps.chemistry.predictor import Predictor
 from apps.lab.files import write_atomic
 from apps.lab.record import Figure
 
 Scores = dict[str, dict[str, float]]
+COVERAGE_BINS = (0.0, 0.4, 0.55, 0.7, 1.0001)
 PREDICTIONS_FILE = "predictions.csv"
 
 
@@ -42,7 +44,8 @@ def evaluate(
     """Judge the frozen networks on every split, and write predictions and figures to `folder`.
 
     `interval_coverage` of the test part is the share of values inside their interval, which
-    should be `reference.COVERAGE`.
+    should be `calibration.COVERAGE`; `interval_coverage_A-B` that of the molecules whose
+    similarity to the training part is from A to B.
     """
     each = predictor.predict_members(table.graphs)
     prediction = each.mean(axis=0)
@@ -57,15 +60,40 @@ def evaluate(
     if predictor.reference is not None and "test" in accuracy:
         error = np.abs(prediction[test] - table.exact[test])
         half = predictor.reference.half_width(similarity)
-        known = np.isfinite(error) & np.isfinite(half)
-        if known.any():
-            accuracy["test"]["interval_coverage"] = float((error <= half)[known].mean())
+        accuracy["test"] |= coverage(error, half, similarity)
     figures = draw_figures(
         table, prediction, references, test, similarity, history=history, folder=folder
     )
+    if "interval_coverage" in accuracy.get("test", {}):
+        figures.append(draw_coverage(accuracy["test"], table.name, folder))
     text = predictions_csv(table, prediction, test, similarity)
     write_atomic(folder / PREDICTIONS_FILE, text)
     return Evaluation(accuracy, members, baselines, figures)
+
+
+def coverage(error: np.ndarray, half: np.ndarray, similarity: np.ndarray) -> dict[str, float]:
+    """Return the share of values inside their intervals, of all rows and by similarity.
+
+    Parameters
+    ----------
+    error, half : float [row, task]
+        Size of the error, half width of the interval; pairs that are not finite are left out.
+    similarity : float [row]
+        To the nearest training molecule.
+
+    Returns
+    -------
+    dict
+        `interval_coverage`, and one entry for each of `COVERAGE_BINS` with `MIN_ROWS` values.
+    """
+    known = np.isfinite(error) & np.isfinite(half)
+    out = {"interval_coverage": float((error <= half)[known].mean())} if known.any() else {}
+    for low, high in pairwise(COVERAGE_BINS):
+        rows = known & ((similarity >= low) & (similarity < high))[:, None]
+        if rows.sum() >= MIN_ROWS:
+            name = f"interval_coverage_{low:.2f}-{min(high, 1.0):.2f}"
+            out[name] = float((error <= half)[rows].mean())
+    return out
 
 
 def score_splits(prediction: np.ndarray, table: Table) -> Scores:

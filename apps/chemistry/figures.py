@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.chemistry.calibration import COVERAGE
 from apps.chemistry.datasets import Table
 from apps.lab.figures import new_figure, save_svg
 from apps.lab.record import Figure
@@ -110,6 +111,33 @@ def _error_by_similarity(
         caption="Test molecules in bins of similarity to the nearest training molecule.",
         wrong_if="the error rises with similarity, or the test part has molecules at 1.0 "
         "(a training molecule leaked into the test).",
+    )
+
+
+def draw_coverage(scores: Mapping[str, float], name: str, folder: Path) -> Figure:
+    """Draw the shares of test values inside their intervals, all and by similarity.
+
+    `scores` are those of the test part, with the entries of `evaluate.coverage`.
+    """
+    each = {k.partition("coverage")[2].strip("_"): v for k, v in scores.items() if "coverage" in k}
+    figure, (axes,) = new_figure()
+    axes.axhspan(COVERAGE - 0.06, COVERAGE + 0.06, color="#7d8793", alpha=0.15, linewidth=0)
+    axes.axhline(COVERAGE, color="#7d8793", linewidth=1.0)
+    axes.plot(range(len(each)), list(each.values()), marker="o", linestyle="none")
+    axes.set_xticks(range(len(each)), [text or "all" for text in each])
+    axes.set(
+        title=f"{name}: test values inside their {COVERAGE:.0%} intervals",
+        xlabel="Tanimoto similarity (ECFP4) to the nearest training molecule",
+        ylabel="share inside",
+        ylim=(0, 1),
+    )
+    save_svg(figure, folder / "coverage.svg")
+    return Figure(
+        file="coverage.svg",
+        title="Calibration of the intervals",
+        caption=f"Share of test values inside; the band is {COVERAGE:.0%} +- 6 points.",
+        wrong_if="a dot lies below the band (intervals too narrow: too sure of itself) or above "
+        "(too wide to be of use).",
     )
 
 

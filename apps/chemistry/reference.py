@@ -1,6 +1,5 @@
 """What a trained model remembers of its data: neighbours, intervals, and where it may be asked."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +9,13 @@ import numpy as np
 import torch
 from rdkit import Chem
 
+from apps.chemistry.calibration import calibrate, similarity_keys
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import N_ATOM_FEATURE, MolGraph, mol_from_smiles
-from apps.chemistry.molecules.fingerprint import KeySets, key_sets, tanimoto
+from apps.chemistry.molecules.fingerprint import KeySets, tanimoto
 
-COVERAGE = 0.8  # share of new molecules whose value should lie in its interval
-MIN_CALIBRATION = 10  # values needed to speak of 80 %: nine would all have to lie inside
 # Of the training molecules, this share is farther from its nearest fellow than the border.
 EDGE_SHARE, OUT_SHARE = 0.25, 0.05
-MIN_SCALE = 0.1  # pK units; no interval is scaled below what assays resolve
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Reference:
     """float32 [M, T]; NaN where there is no exact value."""
     interval: np.ndarray
     """float64 [T, 3]: half width = (c0 + c1 distance) c2 with the distance 1 - Tanimoto to the
-    nearest training molecule; NaN where the valid part has fewer than `MIN_CALIBRATION` values."""
+    nearest training molecule; see `calibration.calibrate`."""
     border: tuple[float, float]
     """Similarities below which a molecule is at the edge of the domain, and out of it."""
     seen: np.ndarray
@@ -44,20 +41,24 @@ class Reference:
     def of(cls, table: Table, prediction: np.ndarray) -> "Reference":
         """Make it from a table and predictions of its valid part, float [valid row, T]."""
         train, valid = table.select("train"), table.select("valid")
-        keys = _keys([mol_from_smiles(text) for text in train.smiles])
+        mols, valid_mols = (
+            [mol_from_smiles(text) for text in part.smiles] for part in (train, valid)
+        )
+        keys = similarity_keys(mols)
         fellow = tanimoto(keys, keys)
         np.fill_diagonal(fellow, -1.0)
         inside = np.quantile(fellow.max(axis=1), (EDGE_SHARE, OUT_SHARE))
         n_task = train.target.shape[1]
         interval = np.full((n_task, 3), np.nan)
-        if len(valid):
-            near = tanimoto(_keys([mol_from_smiles(text) for text in valid.smiles]), keys)
-            distance = 1.0 - near.max(axis=1)
-            for task in range(n_task):
-                error = np.abs(prediction[:, task] - valid.exact[:, task])
-                known = np.isfinite(error)
-                if known.sum() >= MIN_CALIBRATION:
-                    interval[task] = fit_interval(error[known], distance[known])
+        for task in range(n_task):
+            fitted, held = (np.nonzero(np.isfinite(p.exact[:, task]))[0] for p in (train, valid))
+            interval[task] = calibrate(
+                [mols[i] for i in fitted],
+                train.exact[fitted, task],
+                [valid_mols[i] for i in held],
+                valid.exact[held, task],
+                prediction[held, task],
+            )
         seen = np.zeros(N_ATOM_FEATURE, dtype=bool)
         for graph in train.graphs:
             seen |= (graph.atom_features != 0).any(axis=0)
@@ -67,11 +68,11 @@ class Reference:
     @cached_property
     def keys(self) -> KeySets:
         """ECFP4 of the training molecules."""
-        return _keys([mol_from_smiles(text) for text in self.smiles])
+        return similarity_keys([mol_from_smiles(text) for text in self.smiles])
 
     def nearest(self, mols: Sequence[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
         """Return int64 [molecule] and float64 [molecule]: nearest training row, similarity."""
-        similarity = tanimoto(_keys(mols), self.keys)
+        similarity = tanimoto(similarity_keys(mols), self.keys)
         best = similarity.argmax(axis=1)
         return best, similarity[np.arange(len(best)), best]
 
@@ -108,34 +109,3 @@ class Reference:
         values["smiles"] = kept["smiles"].numpy().tobytes().decode().split("\n")
         values["border"] = tuple(kept["border"].tolist())
         return cls(**values)
-
-
-def fit_interval(error: np.ndarray, distance: np.ndarray) -> tuple[float, float, float]:
-    """Return (c0, c1, c2): intervals of half width (c0 + c1 distance) c2 that cover `COVERAGE`.
-
-    Parameters
-    ----------
-    error : ndarray, float [calibration row]
-        Size of the error of molecules that were not trained on.
-    distance : ndarray, float [calibration row]
-
-    Notes
-    -----
-    The expected error is a line in the distance (least squares, slope not negative, at least
-    `MIN_SCALE`); c2 is the ceil((n + 1) COVERAGE)-th smallest error in units of that line, which
-    covers at least `COVERAGE` of exchangeable rows for a line fixed beforehand (split conformal:
-    Lei et al., J. Am. Stat. Assoc. 113 (2018) 1094, theorem 2.2). The line has two parameters of
-    the same rows and the epoch was picked on them too; a scaffold split is not exchangeable
-    either, so the promise is approximate and its coverage is measured on the test part.
-    """
-    centred = distance - distance.mean()
-    spread = float(centred @ centred)
-    slope = max(0.0, float(centred @ error) / spread) if spread > 0 else 0.0
-    base = max(MIN_SCALE, float(error.mean()) - slope * float(distance.mean()))
-    ratio = np.sort(error / (base + slope * distance))
-    rank = min(len(ratio), math.ceil((len(ratio) + 1) * COVERAGE))
-    return base, slope, float(ratio[rank - 1])
-
-
-def _keys(mols: Sequence[Chem.Mol]) -> KeySets:
-    return key_sets(mols, "ecfp4", binary=True)

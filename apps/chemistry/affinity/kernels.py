@@ -23,7 +23,7 @@ OWN = 0.05
 NOISE = 0.05
 PROFILE_SHARE = 0.5
 N_ROUND = 3
-_TOLERANCE, _MAX_STEP = 1e-4, 120  # of the conjugate gradients; RMSE is flat in both beyond
+_TOLERANCE, _MAX_STEP = 1e-2, 200  # of the conjugate gradients; errors are flat in both beyond
 
 
 def drug_kernel(smiles: Sequence[str]) -> np.ndarray:
@@ -89,24 +89,35 @@ def solve_pairs(
     Notes
     -----
     Conjugate gradients on the pairs that were measured: a product with the covariance is two
-    products of small matrices over the grid (float32), whatever the number of pairs.
+    products of small matrices over the grid (float32), whatever the number of pairs. They start
+    from the closed form of a grid without holes, by the eigenvectors of both kernels, with the
+    signal scaled to the share of pairs measured.
     Source: Airola and Pahikkala, IEEE Trans. Neural Netw. Learn. Syst. 29 (2018) 3374.
     Checked against: a dense solution in float64.
     """
     a, b = (k.astype(np.float32) for k in (drug, target))
+    (p, u), (q, v) = np.linalg.eigh(a), np.linalg.eigh(b)
+    spectrum = np.outer(np.maximum(p, 0.0), np.maximum(q, 0.0))
+    filtered = (1.0 / (train.mean() * spectrum + noise)).astype(np.float32)
+
+    def closed_form(grid: np.ndarray) -> np.ndarray:
+        return (u @ ((u.T @ grid @ v) * filtered) @ v.T) * train
+
     mean = float(value[train].mean())
     residual = np.where(train, value - mean, 0.0).astype(np.float32)
-    weight, direction = np.zeros_like(residual), residual.copy()
-    square = start = float(np.vdot(residual, residual))
+    weight, guess = np.zeros_like(residual), closed_form(residual)
+    direction, along = guess, float(np.vdot(residual, guess))
+    enough = _TOLERANCE * float(np.linalg.norm(residual))
     for _ in range(_MAX_STEP):
-        if square <= _TOLERANCE**2 * start:
+        if float(np.linalg.norm(residual)) <= enough:
             break
         image = (a @ direction @ b) * train + np.float32(noise) * direction
-        step = np.float32(square / float(np.vdot(direction, image)))
+        step = np.float32(along / float(np.vdot(direction, image)))
         weight += step * direction
         residual -= step * image
-        square, before = float(np.vdot(residual, residual)), square
-        direction = residual + np.float32(square / before) * direction
+        guess = closed_form(residual)
+        along, before = float(np.vdot(residual, guess)), along
+        direction = guess + np.float32(along / before) * direction
     return mean + (a @ weight @ b).astype(np.float64)
 
 

@@ -11,7 +11,7 @@ from apps.chemistry.affinity.pairs import PairTable, Split
 _HIT_QUANTILES = (0.75, 0.9, 0.97)  # of the training values: thresholds of the hit kernels
 _SHARPNESS = (12.0, 6.0)  # of the weights of neighbouring drugs and proteins
 _OTHER_WORDS = ((3, False), (4, False), (5, True))  # further sequence kernels: k, reduced
-_N_TREE = 200
+_N_TREE = 100
 
 Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from apps.chemistry.reference import COVERAGE, fit_interval
+from apps.chemistry.calibration import COVERAGE, MIN_CALIBRATION, calibrate, fit_interval
+from apps.chemistry.molecules import mol_from_smiles
 
 
 def test_errors_that_grow_with_distance_by_hand():
@@ -35,3 +36,38 @@ def test_four_in_five_new_errors_lie_inside():
     # one set of 200 has sd (.8 * .2 * 2 / 200)**.5 = .04, the mean of 200 sets .003; the line's
     # two parameters take about 2 / 200 off, and a line is not quite right in either half
     np.testing.assert_allclose(np.mean(covered, axis=0), COVERAGE, atol=0.02)
+
+
+def chains(rng, n):
+    """Chains with branches of carbon, nitrogen and oxygen, and a value that counts them."""
+    smiles = ["".join(rng.choice(list("CNO"), size=rng.integers(4, 12))) for _ in range(n)]
+    ring = rng.choice(["C1CCCCC1", "C1CCCC1", "c1ccccc1", "C1CCNCC1", "c1ccncc1"], size=n)
+    y = np.array([0.3 * s.count("N") - 0.2 * s.count("O") for s in smiles])
+    mols = [mol_from_smiles(r + s) for r, s in zip(ring, smiles, strict=True)]
+    return mols, y + rng.normal(0, 0.1, n)
+
+
+def test_intervals_widen_with_the_error_of_the_model():
+    rng = np.random.default_rng(0)
+    mols, y = chains(rng, 120)
+    train, valid = slice(0, 80), slice(80, None)
+    noise = rng.normal(size=40)
+    widths = [
+        calibrate(mols[train], y[train], mols[valid], y[valid], y[valid] + size * noise)
+        for size in (0.1, 0.4)
+    ]
+    # the line comes from the stand-in, the factor is linear in the mean error of the model
+    assert widths[0][:2] == pytest.approx(widths[1][:2])
+    assert widths[1][2] / widths[0][2] == pytest.approx(4.0)
+
+
+def test_too_few_values_for_an_interval():
+    mols, y = chains(np.random.default_rng(0), 30)
+    held = slice(0, MIN_CALIBRATION - 1)
+    assert np.isnan(calibrate(mols, y, mols[held], y[held], y[held])).all()
+
+
+def test_one_scaffold_still_gives_an_interval():
+    mols = [mol_from_smiles("C" * n) for n in range(3, 23)]
+    y = np.arange(20.0)
+    assert np.isfinite(calibrate(mols, y, mols, y, y + 0.5)).all()
