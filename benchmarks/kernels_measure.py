@@ -296,7 +296,7 @@ def measure_instructions(
     block: int, density: float = 0.1, *, batch: int = 1024, features: int = 1024,
     n_repeat: int = 10, seed: int = 0,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The step by the best build for this processor and by that for AVX2, each held against its own peak."""
+    """The step by the best build and by that for AVX2, each held against its own peak."""
     best = chosen_level() if call.kernels() else None
     if best is None:
         return []
