@@ -6,6 +6,7 @@ formats than the hidden ones (`apps.weather.learned.emulator.end_spec`).
 """
 
 import argparse
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,14 @@ import torch
 
 from apps.lab.config import load_config
 from apps.lab.variant import Variant
-from apps.weather.learned import LearnedRadiation, cached_columns, score_scheme
+from apps.weather import learned
+from apps.weather.learned import (
+    LearnedRadiation,
+    cached_columns,
+    load_emulator,
+    save_emulator,
+    score_scheme,
+)
 from apps.weather.learned.columns import split_index
 from apps.weather.learned.fitting import fit_emulator, make_emulator
 from apps.weather.physics import Clouds
@@ -43,16 +51,26 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     index = split_index(found.time_s, config)
     parts = {name: found.take(rows) for name, rows in index.items()}
     dense: dict[str, float] = {}
+    code = sorted(Path(learned.__file__).parent.glob("*.py"))
+    sources = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
     for density, weight, activation in VARIANTS:
         variant = Variant(density=density, weight_format=weight, activation_format=activation)
         if args.only and variant.name not in args.only and dense:
             continue
-        generator = torch.Generator().manual_seed(args.seed)
-        n_level = found.columns.temperature.shape[1]
-        net = make_emulator(n_level, network, variant.layer_spec(), generator)
-        begun = time.process_time()
-        fit_emulator(net, parts["train"], parts["valid"], network, seed=args.seed, clouds=Clouds())
-        train_cpu_s = time.process_time() - begun
+        key = f"{settings.model_dump_json(exclude={'variant'})} {args.seed} {sources}"
+        key = hashlib.sha256(key.encode()).hexdigest()[:12]
+        path = args.folder / f"format-{variant.name}-{key}.safetensors"
+        if not path.exists():
+            generator = torch.Generator().manual_seed(args.seed)
+            n_level = found.columns.temperature.shape[1]
+            net = make_emulator(n_level, network, variant.layer_spec(), generator)
+            begun = time.process_time()
+            fit_emulator(
+                net, parts["train"], parts["valid"], network, seed=args.seed, clouds=Clouds()
+            )
+            train = {"cpu_s": time.process_time() - begun}
+            save_emulator(path, net, {**train, "columns": config.model_dump(mode="json")})
+        net, meta = load_emulator(path)
         scores = score_scheme(LearnedRadiation(net), parts[args.split])
         dense = dense or scores
         ratios = {
@@ -65,7 +83,7 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "n_epoch": network.n_epoch,
             "seed": args.seed,
             "split": args.split,
-            "train_cpu_s": train_cpu_s,
+            "train_cpu_s": meta["cpu_s"],
             **ratios,
             **scores,
         }
@@ -83,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", help="a variant, after dense-fp32")
     parser.add_argument("--split", choices=("valid", "test"), default="test")
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="keeps the columns")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs"), help="keeps columns and networks"
+    )
     parser.add_argument("--json", action="store_true", help="a JSON line for each row")
     parser.add_argument("--keep", action="store_true", help="add rows to results/weather.jsonl")
     args = parser.parse_args(arguments)

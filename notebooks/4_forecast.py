@@ -73,7 +73,13 @@ from apps.lab.config import load_config
 from apps.weather.train import TrainConfig, run
 
 config = load_config(
-    TrainConfig, overrides=["columns.n_day=20", "network.n_epoch=8", "forecast=none"]
+    TrainConfig,
+    overrides=[
+        "columns.n_day=20",
+        "columns.other_climates=[]",
+        "network.n_epoch=8",
+        "forecast=none",
+    ],
 )
 record = run(config, out=Path(tempfile.mkdtemp()) / "emulator", seed=0)
 for split, scores in record.accuracy.items():

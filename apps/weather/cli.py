@@ -103,19 +103,26 @@ def cost(
     config: ConfigOption = None,
     set_: SetOption = None,
     machine: MachineOption = None,
+    resolution: Annotated[
+        str, typer.Option(help="Of the step that is measured here, part by part.")
+    ] = "T21L8",
     json_: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Model what one radiation call costs: exact and learned, on each machine."""
+    """Model what a radiation call costs on each machine, and measure a whole step on this one."""
     import json
 
     from apps.lab.config import load_config
-    from apps.weather.cost import cost_table, untrained_cost
+    from apps.weather.cost import cost_table, measured_steps, step_table, untrained_cost
     from apps.weather.train import TrainConfig
 
     settings = load_config(TrainConfig, file=config, overrides=_overrides(variant, set_))
     entries = untrained_cost(settings.network, settings.variant, machines=machine or ())
-    typer.echo(json.dumps(entries) if json_ else cost_table(entries))
+    steps = measured_steps(settings.network, settings.variant, resolution=resolution)
+    if json_:
+        typer.echo(json.dumps({"modelled": entries, "measured": steps}))
+    else:
+        typer.echo(f"{cost_table(entries)}\n\n{step_table(steps)}")
 
 
 @app.command()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 import hw
 from apps.lab.variant import REFERENCE_MACHINES, Variant
-from apps.weather.learned.emulator import Emulator
+from apps.weather.forecast.simulate import ModelConfig, first_state
+from apps.weather.learned.emulator import Emulator, features, targets
 from apps.weather.learned.fitting import (
     Batch,
     NetworkConfig,
@@ -21,7 +24,15 @@ from apps.weather.learned.fitting import (
     training_loss,
 )
 from apps.weather.learned.scheme import LearnedRadiation
-from apps.weather.physics import Columns, ExactRadiation, RadiationResult, soundings
+from apps.weather.physics import (
+    Clouds,
+    Columns,
+    ExactRadiation,
+    Physics,
+    Radiation,
+    RadiationResult,
+    soundings,
+)
 from apps.weather.physics.radiation import result_from_fluxes
 
 # Longwave and shortwave points of the exact schemes: converged, and Williams's.
@@ -115,6 +126,108 @@ def untrained_cost(
         exact_points=EXACT_POINTS,
         machines=machines,
     )
+
+
+def measured_steps(
+    network: NetworkConfig,
+    variant: Variant,
+    *,
+    resolution: str = "T21L8",
+    n_round: int = 6,
+) -> list[dict[str, Any]]:
+    """Measure a moist step of the model here, part by part, with each radiation scheme.
+
+    One thread's CPU seconds, the quickest of `n_round` turns that the parts take one after the
+    other. The learned scheme is an untrained one of `variant`, compiled where it can be
+    (``learned``) and as plain torch (``learned-torch``).
+
+    Returns
+    -------
+    list of dict
+        By scheme: ``radiation_s`` of a call; ``physics_s`` (the rest of it) and ``dynamics_s`` of a
+        step; ``radiation_share`` of a step that calls it and, ``..._3h``, of the mean step when it
+        is called every 3 hours; ``radiation_ratio``, ``step_ratio`` and ``step_ratio_3h``: times
+        that the exact scheme (`EXACT_POINTS` first) takes as long.
+    """
+    generator = torch.Generator().manual_seed(0)
+    model = ModelConfig(resolution=resolution).build()
+    assert isinstance(model.physics, Physics)
+    state = model.run(first_state(model, "rest", 0), 2.0 * model.dt)
+    columns = model.columns(model.equations.to_grid(state.levels.previous), state.time_s)
+    emulator = make_emulator(model.levels.n_level, network, variant.layer_spec(), generator)
+    label, sun = ExactRadiation(16, 8)(columns), columns.cos_zenith
+    x = features(columns, Clouds())
+    emulator.normalise(x, targets(label, sun), sun.clamp(min=0).square())
+    with torch.no_grad():
+        emulator.train()(emulator.scaled(x))  # the range of the activations
+    emulator.eval()
+    radiation: dict[str, Radiation] = {
+        f"exact-{a}+{b}": ExactRadiation(a, b) for a, b in EXACT_POINTS
+    }
+    radiation["learned"] = LearnedRadiation(emulator)
+    radiation["learned-torch"] = LearnedRadiation(emulator, is_fused=False)
+    kept = state._replace(levels=state.levels._replace(n_step=1), radiation=label)
+    physics = model.physics
+    parts: dict[str, Callable[[], object]] = {
+        name: partial(scheme, columns) for name, scheme in radiation.items()
+    }
+    parts["physics"] = lambda: physics.tendencies(columns, 2.0 * model.dt, label)
+    parts["step"] = lambda: model.step(kept)
+    least = dict.fromkeys(parts, math.inf)
+    n_thread = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            for _ in range(n_round):
+                for name, part in parts.items():
+                    # short parts again and again, so that all find the quiet moments
+                    end = time.thread_time() + 0.05
+                    while time.thread_time() < end:
+                        begun = time.thread_time()
+                        part()
+                        least[name] = min(least[name], time.thread_time() - begun)
+    finally:
+        torch.set_num_threads(n_thread)
+    first, every = next(iter(radiation)), model.n_step_radiation
+    rest = least["step"]
+    rows = []
+    for name in radiation:
+        own, exact = least[name], least[first]
+        rows.append(
+            {
+                "scheme": name if name.startswith("exact") else f"{name}, {variant.name}",
+                "resolution": resolution,
+                "radiation_s": own,
+                "physics_s": least["physics"],
+                "dynamics_s": rest - least["physics"],
+                "radiation_share": own / (rest + own),
+                "radiation_share_3h": own / (every * rest + own),
+                "radiation_ratio": exact / own,
+                "step_ratio": (rest + exact) / (rest + own),
+                "step_ratio_3h": (every * rest + exact) / (every * rest + own),
+            }
+        )
+    return rows
+
+
+def step_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Spell `measured_steps` as a table."""
+    first = rows[0]
+    head = (
+        f"a step of {first['resolution']} measured here: "
+        f"dynamics {1e3 * first['dynamics_s']:.2f} ms, physics but radiation {1e3 * first['physics_s']:.2f} ms; CPU time of one thread"
+    )
+    names = (
+        f"{'radiation':28s}{'a call, ms':>12s}{'cheaper':>9s}"
+        f"{'share':>8s}{'step cheaper':>14s}{'share, 3 h':>12s}{'step cheaper':>14s}"
+    )
+    body = [
+        f"{r['scheme']:28s}{1e3 * r['radiation_s']:12.3f}{r['radiation_ratio']:8.1f}x"
+        f"{100 * r['radiation_share']:7.1f}%{r['step_ratio']:13.2f}x"
+        f"{100 * r['radiation_share_3h']:11.1f}%{r['step_ratio_3h']:13.2f}x"
+        for r in rows
+    ]
+    return "\n".join([head, names, *body])
 
 
 def cost_table(entries: Sequence[dict[str, Any]]) -> str:

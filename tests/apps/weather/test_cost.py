@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from apps.lab.variant import VARIANTS
-from apps.weather.cost import cost_table, exact_step, untrained_cost
+from apps.weather.cost import cost_table, exact_step, measured_steps, step_table, untrained_cost
 from apps.weather.learned.fitting import NetworkConfig
 from apps.weather.physics import ExactRadiation, soundings
 from core.errors import TesseraError
@@ -42,3 +42,24 @@ def test_cost_covers_training_inference_and_exact_schemes():
 def test_unknown_machine_is_a_sentence():
     with pytest.raises(TesseraError, match="gc300"):
         untrained_cost(NetworkConfig(), VARIANTS["dense-fp32"], machines=["gc300"])
+
+
+def test_a_measured_step_adds_up_and_learned_radiation_takes_a_small_share():
+    """Shares and ratios follow from the three times; the margins are those of a busy machine."""
+    network = NetworkConfig(width=32)
+    rows = measured_steps(network, VARIANTS["dense-fp32"], resolution="T10L8", n_round=2)
+    exact, learned = rows[0], rows[2]
+    assert [row["scheme"] for row in rows] == [
+        "exact-128+32",
+        "exact-41+16",
+        "learned, dense-fp32",
+        "learned-torch, dense-fp32",
+    ]
+    rest = learned["dynamics_s"] + learned["physics_s"]
+    whole = rest + learned["radiation_s"]
+    assert learned["radiation_share"] == pytest.approx(learned["radiation_s"] / whole)
+    assert learned["step_ratio"] == pytest.approx((rest + exact["radiation_s"]) / whole)
+    assert learned["step_ratio_3h"] < learned["step_ratio"] < learned["radiation_ratio"]
+    assert exact["step_ratio"] == 1.0
+    assert learned["radiation_share"] < 0.5 * exact["radiation_share"]
+    assert "learned, dense-fp32" in step_table(rows)

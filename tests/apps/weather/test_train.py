@@ -15,6 +15,7 @@ TINY = TrainConfig.model_validate(
             "resolution": "T5L4",
             "start": "rest",
             "skip_day": 0,
+            "other_climates": (),
             "n_day": 10,
             "train_share": 0.5,
             "gap_day": 0.5,

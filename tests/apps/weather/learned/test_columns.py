@@ -21,6 +21,7 @@ from core.errors import ConfigError
 
 # A model small enough to run for days in a test.
 TINY = ColumnsConfig(
+    other_climates=(),
     resolution="T5L4",
     start="rest",
     skip_day=0,
