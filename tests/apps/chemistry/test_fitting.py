@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,13 @@ import torch
 from apps.chemistry import fitting
 from apps.chemistry.config import FitConfig, TrainConfig
 from apps.chemistry.datasets import Table
-from apps.chemistry.fitting import fit_network, make_optimizer, one_cycle
+from apps.chemistry.fitting import (
+    fit_network,
+    make_optimizer,
+    merge_molecules,
+    one_cycle,
+    with_hint,
+)
 from apps.chemistry.molecules import featurise
 from apps.chemistry.network import pack
 from apps.chemistry.predictor import build_network
@@ -98,3 +106,53 @@ def test_one_cycle_starts_low_peaks_after_the_warmup_and_ends_low():
     assert one_cycle(0.2, 0.2) == pytest.approx(1.0)
     assert one_cycle(0.6, 0.2) == pytest.approx(0.5)
     assert one_cycle(1.0, 0.2) == fitting.LAST_RATE
+
+
+def test_rows_of_one_molecule_become_one_where_they_measure_different_tasks():
+    table = make_table(n_valid=0).take(np.array([0, 1, 0, 2, 1, 0]))
+    nan = np.nan
+    target = np.float32([[1, nan], [2, nan], [nan, 3], [nan, 4], [5, nan], [nan, 6]])
+    table = replace(table, target=target, split=np.array(["train"] * 3 + ["test"] + ["train"] * 2))
+    hint = np.arange(12, dtype=np.float32).reshape(6, 2)
+    merged, hints = merge_molecules(table, hint)
+    # methane: the second row fills the first, the last measures task 1 once more; ethane: both
+    # rows measure task 0; propane is of the test part
+    assert merged.smiles == ["C", "CC", "CC", "C"]
+    expected = [[1, 3], [2, nan], [5, nan], [nan, 6]]
+    np.testing.assert_array_equal(merged.target, np.float32(expected))
+    np.testing.assert_array_equal(hints, hint[[0, 1, 4, 5]])
+    assert np.isnan(table.target[0, 1])  # the table that was given is as it was
+
+
+def test_hints_cost_by_their_distance_and_missing_ones_nothing():
+    model = build_network(CONFIG, n_task=2, seed=0)
+    graphs = [featurise(s) for s in ("CCO", "CCN", "CCC")]
+    nan = np.nan
+    target = np.float32([[4, nan], [6, 1], [nan, 3]])
+    model.set_scale(target)
+    hint = np.float32([[5, 2], [nan, nan], [7, nan]])
+    batch = with_hint(pack(graphs, target), hint)
+    alone, both = model.loss(pack(graphs, target)).item(), model.loss(batch).item()
+    out = model.predict(batch).detach().numpy()
+    square = ((out - hint) / model.target_sd.numpy()) ** 2
+    weight = np.where(np.isnan(target), fitting.HINT_UNMEASURED, fitting.HINT_MEASURED)
+    expected = alone + np.nansum(weight * square) / 4  # four measured values
+    assert both == pytest.approx(expected, rel=1e-5)  # sums of a few float32
+
+
+def test_a_network_follows_the_teacher_where_nothing_is_measured():
+    table = make_table(n_valid=0)
+    target = np.concatenate([table.target, table.target], axis=1)
+    target[10:, 1] = np.nan  # the second task is measured on ten short chains only
+    hint = np.full_like(target, np.nan)
+    hint[10:, 1] = 20.0  # and the teacher says it stays there, against all appearance
+    table = replace(table, target=target, target_names=["a", "b"])
+    found = []
+    for taught in (None, hint):
+        model = build_network(CONFIG, n_task=2, seed=0)
+        model.set_scale(target)
+        config = FitConfig(n_epoch=60, batch_size=8, learning_rate=0.01, pick="last")
+        fit_network(model, table, config, seed=0, hint=taught)
+        with torch.no_grad():
+            found.append(float(model.predict(pack(table.graphs[10:]))[:, 1].sub(20.0).abs().mean()))
+    assert found[1] < 0.5 * found[0]
