@@ -7,6 +7,7 @@ one, and every refusal is one sentence on standard error. `python run faults` co
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import random
@@ -134,6 +135,8 @@ def said():
 
 @pytest.fixture(scope="module", autouse=True)
 def log(tmp_path_factory):
+    for room in ("chemistry.train", "weather.train", "weather.forecast.simulate", "suite.study"):
+        importlib.import_module(f"apps.{room}")  # once here, so that no child imports anything
     os.environ["FAULT_LOG"] = str(tmp_path_factory.mktemp("log") / "stderr")
     os.environ["FAULT_INPUT"] = str(tmp_path_factory.mktemp("input"))
     yield
