@@ -14,7 +14,9 @@ import numpy as np
 from core.errors import MemoryExceededError
 from hw import report
 from hw.fuse import fuse as fuse_program
-from hw.machine import Machine, TileMachine, load_machine
+from hw.interval import error_of, interval
+from hw.layout import lay_out
+from hw.machine import Machine, Objective, TileMachine, load_machine, planned_for
 from hw.program import RESIDENT, Program
 from hw.rules import Task, join_optimizer, tasks_of
 from hw.targets import ItemCost, Superstep, cost_item
@@ -50,6 +52,7 @@ class OpCost:
     binds: str
     i_op: int
     supersteps: tuple[Superstep, ...] = field(default=(), repr=False)
+    runner_up: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class CostReport:
     time_s : float
         Sum over `ops`, which run one after another.
     time_interval_s : (float, float)
-        Where a measurement would lie nine times in ten, by the errors seen in calibration.
+        Where a measurement would lie nine times in ten, by the errors on held-out measurements
+        of each kind of work, weighted by its time.
     parts_s : dict
         `time_s` by part (compute, sync, exchange, move, launch, off_chip, host).
     energy_j : float
@@ -85,6 +89,12 @@ class CostReport:
     ops : tuple of OpCost
     n_fused : int
         Ops that run inside another one of `ops` (see `hw.fuse`).
+    outside : float
+        Share of `time_s` in work outside what was calibrated (see `hw.interval`).
+    rearranged_s : (float, float)
+        To bring operands in order op by op, and planned over the whole program (`hw.layout`).
+    layers_s : (float, float)
+        Products of layers spread each by itself, with weights sent between, and as planned.
     """
 
     machine: str
@@ -104,6 +114,9 @@ class CostReport:
     roof_byte_per_s: float
     ops: tuple[OpCost, ...]
     n_fused: int = 0
+    outside: float = 0.0
+    rearranged_s: tuple[float, float] = (0.0, 0.0)
+    layers_s: tuple[float, float] = (0.0, 0.0)
 
     @property
     def fits(self) -> bool:
@@ -156,6 +169,8 @@ def cost(
     free: Collection[str] = (),
     fake: bool = False,
     fuse: bool = True,
+    whole: bool = True,
+    objective: Objective = "time",
 ) -> CostReport:
     """Return what ``step(*args)`` costs on `machine`.
 
@@ -177,6 +192,10 @@ def cost(
     fuse : bool
         Run chains of element-wise ops, and a reduction at their end, as one: a kernel, a vertex.
         The rule is that of `hw.fuse`, the same for every machine.
+    whole : bool
+        Plan rearrangements between products over the whole program, not op by op: `hw.layout`.
+    objective : str
+        What plans are chosen by: ``"time"``, ``"energy"`` or ``"memory"``.
 
     Raises
     ------
@@ -189,7 +208,9 @@ def cost(
     """
     machine = load_machine(machine)
     program = trace(step, *args, fake=fake)
-    return cost_program(program, machine, phase=phase, free=free, fuse=fuse)
+    return cost_program(
+        *(program, machine), phase=phase, free=free, fuse=fuse, whole=whole, objective=objective
+    )
 
 
 def cost_program(
@@ -199,13 +220,20 @@ def cost_program(
     phase: Literal["train_step", "inference"] = "inference",
     free: Collection[str] = (),
     fuse: bool = True,
+    whole: bool = True,
+    objective: Objective | None = None,
 ) -> CostReport:
-    """Return what a traced program costs; one trace serves many machines. See `cost`."""
+    """Return what a traced program costs; one trace serves many machines. See `cost`.
+
+    Without an `objective` that of the machine counts (`hw.machine.planned_for`).
+    """
     machine = load_machine(machine)
+    machine = planned_for(machine, objective or machine.objective)
     tasks, n_fused = tasks_of(program, free), 0
     if fuse:
         program, tasks, n_fused = fuse_program(program, tasks)
-    tasks = join_optimizer(tasks)
+    layout = lay_out(program, tasks, machine, whole=whole)
+    program, tasks = layout.program, join_optimizer(layout.tasks)
     costs = [[cost_item(item, machine) for item in task.items] for task in tasks]
     memory = _memory(program, tasks, costs, machine)
     ops = tuple(
@@ -216,6 +244,7 @@ def cost_program(
     energy_by = {part: sum(op.energy_j.get(part, 0.0) for op in ops) for part in ENERGY_PARTS}
     energy_by["static"] = machine.static_w * time_s
     ideal_s = sum(_ideal_s(item, machine) for task in tasks for item in task.items)
+    error, outside_s = _error(tasks, costs, machine)
     fixed = _fixed_byte(program, machine)
     peak = max((op.memory_byte for op in ops), default=fixed)
     return CostReport(
@@ -223,10 +252,8 @@ def cost_program(
         title=machine.title,
         phase=phase,
         time_s=time_s,
-        time_interval_s=(
-            time_s / (1 + machine.time_error_fraction),
-            time_s / (1 - machine.time_error_fraction),
-        ),
+        time_interval_s=interval(time_s, error),
+        outside=outside_s / time_s if time_s else 0.0,
         parts_s=_sum_parts(op.parts_s for op in ops),
         energy_j=sum(energy_by.values()),
         energy_by=energy_by,
@@ -247,6 +274,8 @@ def cost_program(
         roof_byte_per_s=machine.traffic_byte_per_s,
         ops=ops,
         n_fused=n_fused,
+        rearranged_s=(layout.apart_s, layout.planned_s),
+        layers_s=(layout.own_s, layout.shared_s),
     )
 
 
@@ -267,7 +296,22 @@ def _op_cost(task: Task, costs: list[ItemCost], memory_byte: float) -> OpCost:
         binds=longest.binds,
         i_op=task.i_op,
         supersteps=tuple(s for c in costs for s in c.supersteps),
+        runner_up="; ".join(
+            f"{c.runner_up[0]} {c.runner_up[1] / c.time_s - 1:+.1%}" for c in costs if c.runner_up
+        ),
     )
+
+
+def _error(tasks: list[Task], costs: list[list[ItemCost]], machine: Machine) -> tuple[float, float]:
+    """Return the relative error of the whole, and the seconds in work outside the calibrated."""
+    total_s = off_s = outside_s = 0.0
+    for task, of_task in zip(tasks, costs, strict=True):
+        for item, cost in zip(task.items, of_task, strict=True):
+            error, outside = error_of(item, machine)
+            total_s += cost.time_s
+            off_s += error * cost.time_s
+            outside_s += cost.time_s if outside else 0.0
+    return (off_s / total_s if total_s else 0.0), outside_s
 
 
 def _sum_parts(tables: Iterable[dict[str, float]]) -> dict[str, float]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from hw.item import ItemCost
 from hw.machine import Machine, TileMachine
 from hw.targets import cost_item
 from hw.units import si
 from hw.work import Contraction, SparseContraction, Work, dense_shape
+
+if TYPE_CHECKING:
+    from hw.cost import CostReport, OpCost
 
 DENSITIES = tuple(2.0**-i for i in range(9))
 
@@ -50,6 +55,38 @@ def explain(item: Work, machine: Machine) -> str:
             f"  memory      {cost.temporary_byte:,.0f} of {bound:,.0f} byte for temporaries on "
             f"the fullest tile, {cost.n_tile_used:,} of {machine.n_tile:,} tiles"
         )
+    return "\n".join(lines)
+
+
+def explain_program(report: CostReport, n_op: int = 12) -> str:
+    """Return plan, next best and what binds of the costliest ops of a program, alike ones once.
+
+    Parameters
+    ----------
+    report : CostReport
+    n_op : int
+        How many ops are shown.
+    """
+    groups: dict[tuple[str, str, str], list[OpCost]] = defaultdict(list)
+    for op in report.ops:
+        groups[op.name, op.phase, op.plan].append(op)
+    ordered = sorted(groups.values(), key=lambda ops: -sum(op.time_s for op in ops))
+    lines = [f"{report.title}: the costliest plans"]
+    for ops in ordered[:n_op]:
+        op, seconds = ops[0], sum(op.time_s for op in ops)
+        terms: dict[str, float] = defaultdict(float)
+        for label, s in [(s.label, s.cycles / report.clock_hz) for s in op.supersteps] or list(
+            op.parts_s.items()
+        ):
+            terms[label] += s
+        largest = sorted(terms.items(), key=lambda term: -term[1])[:4]
+        lines += [
+            f"  {op.name} [{op.phase}] {op.module}: {len(ops)} x {si(op.time_s, 's')}, "
+            f"{seconds / max(report.time_s, 1e-30):.1%} of the program, binds: {op.binds}",
+            f"    plan       {op.plan}",
+            f"    next best  {op.runner_up or 'no other plan that fits'}",
+            "    terms      " + ", ".join(f"{name} {si(s, 's')}" for name, s in largest),
+        ]
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from core.errors import MachineError
 from hw.formats import FORMAT_BYTE
@@ -33,6 +33,9 @@ MACHINE_DIR = Path(__file__).parent / "machines"
 MARKS = ("read", "secondary", "derived", "fitted", "recalled")
 #: The vendor's peak rate and clock x units x rate may differ by rounding of published figures.
 PEAK_TOLERANCE = 0.03
+
+
+Objective = Literal["time", "energy", "memory"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Machine:
     kind: str
     substitute: Mapping[str, str]
     sources: Mapping[str, Source] = field(repr=False)
+    objective: Objective = "time"
+    """What plans are chosen by: see `planned_for`."""
 
     clock_hz: float = _number(0.2e9, 4e9)
     mac_per_cycle: Mapping[str, float] = _by_format(1, 100_000)
@@ -294,6 +299,22 @@ def load_machine(machine: str | Path | Machine) -> Machine:
     if not path.is_file():
         raise MachineError(f"machine file {path} does not exist")
     return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def planned_for(machine: Machine, objective: Objective) -> Machine:
+    """Return a machine whose plans are chosen by time, energy, or temporary memory.
+
+    Raises
+    ------
+    MachineError
+        If the objective is none of these.
+    """
+    if objective not in get_args(Objective):
+        raise MachineError(f"objective must be time, energy or memory, got {objective!r}")
+    if machine.objective == objective:
+        return machine
+    return dataclasses.replace(machine, objective=objective)
 
 
 @lru_cache(maxsize=64)

@@ -36,6 +36,7 @@ class TensorInfo:
     n_stored: int = 0
     block: tuple[int, int] = (1, 1)
     is_contiguous: bool = True
+    stride: tuple[int, ...] = ()
     index: tuple[NDArray[np.int64], NDArray[np.int64]] | None = field(
         default=None, compare=False, repr=False
     )

@@ -61,6 +61,7 @@ def table(report: CostReport) -> str:
         f"  utilisation  {report.utilisation:.2%} of peak, {report.n_mac:,} multiply-adds "
         f"in {len(report.ops):,} ops"
         + (f", {report.n_fused:,} more fused into them" if report.n_fused else ""),
+        *_planned(report),
         "",
         f"  {'op':<34}{'phase':<11}{'calls':>6}{'time':>11}{'share':>7}{'energy':>11}  binds",
     ]
@@ -78,6 +79,28 @@ def table(report: CostReport) -> str:
         rest = sum(op.time_s for _, ops in groups[N_ROW:] for op in ops)
         lines.append(f"  and {len(groups) - N_ROW} more kinds of op, {si(rest, 's')}")
     return "\n".join(lines)
+
+
+def _planned(report: CostReport) -> list[str]:
+    """Say what planning over the whole program gained, and how much of it was never measured."""
+    lines = []
+    apart_s, planned_s = report.rearranged_s
+    own_s, shared_s = report.layers_s
+    if apart_s:
+        lines.append(
+            f"  rearranging  {si(planned_s, 's')} planned over the whole program, "
+            f"{si(apart_s, 's')} op by op"
+        )
+    if own_s:
+        lines.append(
+            f"  layers       {si(shared_s, 's')} with forward products and gradients spread "
+            f"together, {si(own_s, 's')} each by itself"
+        )
+    if report.outside:
+        lines.append(
+            f"  calibration  {report.outside:.0%} of the time lies outside what was measured"
+        )
+    return lines
 
 
 def html(report: CostReport) -> str:

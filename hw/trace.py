@@ -237,7 +237,8 @@ class _Tracer(TorchDispatchMode):
         if value.layout != torch.strided:
             return replace(info, layout="coo", n_stored=value._values().numel())
         data = self._read(value, key) if want_data else None
-        return replace(info, is_contiguous=value.is_contiguous(), data=data)
+        is_contiguous, stride = value.is_contiguous(), tuple(value.stride())
+        return replace(info, data=data, is_contiguous=is_contiguous, stride=stride)
 
     def _read(self, tensor: Tensor, key: int) -> NDArray[np.int64] | None:
         """Return the entries of an integer tensor, shared between equal calls."""

@@ -24,7 +24,8 @@ class Contraction:
     `n_group` > 1 says that the batch stems from grouped operands. `window` is how many entries of
     B stem from each entry that is stored: the overlapping windows of a convolution's input.
     `is_structured` says that two in each four entries of A are zero along `k` (2:4): a GPU's
-    tensor cores skip them, other machines run the product in full.
+    tensor cores skip them, other machines run the product in full. `split` fixes how a tile
+    machine spreads m, n and k, where products share operands (`hw.layout`).
     """
 
     batch: int
@@ -37,6 +38,7 @@ class Contraction:
     n_group: int = 1
     window: float = 1.0
     is_structured: bool = False
+    split: tuple[int, int, int] | None = None
 
     @property
     def n_mac(self) -> int:

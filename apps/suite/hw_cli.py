@@ -126,7 +126,7 @@ def _cost_op(
     item = parse_op(op)
     rows, fragments = [], []
     for name in machines or machine_names():
-        loaded = planned_for(load_machine(name), objective)  # type: ignore[arg-type]
+        loaded = planned_for(load_machine(name), objective)
         answer = cost_item(item, loaded)
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}
@@ -175,9 +175,10 @@ def _cost_model(
 
     from apps.lab.files import write_atomic
     from core.errors import ConfigError
-    from hw import cost_program, machine_names
+    from hw import cost_program, load_machine, machine_names
     from hw.chrome import chrome_trace
     from hw.explain import explain_program
+    from hw.machine import planned_for
     from hw.model_text import trace_model
     from hw.report import page
 
@@ -185,10 +186,8 @@ def _cost_model(
     if trace is not None and len(names) > 1:
         raise ConfigError(f"cost: --trace holds one machine, got {len(names)}; name it by -m")
     program, _ = trace_model(model)
-    reports = [
-        cost_program(program, name, phase="train_step", objective=objective)  # type: ignore[arg-type]
-        for name in names
-    ]
+    planned = [planned_for(load_machine(name), objective) for name in names]  # type: ignore[arg-type]
+    reports = [cost_program(program, machine, phase="train_step") for machine in planned]
     if html is not None:
         write_atomic(html, page([report._repr_html_() for report in reports], model))
     if trace is not None:

@@ -70,15 +70,15 @@ def choose_dense(item: Contraction, machine: TileMachine) -> tuple[DensePlan, It
     ranked: list[tuple[float, Candidates, int, bool, bool, DensePlan]] = []
     for swapped in (False, True):
         held, other = (item.n, item.m) if swapped else (item.m, item.n)
-        if held < min(other, HELD_LEAST):
+        if held < min(other, HELD_LEAST) and (item.split is None or swapped):
             continue
         candidates, splits = dense_candidates(item, machine, swapped=swapped)
         winner, fits, memory_binds = candidates.choose()
-        cycles = candidates.cycles()
+        by = candidates.rank()
         for i in (winner, candidates.second(winner)):
             if i is not None:
                 plan = DensePlan(swapped, *(int(a[i]) for a in splits))
-                rank = float(cycles[i]) + (0.0 if fits else np.inf)
+                rank = float(by[i]) + (0.0 if fits else np.inf)
                 ranked.append((rank, candidates, i, fits, memory_binds, plan))
     ranked.sort(key=lambda entry: entry[0])
     (_, candidates, winner, fits, memory_binds, plan), *others = ranked
@@ -89,7 +89,9 @@ def choose_dense(item: Contraction, machine: TileMachine) -> tuple[DensePlan, It
         plan=text,
         fits=fits,
         memory_binds=memory_binds,
-        runner_up=(str(others[0][5]), others[0][0]) if others and others[0][3] else None,
+        runner_up=(str(others[0][5]), float(others[0][1].cycles()[others[0][2]]))
+        if others and others[0][3]
+        else None,
     )
 
 
@@ -106,6 +108,11 @@ def dense_candidates(
     b_format = item.a_format if swapped else item.b_format
     k, batch = item.k, item.batch
     p_batch, p_m, p_n, p_k, serial = _splits(batch, m, n, k, machine.n_tile)
+    if item.split is not None:
+        p_m, p_n, p_k = (np.full(len(SERIAL), float(p)) for p in item.split)
+        if swapped:
+            p_m, p_n = p_n, p_m
+        p_batch, serial = np.ones(len(SERIAL)), np.array(SERIAL, dtype=np.float64)
     format = compute_format(machine, item.a_format, item.b_format)
     a_byte, b_byte = stored_byte(machine, a_format), stored_byte(machine, b_format)
     if swapped:

@@ -17,6 +17,8 @@ from hw.item import ItemCost, Part, Superstep
 from hw.machine import TileMachine
 
 Array = NDArray[np.float64]
+#: Plans by memory may take this many times as long as the quickest.
+MEMORY_SLOWDOWN = 2.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,28 @@ class Candidates:
             total = total + phase.cycles
         return total
 
+    def energy_pj(self) -> Array:
+        """Return the picojoule of each candidate, those of waiting included."""
+        machine = self.machine
+        moved = np.zeros(self.n)
+        for phase in self.phases:
+            moved = moved + phase.byte
+        dynamic = self.arithmetic_pj + self.local_byte * machine.local_pj_per_byte
+        idle = self.cycles() / machine.clock_hz * machine.static_w * 1e12
+        total: Array = dynamic + moved * machine.exchange_pj_per_byte + idle
+        return total
+
+    def rank(self) -> Array:
+        """Return what the machine's plans are chosen by, of each candidate."""
+        if self.machine.objective == "energy":
+            return self.energy_pj()
+        if self.machine.objective == "memory":
+            cycles = self.cycles()
+            slow = cycles > MEMORY_SLOWDOWN * cycles.min()
+            # of equal temporaries the quicker plan
+            return np.where(slow, np.inf, self.temporary_byte) + cycles / cycles.max()
+        return self.cycles()
+
     def memory_bound(self) -> float:
         """Return the bytes that the temporaries of one operation may take on a tile."""
         return self.machine.temporary_fraction * self.machine.tile_memory_byte
@@ -139,25 +163,27 @@ class Candidates:
     def choose(self, rank: Array | None = None) -> tuple[int, bool, bool]:
         """Return the best candidate within the memory bound, if it fits, if memory binds.
 
-        Best is the quickest, or the one with the smallest `rank`. When none fits, the one with
-        the smallest temporaries is returned and does not fit.
+        Best is the one with the smallest `rank`, by the machine's objective if not given. When
+        none fits, the one with the smallest temporaries is returned and does not fit.
         """
-        rank = self.cycles() if rank is None else rank
+        rank = self.rank() if rank is None else rank
         inside = self.temporary_byte <= self.memory_bound()
         if not inside.any():
             return int(np.argmin(self.temporary_byte)), False, True
+        if not np.isfinite(rank[inside]).any():
+            rank = self.cycles()
         winner = int(np.argmin(np.where(inside, rank, np.inf)))
         return winner, True, bool(rank.min() < rank[winner])
 
     def second(self, winner: int, rank: Array | None = None) -> int | None:
         """Return the next best candidate within the memory bound, if there is one."""
-        rank = self.cycles() if rank is None else rank
+        rank = self.rank() if rank is None else rank
         rank = np.where(self.temporary_byte <= self.memory_bound(), rank, np.inf)
         rank[winner] = np.inf
         return int(np.argmin(rank)) if np.isfinite(rank).any() else None
 
     def best_cost(self, words: Callable[[int], str], *, n_mac: int = 0) -> ItemCost:
-        """Return the cost of the quickest candidate, the next one named beside it by `words`."""
+        """Return the cost of the best candidate, the next one named beside it by `words`."""
         winner, fits, memory_binds = self.choose()
         second = self.second(winner)
         return self.item_cost(

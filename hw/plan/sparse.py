@@ -98,7 +98,7 @@ def choose_static(
     """Return the spread that the compiler picks and its cost; no spread without a real pattern."""
     spread = _expected_spreads(item, machine)
     c = _charge(item, machine, spread)
-    rank = _vendor_rank(c)
+    rank = _vendor_rank(c) if machine.objective == "time" else c.rank()
     winner, fits, memory_binds = c.choose(rank)
     n_split, n_band = int(spread.n_split[winner]), int(spread.n_band[winner])
     text = _words(spread, winner)

@@ -10,7 +10,7 @@ from core.errors import UnknownOpError
 from hw.program import Op, Program
 from hw.rules import contraction, index, move, normalise, optimizer, pointwise, reduction, sparse
 from hw.rules.registry import find_rule
-from hw.work import Contraction, Fused, Move, Pointwise, SparseContraction, Work
+from hw.work import Fused, Pointwise, Work
 
 #: Modules whose import registers rules.
 RULE_MODULES = (contraction, index, move, normalise, optimizer, pointwise, reduction, sparse)
@@ -48,7 +48,7 @@ def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:
         if function is None:
             unknown[op.name] += 1
         elif items := function(op):
-            tasks.append(Task(i_op, op, (*_reordered(op, items, program), *items)))
+            tasks.append(Task(i_op, op, tuple(items)))
     if unknown:
         counts = unknown.most_common()
         names = ", ".join(f"{name} ({n} call{'s' if n > 1 else ''})" for name, n in counts)
@@ -58,22 +58,6 @@ def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:
             f"add one in hw/rules/ or pass free={{{accepted}}}"
         )
     return tasks
-
-
-def _reordered(op: Op, items: list[Work], program: Program) -> list[Work]:
-    """Return the operands of a product that lie in another order than it reads them in.
-
-    Parameters are laid out for their products once, activations as the op before left them.
-    """
-    if not any(isinstance(item, Contraction | SparseContraction) for item in items):
-        return []
-    return [
-        Move(t.byte, "reorder")
-        for t in op.inputs
-        if not t.is_contiguous
-        and t.n_element > max(t.shape, default=1)
-        and program.storages[t.storage].role == "activation"
-    ]
 
 
 def join_optimizer(tasks: list[Task]) -> list[Task]:

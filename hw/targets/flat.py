@@ -91,6 +91,15 @@ def host_cost(machine: Machine, n_byte: int) -> ItemCost:
     )
 
 
+def rank(cost: ItemCost, machine: Machine) -> float:
+    """Return what the machine's plans are chosen by."""
+    if machine.objective == "energy":
+        return sum(cost.energy_j.values()) + machine.static_w * cost.time_s
+    if machine.objective == "memory":
+        return cost.temporary_byte + cost.time_s
+    return cost.time_s
+
+
 def is_free(item: object) -> bool:
     """Tell whether kernels over one memory do without `item`: they read in any order."""
     return isinstance(item, Move) and item.kind == "reorder"

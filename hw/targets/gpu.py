@@ -9,7 +9,7 @@ from dataclasses import replace
 from hw.item import ItemCost
 from hw.machine import GpuMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
-from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, vector_demand
+from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, rank, vector_demand
 from hw.work import Contraction, HostRead, Softmax, SparseContraction, Work, dense_shape
 
 #: Output tiles of the vendor's matrix kernels (rows, columns).
@@ -84,11 +84,11 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
             waves = math.ceil(n_tile / machine.n_sm)
             k_l = STEP_K * math.ceil(item.k / split / STEP_K)
             feeding = 1.0
-            rate = machine.mac_per_cycle[format]
-            if rate > machine.vector_per_cycle[format]:
+            speed = machine.mac_per_cycle[format]
+            if speed > machine.vector_per_cycle[format]:
                 feeding += machine.small_tile_loss * REFERENCE_SIDE * (1 / tm + 1 / tn)
-                rate *= STRUCTURED_RATE if item.is_structured else 1
-            tile_s = tm * tn * k_l / (rate * machine.clock_hz) * feeding
+                speed *= STRUCTURED_RATE if item.is_structured else 1
+            tile_s = tm * tn * k_l / (speed * machine.clock_hz) * feeding
             exchange = n_tile * k_l * (tm * a_byte + tn * b_byte)
             partial = 8.0 * item.batch * item.m * item.n * (split - 1)
             cost = kernel_cost(
@@ -107,7 +107,7 @@ def _matmul(item: Contraction, machine: GpuMachine) -> ItemCost:
                 temporary_byte=partial / 2,
             )
             costs.append(cost)
-    best, second = heapq.nsmallest(2, costs, key=lambda cost: cost.time_s)
+    best, second = heapq.nsmallest(2, costs, key=lambda cost: rank(cost, machine))
     note = substitutes(machine, item.a_format, item.b_format, item.out_format)
     note = (", two of four" if item.is_structured else "") + note
     return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
@@ -159,13 +159,13 @@ def _sparse(item: SparseContraction, machine: GpuMachine) -> ItemCost:
         )
         for seconds, traffic, n_unit, text in plans
     ]
-    best, *others = sorted(costs, key=lambda cost: cost.time_s)
+    best, *others = sorted(costs, key=lambda cost: rank(cost, machine))
     m, k, n = dense_shape(item)
     as_dense = _matmul(
         Contraction(1, m, k, n, item.weight_format, item.dense_format, item.out_format), machine
     )
     others.append(replace(as_dense, plan=f"as a dense product, {as_dense.plan}"))
-    second = min(others, key=lambda cost: cost.time_s)
+    second = min(others, key=lambda cost: rank(cost, machine))
     note = substitutes(machine, item.weight_format, item.dense_format)
     return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hw.item import ItemCost
 from hw.machine import SystolicMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
-from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, vector_demand
+from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, rank, vector_demand
 from hw.work import Contraction, HostRead, SparseContraction, Work, dense_shape
 
 
@@ -90,7 +90,7 @@ def _matmul(item: Contraction, machine: SystolicMachine) -> ItemCost:
             )
             for cycles, n_used, text in plans
         ),
-        key=lambda cost: cost.time_s,
+        key=lambda cost: rank(cost, machine),
     )
     note = substitutes(machine, item.a_format, item.b_format, item.out_format)
     return replace(best, plan=best.plan + note, runner_up=(second.plan, second.time_s))
