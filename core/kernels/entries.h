@@ -146,8 +146,6 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
 // Vectors in a tile: few for a small batch, or where registers are few.
 inline bool is_wide(int64_t batch, int n_thread) { return LANE == 16 && batch > 4 * LANE * n_thread; }
 
-inline int64_t whole_vectors(int64_t n) { return (n + LANE - 1) / LANE * LANE; }
-
 template <class Number>
 void gather(const Plan& plan, const Number* values, Number* out) {
   for (size_t i = 0; i < plan.source.size(); ++i) out[i] = values[plan.source[i]];

@@ -36,47 +36,67 @@ bool round_row(const float* x, int64_t n_feature, float scale, uint8_t* out) {
   return !odd;
 }
 
-void multiply(const Pattern& s, const float* x, int64_t x_stride, int64_t batch, int64_t cols,
-              float x_scale, const int8_t* codes, const float* scale, float* y, int64_t rows,
-              int n_thread) {
-  const Features<Int8Quad> layout(s);
-  const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br;  // n_in in units of four entries
-  const int64_t n_tile = (batch + TILE - 1) / TILE;
-  std::vector<int32_t> moved(n_out);  // what the move by 128 adds to each output
-  for (int64_t i = 0; i < s.n_row; ++i)
+// What the move by 128 adds to each output of the block rows: 128 times the sum of its codes.
+void sum_moves(const Pattern& s, const int8_t* codes, int32_t* moved) {
+  const int n_unit = s.br * s.bc;  // of four codes in a block
+  const __m512i ones = _mm512_set1_epi8(1);
+  std::vector<int32_t> sums(n_unit);
+  for (int64_t i = 0; i < s.n_row; ++i) {
+    std::fill(sums.begin(), sums.end(), 0);
     for (int64_t k = s.row_ptr[i]; k < s.row_ptr[i + 1]; ++k)
-      for (int r = 0; r < s.br; ++r) {
-        int32_t total = 0;
-        for (int c = 0; c < 4 * s.bc; ++c) total += codes[(k * s.br + r) * 4 * s.bc + c];
-        moved[i * s.br + r] += 128 * total;
+      for (int u = 0; u < n_unit; u += 16) {
+        const __mmask16 live = n_unit - u < 16 ? (1u << (n_unit - u)) - 1 : 0xFFFF;
+        const __m512i code = _mm512_maskz_loadu_epi32(live, codes + (k * n_unit + u) * 4);
+        const __m512i sum = _mm512_maskz_loadu_epi32(live, sums.data() + u);
+        _mm512_mask_storeu_epi32(sums.data() + u, live, _mm512_dpbusd_epi32(sum, ones, code));
       }
-  parallel_for(n_tile, n_thread, [&](int64_t tile) {
-    const int n_sample = int(batch - tile * TILE < TILE ? batch - tile * TILE : TILE);
-    const Scratch scratch((2 * n_in + n_out) * TILE);
-    float *plain = scratch.get(), *in = plain + n_in * TILE, *out = in + n_in * TILE;
-    uint8_t* bytes = reinterpret_cast<uint8_t*>(plain);
-    bool is_finite[TILE];
-    for (int i = 0; i < n_sample; ++i) {
+    for (int u = 0; u < n_unit; ++u) moved[i * s.br + u / s.bc] += 128 * sums[u];
+  }
+}
+
+// Sums of integers that moved by so much, scaled.
+struct Scaled {
+  const int32_t* moved;
+  const float* by;
+  Vec operator()(Vec sum, int64_t f) const {
+    const IVec whole = IVec(sum) - IVec(load(reinterpret_cast<const float*>(moved + f)));
+    return __builtin_convertvector(whole, Vec) * load(by + f);
+  }
+  float operator()(float sum, int64_t f) const {
+    int32_t whole;
+    std::memcpy(&whole, &sum, 4);
+    return float(whole - moved[f]) * by[f];
+  }
+};
+
+void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const int8_t* codes,
+              const float* scale, float* y, int64_t rows, int n_thread) {
+  const int64_t n_in = s.n_col * s.bc, n_out = (s.n_row * s.br + LANE - 1) / LANE * LANE;  // n_in: units of four
+  const Scratch of_rows(2 * n_out);
+  float* by = of_rows.get();
+  int32_t* moved = reinterpret_cast<int32_t*>(by + n_out);
+  std::memset(moved, 0, n_out * sizeof(int32_t));
+  for (int64_t r = 0; r < n_out; ++r) by[r] = r < rows ? scale[r] * x_scale : 0;
+  sum_moves(s, codes, moved);
+  auto pack = [&](int64_t tile, int n_sample, float* in, float* is_odd) {
+    const Scratch scratch(n_in * TILE);
+    uint8_t* bytes = reinterpret_cast<uint8_t*>(scratch.get());
+    const float* from = x.at(tile, TILE);
+    for (int i = 0; i < n_sample; ++i, from += x.stride) {
       uint8_t* to = bytes + i * n_in * 4;
-      is_finite[i] = round_row(x + (tile * TILE + i) * x_stride, cols, x_scale, to);
-      std::memset(to + cols, 128, n_in * 4 - cols);
+      is_odd[i] = !round_row(from, x.n, x_scale, to);
+      std::memset(to + x.n, 128, n_in * 4 - x.n);
     }
-    pack_features(plain, n_in, n_sample, n_in, n_in, in);
-    layout.multiply(reinterpret_cast<const float*>(codes), 0, s.n_row, in, out);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Vec by = Vec{} + scale[r] * x_scale;
-      for (int j = 0; j < PART; ++j) {
-        float* at = out + r * TILE + j * LANE;
-        const IVec sum = IVec(load(at)) - moved[r];
-        store(at, __builtin_convertvector(sum, Vec) * by);
-      }
-    }
-    float* to = y + tile * TILE * rows;
-    unpack_features(out, 0, rows, n_sample, to, rows);
-    for (int i = 0; i < n_sample; ++i)
-      if (!is_finite[i])
-        for (int64_t r = 0; r < rows; ++r) to[i * rows + r] = NAN;
-  });
+    pack_features(scratch.get(), n_in, n_sample, n_in, n_in, in);
+  };
+  multiply_by_features<Int8Quad>(
+      s, x, reinterpret_cast<const float*>(codes), y, rows, n_thread, pack,
+      [&](const float* room, const float* is_odd, int64_t first, int64_t n, float* to,
+          int n_sample) {
+        unpack_features(room, n, n_sample, to, rows, Scaled{moved + first, by + first});
+        for (int s = 0; s < n_sample; ++s)
+          if (is_odd[s]) std::fill(to + s * rows, to + s * rows + n, NAN);
+      });
 }
 
 }  // namespace
@@ -95,7 +115,8 @@ extern "C" int32_t tessera_linear_int8(const float* x, int64_t x_stride, int64_t
   const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc / 4};
   if (const int32_t status = check(s)) return status;
 #if defined(__AVX512VNNI__)
-  multiply(s, x, x_stride, batch, cols, *x_scale, codes, scale, y, rows, n_thread);
+  n_thread = threads_for(0.25 * batch * n_block * br * bc, n_thread);
+  multiply(s, {x, x_stride, batch, cols}, *x_scale, codes, scale, y, rows, n_thread);
   return OK;
 #else
   return NOT_BUILT;

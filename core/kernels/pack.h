@@ -78,25 +78,31 @@ inline void write(uint16_t* to, Vec v) {
 #endif
 }
 
-// The way back, for features first..last-1 of y[sample][feature].
-template <int TILE = ::TILE, class Out>
-void unpack_features(const float* in, int64_t first, int64_t last, int n_sample, Out* y,
-                     int64_t stride) {
-  const int64_t whole = first + (last - first) / LANE * LANE;
+struct AsTheyAre {
+  Vec operator()(Vec v, int64_t) const { return v; }
+  float operator()(float v, int64_t) const { return v; }
+};
+
+// The way back, for n_feature features that start with y[sample][0]; `finish` has the last word on
+// the numbers of features from f on, or of one.
+template <int TILE = ::TILE, class Out, class Finish = AsTheyAre>
+void unpack_features(const float* in, int64_t n_feature, int n_sample, Out* y, int64_t stride,
+                     const Finish& finish = {}) {
+  const int64_t n_whole = n_feature / LANE * LANE;
   for (int s0 = 0; s0 < n_sample; s0 += LANE) {
-    for (int64_t f = first; f < whole; f += LANE) {
+    for (int64_t f = 0; f < n_whole; f += LANE) {
       Vec a[LANE];
       for (int i = 0; i < LANE; ++i) a[i] = load(in + (f + i) * TILE + s0);
       transpose(a);
       Out* to = y + s0 * stride + f;
       if (s0 + LANE <= n_sample)
-        for (int i = 0; i < LANE; ++i, to += stride) write(to, a[i]);
+        for (int i = 0; i < LANE; ++i, to += stride) write(to, finish(a[i], f));
       else
-        for (int i = 0; s0 + i < n_sample; ++i) write(to + i * stride, a[i]);
+        for (int i = 0; s0 + i < n_sample; ++i) write(to + i * stride, finish(a[i], f));
     }
   }
-  for (int64_t f = whole; f < last; ++f)
-    for (int s = 0; s < n_sample; ++s) write_one(y + s * stride + f, in[f * TILE + s]);
+  for (int64_t f = n_whole; f < n_feature; ++f)
+    for (int s = 0; s < n_sample; ++s) write_one(y + s * stride + f, finish(in[f * TILE + s], f));
 }
 
 // STEP x STEP quads in registers, transposed: from STEP samples of LANE features to STEP quads of

@@ -57,7 +57,7 @@ void multiply_chunk(const Pattern& s, const float* values, int64_t first, int64_
   constexpr int MOST = LANE == 16 ? 8 : 4;
   for (int64_t i = first; i < last; ++i) {
     const int64_t b = begin[i], e = end[i];
-    float* to = y + i * s.br * TILE;
+    float* to = y + (i - first) * s.br * TILE;
     int r = 0;
     for (; r + MOST <= s.br; r += MOST)
       multiply_wide<Number, MOST, BC>(s, values, b, e, r, x, to + r * TILE);
@@ -201,21 +201,6 @@ struct Quads {
   int64_t step;
 };
 
-// The layout of bf16 and int8: a tile of TILE samples.
-template <class Number>
-struct Features {
-  explicit Features(const Pattern& s) : s(s), run(chunk_kernel<Number>(s.bc)), edge(chunk_edges(s)) {}
-  void multiply(const float* values, int64_t first, int64_t last, const float* in,
-                float* out) const {
-    std::memset(out + first * s.br * TILE, 0, (last - first) * s.br * TILE * sizeof(float));
-    for (size_t c = 0; c + 1 < edge.size(); ++c)
-      run(s, values, first, last, edge[c].data(), edge[c + 1].data(), in, out);
-  }
-  Pattern s;
-  decltype(chunk_kernel<Number>(0)) run;
-  std::vector<std::vector<int32_t>> edge;
-};
-
 // Samples in a tile: few enough that `n_feature` of them lie in the second-level cache, whole
 // multiples of sixteen, and as many tiles as there are threads where that is possible.
 inline int slot_for(int64_t batch, int64_t n_feature, int n_thread, int n_sample_of_unit = 1) {
@@ -251,6 +236,53 @@ void for_tiles(int64_t n_tile, int n_thread, const Work& work) {
 inline int threads_for(double n_multiply_add, int n_thread) {
   const double most = 1 + n_multiply_add / 4e6;
   return n_thread < most ? n_thread : int(most);
+}
+
+// The layout of bf16 and int8: a tile of TILE samples. `out` begins with block row `first`.
+template <class Number>
+struct Features {
+  explicit Features(const Pattern& s) : s(s), run(chunk_kernel<Number>(s.bc)), edge(chunk_edges(s)) {}
+  void multiply(const float* values, int64_t first, int64_t last, const float* in,
+                float* out) const {
+    std::memset(out, 0, (last - first) * s.br * TILE * sizeof(float));
+    for (size_t c = 0; c + 1 < edge.size(); ++c)
+      run(s, values, first, last, edge[c].data(), edge[c + 1].data(), in, out);
+  }
+  Pattern s;
+  decltype(chunk_kernel<Number>(0)) run;
+  std::vector<std::vector<int32_t>> edge;
+};
+
+// Tile by tile, pack(tile, n_sample, in, note) gives the inputs, with a note on each sample if it
+// likes, and unpack(room, note, first, n, y, n_sample) writes n outputs of each sample, from output
+// `first` on, whose place in memory is y.
+template <class Number, class In, class Out, class Pack, class Unpack>
+void multiply_by_features(const Pattern& s, const Rows<In>& x, const float* values, Out* y,
+                          int64_t rows, int n_thread, const Pack& pack, const Unpack& unpack) {
+  const Features<Number> layout(s);
+  const int64_t n_in = s.n_col * s.bc, n_tile = (x.batch + TILE - 1) / TILE;
+  // Small blocks return to their outputs for every chunk of columns, so they take all rows at once.
+  const int64_t step = s.br < 4 ? s.n_row : s.br < 64 ? 64 / s.br : 1;
+  // A batch of few tiles is also cut by rows, so that every thread has work.
+  const int64_t n_cut = n_tile >= n_thread ? 1 : std::min<int64_t>(s.n_row, n_thread);
+  for_tiles(n_tile * n_cut, n_thread, [&](int64_t task, bool has_next) {
+    const int64_t tile = task / n_cut, cut = task % n_cut;
+    const int64_t first = s.n_row * cut / n_cut, last = s.n_row * (cut + 1) / n_cut;
+    const int n_sample = x.n_sample(tile, TILE);
+    const Scratch scratch((n_in + step * s.br + 1) * TILE);
+    float *in = scratch.get(), *room = in + n_in * TILE, *note = room + step * s.br * TILE;
+    pack(tile, n_sample, in, note);
+    Ahead ahead = has_next && n_cut == 1 ? x.ahead(tile + 1, TILE) : Ahead();
+    const int64_t n_ahead = ahead.share((last - first + step - 1) / step);
+    for (int64_t i = first; i < last; i += step) {
+      const int64_t end = std::min(i + step, last), n = std::min(end * s.br, rows) - i * s.br;
+      Out* to = y + tile * TILE * rows + i * s.br;
+      ahead.fetch(n_ahead);
+      Lines<true>(to, rows, n_sample, n).fetch(n_sample * n);
+      layout.multiply(values, i, end, in, room);
+      unpack(room, note, i * s.br, n, to, n_sample);
+    }
+  });
 }
 
 }  // namespace

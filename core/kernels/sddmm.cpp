@@ -99,7 +99,7 @@ void gradients_by_entries(const Pattern& p, const int32_t* order, const float* v
       pack_features<SLOT>(rows.at(tile, SLOT), rows.stride, n_sample, rows.n, rows.n, other);
       visit_entries<W, MULTIPLY, true>(plan, in_order, in, other, room, sums,
                                        tile + 1 < last ? columns.ahead(tile + 1, SLOT) : Ahead());
-      if (MULTIPLY) unpack_features<SLOT>(room, 0, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
+      if (MULTIPLY) unpack_features<SLOT>(room, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
     }
   });
   for (int64_t i = 0; i < n; ++i) out[plan.source[i]] = total[i];

@@ -42,7 +42,7 @@ void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* va
     pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
     visit_entries<W, true, false>(plan, ordered.get(), in, nullptr, out, nullptr,
                                   has_next ? x.ahead(tile + 1, SLOT) : Ahead());
-    unpack_features<SLOT>(out, 0, rows, n_sample, to, rows);
+    unpack_features<SLOT>(out, rows, n_sample, to, rows);
   });
 }
 
@@ -61,16 +61,15 @@ int32_t multiply(const Pattern& s, const Rows<float>& x, const float* values, fl
 int32_t multiply_bf16(const Pattern& s, const Rows<float>& x, const float* values, uint16_t* y,
                       int64_t rows, int n_thread) {
   if (const int32_t status = check(s)) return status;
-  const Features<Bf16Pair> layout(s);
-  const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br;
-  for_tiles((x.batch + TILE - 1) / TILE, n_thread, [&](int64_t tile, bool) {
-    const int n_sample = x.n_sample(tile, TILE);
-    const Scratch scratch((n_in + n_out) * TILE);
-    float *in = scratch.get(), *out = in + n_in * TILE;
-    pack_features(x.at(tile, TILE), x.stride, n_sample, x.n, n_in, in);
-    layout.multiply(values, 0, s.n_row, in, out);
-    unpack_features(out, 0, rows, n_sample, y + tile * TILE * rows, rows);
-  });
+  n_thread = threads_for(double(x.batch) * s.n_block * s.br * s.bc, n_thread);
+  multiply_by_features<Bf16Pair>(
+      s, x, values, y, rows, n_thread,
+      [&](int64_t tile, int n_sample, float* in, float*) {
+        pack_features(x.at(tile, TILE), x.stride, n_sample, x.n, s.n_col * s.bc, in);
+      },
+      [&](const float* room, const float*, int64_t, int64_t n, uint16_t* to, int n_sample) {
+        unpack_features(room, n, n_sample, to, rows);
+      });
   return OK;
 }
 #endif
