@@ -213,9 +213,10 @@ def measured_steps(
 def step_table(rows: Sequence[dict[str, Any]]) -> str:
     """Spell `measured_steps` as a table."""
     first = rows[0]
+    dynamics, physics = 1e3 * first["dynamics_s"], 1e3 * first["physics_s"]
     head = (
-        f"a step of {first['resolution']} measured here: "
-        f"dynamics {1e3 * first['dynamics_s']:.2f} ms, physics but radiation {1e3 * first['physics_s']:.2f} ms; CPU time of one thread"
+        f"a step of {first['resolution']} measured here, CPU time of one thread: dynamics "
+        f"{dynamics:.2f} ms, physics but radiation {physics:.2f} ms"
     )
     names = (
         f"{'radiation':28s}{'a call, ms':>12s}{'cheaper':>9s}"

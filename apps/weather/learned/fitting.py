@@ -57,7 +57,7 @@ class NetworkConfig(Recipe):
     width: int = 96
     n_hidden: int = 2
     n_epoch: int = 24
-    sparse_stretch: float = Field(default=2.0, ge=1.0)
+    sparse_stretch: float = Field(default=3.0, ge=1.0)
     batch: int = 256
     learning_rate: float = 2e-2
     narrow_share: float = Field(default=0.17, gt=0.0, lt=1.0)

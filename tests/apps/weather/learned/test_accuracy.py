@@ -10,7 +10,7 @@ from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.learned.scores import baselines, forcing, forcing_error, score, score_scheme
 from apps.weather.physics import Clouds, ExactRadiation, soundings
 
-CONFIG = NetworkConfig(width=64, n_epoch=8, batch=128)
+CONFIG = NetworkConfig(width=64, n_epoch=8, batch=128, sparse_stretch=1.5)
 EXACT = ExactRadiation(64, 16)
 
 
@@ -43,11 +43,11 @@ def dense(parts):
 
 
 def test_dense_network_reaches_its_accuracy_and_beats_the_simple_lines(parts, dense):
-    """Margins: 20 % over what seed 0 reaches (.152, .082 K/day, .990), seeds scatter by 5 %."""
+    """Margins: 20 % over what seed 0 reaches (.086, .048 K/day, .982), seeds scatter by 5 %."""
     got = score_scheme(LearnedRadiation(dense[0]), parts["test"])
-    assert got["lw_rmse_k_per_day"] < 0.18
-    assert got["sw_rmse_k_per_day"] < 0.10
-    assert got["r2_min"] > 0.985
+    assert got["lw_rmse_k_per_day"] < 0.105
+    assert got["sw_rmse_k_per_day"] < 0.058
+    assert got["r2_min"] > 0.975
     assert abs(got["lw_bias_k_per_day"]) < 0.01
     assert abs(got["olr_bias_w_m2"]) < 0.5
     lines = baselines(parts["train"], {"test": parts["test"]}, Clouds())
@@ -60,20 +60,20 @@ def test_dense_network_reaches_its_accuracy_and_beats_the_simple_lines(parts, de
     )
 
 
-def test_sparse_int8_network_stays_within_half_as_much_again(parts, dense):
-    """Seed 0: 1.31 and 1.26 times the dense network's error at a quarter of the blocks."""
+def test_sparse_int8_network_stays_within_three_tenths(parts, dense):
+    """Seed 0: 1.14 and 1.12 times the dense network's error at a quarter of the blocks."""
     full = score_scheme(LearnedRadiation(dense[0]), parts["test"])
     lean = score_scheme(LearnedRadiation(trained(parts, "sparse-16x16-75-int8")[0]), parts["test"])
     for metric in ("lw_rmse_k_per_day", "sw_rmse_k_per_day"):
-        assert lean[metric] < 1.6 * full[metric]
+        assert lean[metric] < 1.3 * full[metric]
 
 
 @pytest.mark.parametrize(
     ("weight", "activation", "most"),
-    [("int8", "int8", 1.3), ("fp8_e4m3", "fp8_e4m3", 1.35), ("int4", "fp32", 1.55)],
+    [("int8", "int8", 1.15), ("fp8_e4m3", "fp8_e4m3", 1.2), ("int4", "fp32", 1.2)],
 )
 def test_narrow_formats_stay_close_to_fp32(parts, dense, weight, activation, most):
-    """Seeds 0 and 1: 1.13 to 1.19, 1.18 to 1.21, 1.29 to 1.39 times the error; margins .1 to .2."""
+    """Seed 0: 1.02 to 1.06, 1.04 to 1.08, 1.04 to 1.07 times the error; margins of .1."""
     full = score_scheme(LearnedRadiation(dense[0]), parts["test"])
     variant = Variant(weight_format=weight, activation_format=activation)
     lean = score_scheme(LearnedRadiation(trained(parts, variant)[0]), parts["test"])
