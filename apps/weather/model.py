@@ -69,6 +69,8 @@ class Model:
         Sea surface, sun and carbon dioxide.
     levels : SigmaLevels, optional
         Equidistant Simmons-Burridge levels without it.
+    surface_geopotential : Tensor, optional
+        Of the ground, m2 s-2, [lon, lat]; flat without it.
     fix_mass : bool
         Hold the mean surface pressure at `constants.MEAN_PRESSURE`.
     dtype : torch.dtype
@@ -95,6 +97,7 @@ class Model:
         radiation_interval_s: float = 10800.0,
         boundary: Boundary | None = None,
         levels: SigmaLevels | None = None,
+        surface_geopotential: Tensor | None = None,
         fix_mass: bool = True,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -109,7 +112,9 @@ class Model:
                 f"Model: resolution {resolution} asks for {n_level} levels, but levels has "
                 f"{self.levels.n_level}; make them agree"
             )
-        self.equations = PrimitiveEquations(self.transform, self.levels)
+        self.equations = PrimitiveEquations(
+            self.transform, self.levels, surface_geopotential=surface_geopotential
+        )
         self.dt = DEFAULT_STEP_S[truncation] if dt is None else float(dt)
         self.stepper = SemiImplicitLeapfrog(self.equations, self.dt)
         self.radiation_interval_s = radiation_interval_s
@@ -196,7 +201,8 @@ class Model:
     def step(self, state: ModelState) -> ModelState:
         """Advance by `dt` seconds."""
         levels, forcing = state.levels, None
-        radiation, surface = state.radiation, state[3:]
+        radiation = state.radiation
+        surface: tuple[Tensor | None, ...] = state[3:]
         if self.physics is not None:
             columns = self.columns(self.equations.to_grid(levels.previous), state.time_s)
             filled = self._fill(columns)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from apps.weather.atmosphere import constants as c
 from apps.weather.atmosphere.dynamics import PrimitiveEquations
+from apps.weather.atmosphere.grid import GaussianGrid
 from apps.weather.atmosphere.state import GridState, State
 
 
@@ -31,6 +34,41 @@ def isothermal_rest(
         damped = drawn / (1.0 + transform.total_wavenumber).reshape(1, 1, -1, 1)
         state.vorticity.copy_(noise * transform.tensor(damped) * transform.mask)
         state.vorticity[:, 0, 0] = 0.0
+    return state
+
+
+def mountain(
+    grid: GaussianGrid,
+    height_m: float,
+    *,
+    latitude_degree: float = 30.0,
+    longitude_degree: float = 90.0,
+    radius_degree: float = 20.0,
+) -> Tensor:
+    """Surface geopotential of a lone cone, m2 s-2, float64 [lon, lat].
+
+    Place and width are those of test case 5 of Williamson et al. 1992, but by distance on the
+    sphere; the model keeps what its harmonics resolve.
+    """
+    longitude = grid.longitude.reshape(-1, 1) - math.radians(longitude_degree)
+    latitude, there = grid.latitude.reshape(1, -1), math.radians(latitude_degree)
+    cosine = latitude.sin() * math.sin(there) + latitude.cos() * math.cos(there) * longitude.cos()
+    share = torch.arccos(cosine.clamp(-1.0, 1.0)) / math.radians(radius_degree)
+    return c.GRAVITY * height_m * (1.0 - share).clamp(min=0.0)
+
+
+def resting_over(equations: PrimitiveEquations, temperature: float = 288.0) -> State:
+    """Isothermal air at rest over the equations' own ground, an exact steady state.
+
+    ln p_s falls by surface geopotential / (R T); its mean is set so that the mean pressure is
+    `constants.MEAN_PRESSURE`.
+    """
+    state = isothermal_rest(equations, temperature=temperature)
+    if equations.surface_geopotential is not None:
+        head = -equations.surface_geopotential / (c.GAS_CONSTANT * temperature)
+        state.log_pressure.copy_(head)
+        mean = equations.transform.grid.mean(equations.transform.synthesise(head).exp())
+        state.log_pressure[0, 0, 0] -= mean.log().to(head.dtype)
     return state
 
 

@@ -118,14 +118,16 @@ class SemiImplicitLeapfrog:
 
         thickness = equations.thickness
         rough = (old.vorticity + 2.0 * half * explicit.vorticity, 2.0 * mean - old.divergence)
-        smooth = tuple(field * damping for field in rough)
+        smooth = (rough[0] * damping, rough[1] * damping)
         new = State(
-            *smooth,
+            smooth[0],
+            smooth[1],
             (2.0 * (temperature - half * (mean @ self._cooling)) - old.temperature) * damping,
             (old.humidity + 2.0 * half * explicit.humidity) * damping,
             2.0 * (log_pressure - half * (mean @ thickness).unsqueeze(-1)) - old.log_pressure,
         )
-        lost = sum(a.square() - b.square() for a, b in zip(rough, smooth, strict=True))
+        lost, lost_too = (a.square() - b.square() for a, b in zip(rough, smooth, strict=True))
+        lost = lost + lost_too
         new.temperature[0, 0, 0] += (self._heat @ lost.flatten(0, 2)).squeeze(0)
         if levels.n_step == 0:
             return TimeLevels(now, new, 1)

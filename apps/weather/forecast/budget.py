@@ -1,10 +1,11 @@
 """Where the energy of the air comes from and goes: every flux, the store, and what is left.
 
-The air's moist energy is the integral of c_p T + L q + (u^2 + v^2) / 2 over its mass: with flat
-ground the geopotential is in the first term (Lorenz 1967, The nature and theory of the general
-circulation of the atmosphere, chapter V). It changes by the radiation at the top less that into
-the surface, by the sensible heat, and by the latent heat of what evaporates; rain takes none
-away. What the store gains beyond these fluxes is the model's own error, the residual.
+The air's moist energy is the integral of c_p T + L q + (u^2 + v^2) / 2 over its mass, and of the
+ground's geopotential: that of the air above the ground is in the first term (Lorenz 1967, The
+nature and theory of the general circulation of the atmosphere, chapter V). It changes by the
+radiation at the top less that into the surface, by the sensible heat, and by the latent heat of
+what evaporates; rain takes none away. What the store gains beyond these fluxes is the model's own
+error, the residual.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def energy(model: Model, state: ModelState) -> dict[str, float]:
     }
     depth = torch.as_tensor(model.levels.thickness, device=grid.u.device)
     mass = grid.surface_pressure.double() / c.GRAVITY
+    ground = model.equations.surface_geopotential
+    if ground is not None:
+        lifted = model.transform.synthesise(ground).double()
+        parts["enthalpy"] = parts["enthalpy"] + lifted
     return {name: float(model.grid.mean(mass * (part @ depth))) for name, part in parts.items()}
 
 

@@ -13,7 +13,9 @@ from apps.lab.config import Config, config_sha256
 from apps.lab.launch import resolve_device, start_run
 from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
+from apps.weather.atmosphere.cases import mountain
 from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.atmosphere.held_suarez import HeldSuarez
 from apps.weather.boundary import Boundary
 from apps.weather.forecast.budget import EnergyBudget
@@ -36,7 +38,10 @@ RESTART_FILE = "restart.safetensors"
 
 
 class ModelConfig(Config):
-    """Which model: resolution, physics and what surrounds the air."""
+    """Which model: resolution, physics and what surrounds the air.
+
+    `mountain_m` is the height of a lone cone at 30 degrees north; none without it.
+    """
 
     resolution: str = "T21L8"
     physics: Literal["moist", "held-suarez"] = "moist"
@@ -49,10 +54,14 @@ class ModelConfig(Config):
     warming_k: float = 0.0
     co2_ppmv: float = Field(default=348.0, gt=0)
     seasonal: bool = False
+    mountain_m: float = Field(default=0.0, ge=0)
 
     def build(self, device: torch.device | str = "cpu") -> Model:
         """Make the model, with the exact radiation where it is moist."""
         moist = self.physics == "moist"
+        ground = None
+        if self.mountain_m > 0:
+            ground = mountain(GaussianGrid(parse_resolution(self.resolution)[0]), self.mountain_m)
         radiation = ExactRadiation(self.n_longwave, self.n_shortwave) if moist else None
         return Model(
             self.resolution,
@@ -60,6 +69,7 @@ class ModelConfig(Config):
             dt=self.dt_s,
             radiation_interval_s=3600.0 * self.radiation_interval_h,
             boundary=Boundary(self.sst, self.warming_k, self.co2_ppmv, self.seasonal),
+            surface_geopotential=ground,
             dtype=PRECISIONS[self.precision],
             device=device,
         )

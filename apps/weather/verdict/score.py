@@ -25,14 +25,13 @@ from apps.lab.launch import Run, resolve_device, start_run
 from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.atmosphere.state import State
-from apps.weather.atmosphere.stepping import TimeLevels
 from apps.weather.forecast.forecast import COARSE, LEARNED, with_radiation
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import NOISE_FLOOR, NOISE_K, PERSISTENCE, doubling_time
 from apps.weather.learned import LearnedRadiation, load_emulator
 from apps.weather.model import Model, ModelState
 from apps.weather.physics import ExactRadiation, Radiation
+from apps.weather.verdict.ensemble import balanced_error
 from apps.weather.verdict.fields import VARIABLES, judged_fields
 from apps.weather.verdict.figures import error_figure, scorecard_figure
 from apps.weather.verdict.metrics import (
@@ -127,31 +126,6 @@ def make_reference(config: ScoreConfig, model: Model, seed: int) -> Reference:
     disturbed = [balanced_error(date, kept, config.analysis_error, generator) for date in dates]
     fresh = [date._replace(radiation=None) for date in dates]
     return Reference(fresh, disturbed, truth, climatology)
-
-
-def balanced_error(
-    state: ModelState, kept: Sequence[ModelState], size: float, generator: torch.Generator
-) -> ModelState:
-    """Add `size` times the difference of two of the `kept` states, over root two, to a state.
-
-    The difference of two independent states has twice the climatological variance, and their
-    balance of wind and mass.
-    """
-    first, second = torch.randperm(len(kept), generator=generator)[:2].tolist()
-    factor = size / math.sqrt(2.0)
-
-    def moved(level: State, plus: State, minus: State) -> State:
-        return State(*(x + factor * (a - b) for x, a, b in zip(level, plus, minus, strict=True)))
-
-    levels = [
-        moved(*three)
-        for three in zip(
-            state.levels[:2], kept[first].levels[:2], kept[second].levels[:2], strict=True
-        )
-    ]
-    return state._replace(
-        levels=TimeLevels(levels[0], levels[1], state.levels.n_step), radiation=None
-    )
 
 
 def forecast_fields(

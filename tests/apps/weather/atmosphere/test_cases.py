@@ -1,11 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from apps.weather.atmosphere import constants as c
 from apps.weather.atmosphere.cases import (
     isothermal_rest,
+    mountain,
+    resting_over,
     rossby_haurwitz,
     rossby_haurwitz_speed,
 )
@@ -14,6 +17,7 @@ from apps.weather.atmosphere.grid import GaussianGrid
 from apps.weather.atmosphere.levels import SigmaLevels
 from apps.weather.atmosphere.spectral import HarmonicTransform
 from apps.weather.atmosphere.stepping import SemiImplicitLeapfrog, start
+from apps.weather.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +89,35 @@ def test_air_at_rest_has_the_mean_pressure_and_modest_noise(equations):
     assert (grid.surface_pressure - c.MEAN_PRESSURE).abs().max() < 1e-9
     assert (grid.temperature - 260.0).abs().max() < 1e-9
     assert 0.1 < float(grid.u.abs().max()) < 20.0
+
+
+def test_a_cone_has_its_height_and_radius():
+    grid = GaussianGrid(42)
+    cone = mountain(grid, 2000.0) / 9.80616
+    assert float(cone.max()) == pytest.approx(2000.0, rel=0.1)
+    lon = np.degrees(grid.longitude.numpy())[:, None]
+    lat = np.degrees(grid.latitude.numpy())[None, :]
+    assert float(cone[torch.from_numpy((abs(lat - 30) > 20) & (lon > -1))].max()) == 0.0
+    # half the integral of (1 - s / r) sin(s) from 0 to r
+    r = np.radians(20.0)
+    exact = 0.5 * (1.0 - np.sin(r) / r)
+    assert float(grid.mean(cone)) == pytest.approx(2000.0 * exact, rel=0.02)
+
+
+def test_air_at_rest_over_a_mountain_stays_at_rest():
+    model = Model(
+        "T21L8", dtype=torch.float64, surface_geopotential=mountain(GaussianGrid(21), 2e3)
+    )
+    state = model.begin(resting_over(model.equations, 270.0))
+    pressure = model.equations.to_grid(state.levels.current).surface_pressure
+    assert float(pressure.min()) < 8.5e4 < 1e5 < float(pressure.max())
+    after = model.equations.to_grid(model.run(state, c.DAY_S).levels.current)
+    # 40 steps of a force of R T |grad ln p| ~ 1e-2 m/s2 to 1e-15, for 2160 s each
+    assert float(after.u.abs().max()) < 1e-8
+    assert float(after.v.abs().max()) < 1e-8
+    assert float((after.surface_pressure - pressure).abs().max()) < 1e-5
+    flat = Model("T21L8", dtype=torch.float64)
+    moved = flat.equations.to_grid(
+        flat.run(flat.begin(state.levels.current), c.DAY_S).levels.current
+    )
+    assert float(moved.u.abs().max()) > 1.0

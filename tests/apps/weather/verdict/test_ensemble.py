@@ -5,7 +5,19 @@ import torch
 import xarray as xr
 from scores.probability import crps_for_ensemble
 
-from apps.weather.verdict.ensemble import fair_crps, rank_histogram, spread_skill
+from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.atmosphere.held_suarez import HeldSuarez
+from apps.weather.forecast import load_sample
+from apps.weather.model import Model
+from apps.weather.verdict.ensemble import (
+    added,
+    bred,
+    fair_crps,
+    hours_to_solution,
+    rank_histogram,
+    spread_skill,
+    temperature_rms,
+)
 from core.errors import ShapeError
 
 
@@ -51,3 +63,34 @@ def test_ranks_are_counted_and_flat_for_a_perfect_ensemble():
     assert float((flat - 10_000).abs().max()) < 4 * 89
     with pytest.raises(ShapeError, match="put the members first"):
         rank_histogram(draw(4, 3), draw(4))
+
+
+def test_bred_vectors_keep_their_size_and_mirror_each_other():
+    model = Model("T21L8", physics=HeldSuarez())
+    start, generator = load_sample(model), torch.Generator().manual_seed(0)
+    control, members = bred(
+        model, start, 2, size_k=0.3, cycle_s=0.5 * DAY_S, n_cycle=3, generator=generator
+    )
+    assert control.time_s == start.time_s + 1.5 * DAY_S
+    assert len(members) == 4
+    for member in members:
+        # float32 differences of 0.3 K about 250 K
+        assert temperature_rms(model, member, control) == pytest.approx(0.3, rel=1e-3)
+        assert member.time_s == control.time_s
+    mean = added(members[0], members[1], members[0], 0.5)
+    assert temperature_rms(model, mean, control) < 1e-3
+    # a balanced pattern outgrows white noise of the same size
+    noise = model.perturbed(control, 0.3, generator)
+    noise = added(control, noise, control, 0.3 / temperature_rms(model, noise, control))
+    later = {
+        name: temperature_rms(model, model.run(state, DAY_S), after)
+        for after in [model.run(control, DAY_S)]
+        for name, state in (("bred", members[0]), ("noise", noise))
+    }
+    assert later["bred"] > 1.2 * later["noise"]
+
+
+def test_hours_to_solution_by_hand():
+    found = hours_to_solution({"T21L8": 0.5, "T42L8": 4.0}, 16)
+    # 50 members on 16 cores: four rounds of 14 days
+    assert found == {"T21L8": 4 * 14 * 0.5 / 3600, "T42L8": 4 * 14 * 4.0 / 3600}
