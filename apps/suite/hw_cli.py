@@ -186,7 +186,7 @@ def _cost_model(
     if trace is not None and len(names) > 1:
         raise ConfigError(f"cost: --trace holds one machine, got {len(names)}; name it by -m")
     program, _ = trace_model(model)
-    planned = [planned_for(load_machine(name), objective) for name in names]  # type: ignore[arg-type]
+    planned = [planned_for(load_machine(name), objective) for name in names]
     reports = [cost_program(program, machine, phase="train_step") for machine in planned]
     if html is not None:
         write_atomic(html, page([report._repr_html_() for report in reports], model))

@@ -2,5 +2,6 @@
 
 from hw.execute.door import execute
 from hw.execute.ledger import Execution
+from hw.execute.rows import execute_attention
 
-__all__ = ["Execution", "execute"]
+__all__ = ["Execution", "execute", "execute_attention"]

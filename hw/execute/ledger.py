@@ -77,8 +77,9 @@ class Ledger:
         *,
         shared: float = 0.0,
         n_fragment: Array | float = 1.0,
+        by_sender: bool = False,
     ) -> None:
-        """Enter bytes by tile; the tile with most to receive sets the length of the phase."""
+        """Enter bytes by tile; the tile with most to receive (or to send) sets the length."""
         if not received.any():
             return
         self.received_byte += received
@@ -86,10 +87,11 @@ class Ledger:
         sync = self._phases.setdefault(f"sync before {label}", _Tally("sync", "sync"))
         sync.cycles += self.machine.sync_cycle
         tally = self._phases.setdefault(label, _Tally("exchange", "exchange"))
+        bound = sent if by_sender else received
         by_tile = exchange_cycles(
-            self.machine, received, np.asarray(shared), np.asarray(n_fragment, dtype=np.float64)
+            self.machine, bound, np.asarray(shared), np.asarray(n_fragment, dtype=np.float64)
         )
-        tally.cycles += float(np.max(np.where(received > 0, by_tile, 0.0)))
+        tally.cycles += float(np.max(np.where(bound > 0, by_tile, 0.0)))
         tally.received += float(received.sum())
         tally.sent += float(sent.sum())
 

@@ -10,6 +10,8 @@ pattern, or on a random one where only the number of blocks is known, and charge
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +39,13 @@ PATTERN_SEED = 0
 
 def plan_dynamic(item: SparseContraction, machine: TileMachine) -> ItemCost:
     """Return the cost of the quickest grid for a dynamic block-sparse product that fits."""
+    return choose_dynamic(item, machine)[1]
+
+
+def choose_dynamic(
+    item: SparseContraction, machine: TileMachine
+) -> tuple[tuple[int, int, int], ItemCost]:
+    """Return the quickest grid (rows, columns, dense columns) that fits, and its cost."""
     br, bc = item.block
     grid = _grids(-(-item.rows // br), -(-item.cols // bc), item.n, machine.n_tile)
     c = _candidates(item, machine, grid, np.zeros(grid[0].size))
@@ -60,7 +69,9 @@ def plan_dynamic(item: SparseContraction, machine: TileMachine) -> ItemCost:
         text = f"dynamic, grid {p_x} rows x {p_y} columns x {p_z}, "
         return text + f"{int(steps[index])} propagation steps{note}"
 
-    return c.best_cost(words, n_mac=item.n_mac)
+    best = c.choose()[0]
+    chosen = (int(grid[0][best]), int(grid[1][best]), int(grid[2][best]))
+    return chosen, c.best_cost(words, n_mac=item.n_mac)
 
 
 def propagation_steps(count: NDArray[np.int64]) -> int:
@@ -76,7 +87,7 @@ def propagation_steps(count: NDArray[np.int64]) -> int:
     A bucket holds ``ceil((1 + SLACK) * mean)`` blocks. What does not fit moves to the next bucket
     with room; the longest such run of full buckets is the number of steps.
     """
-    capacity = int(np.ceil((1 + SLACK) * count.mean()))
+    capacity = bucket_size(int(count.sum()), count.size)
     excess = np.cumsum(np.concatenate([count, count]) - capacity)
     carry = excess - np.minimum.accumulate(np.concatenate([[0], excess]))[1:]
     spilling = carry > 0
@@ -85,16 +96,25 @@ def propagation_steps(count: NDArray[np.int64]) -> int:
     return int((rest - last_free).max())
 
 
+def bucket_size(n_block: int, n_bucket: Any) -> Any:
+    """Return the blocks that a bucket has room for; of an array of bucket numbers, an array."""
+    return np.ceil((1 + SLACK) * n_block / n_bucket)
+
+
+def home(item: SparseContraction, p_x: int, p_y: int) -> NDArray[np.int64]:
+    """Return the bucket that each block of a real pattern belongs to."""
+    assert item.row_index is not None
+    assert item.col_index is not None
+    n_row, n_col = -(-item.rows // item.block[0]), -(-item.cols // item.block[1])
+    return (item.row_index * p_x // n_row) * p_y + item.col_index * p_y // n_col
+
+
 def _bucket_counts(item: SparseContraction, p_x: int, p_y: int) -> NDArray[np.int64]:
     """Return live blocks by bucket, on the real pattern or on a random one."""
-    br, bc = item.block
-    n_row, n_col = -(-item.rows // br), -(-item.cols // bc)
     if item.row_index is None or item.col_index is None:
         generator = np.random.default_rng(PATTERN_SEED)
         return generator.multinomial(item.n_block, np.full(p_x * p_y, 1 / (p_x * p_y)))
-    x = item.row_index * p_x // n_row
-    y = item.col_index * p_y // n_col
-    return np.bincount(x * p_y + y, minlength=p_x * p_y)
+    return np.bincount(home(item, p_x, p_y), minlength=p_x * p_y)
 
 
 def _candidates(
@@ -108,19 +128,19 @@ def _candidates(
     dense_byte = stored_byte(machine, item.dense_format)
     partial_byte = PARTIAL_BYTE
     n_l = np.ceil(item.n / p_z)
-    blocks = item.n_block / (p_x * p_y)
-    capacity = np.ceil((1 + SLACK) * blocks)
+    capacity = bucket_size(item.n_block, p_x * p_y)
     bucket = capacity * (br * bc * stored_byte(machine, item.weight_format) + META_BYTE)
     c = Candidates(machine, p_x.size)
     c.n_tile = p_x * p_y * p_z
 
     c.compute("start", machine.product_start_cycle, part="launch")
-    gathered = np.ceil(cols / p_y) * n_l * dense_byte
+    gathered = np.ceil(np.ceil(cols / bc) / p_y) * bc * n_l * dense_byte
     c.exchange("dense rows to the tiles", gathered, gathered * c.n_tile)
     # the owner of a bucket sends it to one tile after the other: the receivers' addresses are
     # not known when the exchange is planned, so that nothing can be multicast
     c.exchange("buckets to the tiles", bucket * (p_z - 1), bucket * p_x * p_y * (p_z - 1))
-    partial = np.ceil(rows / p_x) * n_l * partial_byte
+    held = np.ceil(np.ceil(rows / br) / p_x) * br
+    partial = held * n_l * partial_byte
     traffic = machine.load_interleaved_byte_per_cycle + machine.store_byte_per_cycle
     c.compute(
         "zero the partial sums",
@@ -138,11 +158,11 @@ def _candidates(
     )
     c.exchange("propagation", steps * bucket, steps * bucket * c.n_tile, n_phase=steps)
     c.compute("propagated blocks", steps * (GROUP_CYCLE + one))
-    reduced = np.ceil(rows / p_x / p_y) * n_l * partial_byte
+    reduced = np.ceil(held / p_y) * n_l * partial_byte
     c.exchange(
         "partial sums",
         reduced * (p_y - 1),
-        rows * item.n * partial_byte * (p_y - 1),
+        reduced * (p_y - 1) * c.n_tile,
         n_fragment=p_y,
     )
     c.compute(

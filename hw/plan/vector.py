@@ -64,17 +64,42 @@ def plan_reduction(item: Reduction, machine: TileMachine) -> ItemCost:
 
 
 def _plan_reduction(item: Reduction, machine: TileMachine, chain: Fused | None = None) -> ItemCost:
+    return choose_reduction(item, machine, chain)[1]
+
+
+def choose_reduction(
+    item: Reduction, machine: TileMachine, chain: Fused | None = None
+) -> tuple[int, ItemCost]:
+    """Return how many tiles share a result in the best plan, and its cost."""
     c, splits = _reduction(item, machine, compute_format(machine, item.in_format), chain)
     note = substitutes(machine, item.in_format)
-    return c.best_cost(lambda i: f"each result from {int(splits[i])} tiles{note}")
+    cost = c.best_cost(lambda i: f"each result from {int(splits[i])} tiles{note}")
+    return int(splits[c.choose()[0]]), cost
 
 
 def plan_softmax(item: Softmax, machine: TileMachine) -> ItemCost:
     """Two reductions along each row and two pointwise passes, the row kept where it is."""
+    return choose_softmax(item, machine)[1]
+
+
+#: Behind the labels of a row operation's second reduction.
+AGAIN = ", second"
+#: Passes over all entries of a row operation: label, kind, operations on each entry.
+ROW_PASSES = {
+    "softmax": (("exponential", "transcendental", 1.0), ("scale", "arithmetic", 1.0)),
+    "layer_norm": (
+        ("centre and square", "arithmetic", 2.0),
+        ("scale and shift", "arithmetic", 2.0),
+    ),
+}
+
+
+def choose_softmax(item: Softmax, machine: TileMachine) -> tuple[int, ItemCost]:
+    """Return how many tiles share a row in the best plan, and its cost."""
     format = compute_format(machine, item.in_format)
     reduction = Reduction(item.n_row, item.n_col, item.in_format, item.in_format)
     c, splits = _reduction(reduction, machine, format)
-    again, _ = _reduction(reduction, machine, format)
+    again, _ = _reduction(reduction, machine, format, again=AGAIN)
     c.phases += again.phases
     c.local_byte = c.local_byte + again.local_byte
     c.arithmetic_pj = c.arithmetic_pj + again.arithmetic_pj
@@ -83,34 +108,52 @@ def plan_softmax(item: Softmax, machine: TileMachine) -> ItemCost:
         item.n_col / splits
     )
     byte = stored_byte(machine, item.in_format)
-    kinds = {
-        "softmax": (("exponential", "transcendental", 1.0), ("scale", "arithmetic", 1.0)),
-        "layer_norm": (
-            ("centre and square", "arithmetic", 2.0),
-            ("scale and shift", "arithmetic", 2.0),
-        ),
-    }[item.kind]
-    for label, kind, flop in kinds:
+    for label, kind, flop in ROW_PASSES[item.kind]:
         c.compute(
             label,
-            vertex_cycles(machine)
-            + n_l * _entry_cycles(machine, flop * _slots(machine, format, kind), byte, byte),
+            row_pass_cycles(machine, format, kind, flop, byte, n_l),
             local_byte=2 * n_element * byte,
             pj=n_element * flop * machine.vector_pj[format],
         )
     note = substitutes(machine, item.in_format)
-    return c.best_cost(lambda i: f"{item.kind}, each row on {int(splits[i])} tiles{note}")
+    cost = c.best_cost(lambda i: f"{item.kind}, each row on {int(splits[i])} tiles{note}")
+    return int(splits[c.choose()[0]]), cost
+
+
+def row_pass_cycles(
+    machine: TileMachine, format: str, kind: str, flop: float, byte: float, n_l: Array | float
+) -> Array:
+    """Return a tile's cycles for one pass over `n_l` entries of a row operation."""
+    one = _entry_cycles(machine, flop * _slots(machine, format, kind), byte, byte)
+    return np.asarray(vertex_cycles(machine) + n_l * one)
+
+
+def reduce_cycles(machine: TileMachine, format: str, byte: float, n_l: Array | float) -> Array:
+    """Return a tile's cycles to reduce `n_l` entries out of its memory."""
+    one = _entry_cycles(machine, 1 / machine.vector_per_cycle[format], byte, 0.0)
+    return np.asarray(vertex_cycles(machine) + n_l * one)
+
+
+def combine_cycles(machine: TileMachine, format: str, byte: float, n_entry: float) -> float:
+    """Return a tile's cycles to combine `n_entry` partial results that it received or holds."""
+    width = min(machine.load_byte_per_cycle / byte, machine.vector_per_cycle[format])
+    return vertex_cycles(machine) + n_entry / width
 
 
 def plan_gather(item: Gather, machine: TileMachine) -> ItemCost:
     """Split look-ups and source rows; each tile serves its own rows, then results move home."""
     return _look_up(
         item.n_row, item.row_element, item.n_source, item.in_format, machine, adds=False
-    )
+    )[1]
 
 
 def plan_scatter(item: Scatter, machine: TileMachine) -> ItemCost:
     """Split updates and target rows; each tile adds what falls to its own rows."""
+    return choose_scatter(item, machine)[1]
+
+
+def choose_scatter(item: Scatter, machine: TileMachine) -> tuple[tuple[int, int, int], ItemCost]:
+    """Return the splits of table rows, look-ups and columns of the best plan, and its cost."""
     return _look_up(item.n_row, item.row_element, item.n_target, item.in_format, machine, adds=True)
 
 
@@ -209,7 +252,11 @@ def _entry_cycles(machine: TileMachine, slots: float, in_byte: float, out_byte: 
 
 
 def _reduction(
-    item: Reduction, machine: TileMachine, format: str, chain: Fused | None = None
+    item: Reduction,
+    machine: TileMachine,
+    format: str,
+    chain: Fused | None = None,
+    again: str = "",
 ) -> tuple[Candidates, Array]:
     """Return candidates over how many tiles share one result, and those numbers.
 
@@ -229,35 +276,40 @@ def _reduction(
         kept_byte = sum(stored_byte(machine, kept) for kept in chain.kept)
     one = _entry_cycles(machine, slots + 1 / machine.vector_per_cycle[format], in_byte, kept_byte)
     c.compute(
-        "reduce on the tiles",
+        f"reduce on the tiles{again}",
         vertex_cycles(machine) + in_l * one,
         local_byte=item.n_out * item.n_reduced * (in_byte + kept_byte),
         pj=item.n_out * item.n_reduced * (pj + machine.vector_pj[format]),
     )
     width = np.minimum(machine.load_byte_per_cycle / byte, machine.vector_per_cycle[format])
-    #: stages of a tree whose fan-in is the square root keep the last tile from receiving all
-    fan_in = np.where(split > 1, np.ceil(np.sqrt(split)), 1.0)
-    n_stage = np.where(split > 1, np.where(split > 4, 2.0, 1.0), 0.0)
-    fan_in = np.where(n_stage == 1, split, fan_in)
-    c.exchange(
-        "partial results",
-        n_stage * out_l * byte * fan_in,
-        np.where(split > 1, item.n_out * byte * (split + np.where(n_stage == 2, fan_in, 0)), 0),
-        n_phase=n_stage,
-        n_fragment=fan_in,
-    )
-    c.compute(
-        "reduce the partial results",
-        n_stage * (vertex_cycles(machine) + out_l * fan_in / width),
-    )
+    fan_in, n_group = tree(split)
+    for label, n_sent in (("partial results", fan_in), ("second stage", n_group)):
+        sent = np.where(n_sent > 1, n_sent - 1, 0.0)
+        groups = np.where(label == "second stage", 1.0, n_group)
+        total = item.n_out * byte * np.where(groups > 1, split - n_group, sent * groups)
+        c.exchange(f"{label}{again}", out_l * byte * sent, total, n_fragment=sent)
+        c.compute(
+            f"reduce: {label}{again}",
+            np.where(sent > 0, vertex_cycles(machine) + out_l * n_sent / width, 0.0),
+        )
     c.temporary_byte = out_l * byte * fan_in
     return c, split
 
 
+def tree(split: Array) -> tuple[Array, Array]:
+    """Return how many of `split` tiles send to one, and how many such there are.
+
+    Above four tiles partial results are collected in two stages, of as many as the square root, so
+    that the last tile need not receive them all.
+    """
+    fan_in = np.where(split > 4, np.ceil(np.sqrt(split)), split)
+    return fan_in, np.ceil(split / fan_in)
+
+
 def _look_up(
     n_row: int, row_element: int, n_source: int, in_format: str, machine: TileMachine, *, adds: bool
-) -> ItemCost:
-    """Cost of picking rows by a run-time index, or of adding rows at one.
+) -> tuple[tuple[int, int, int], ItemCost]:
+    """Return splits and cost of picking rows by a run-time index, or of adding rows at one.
 
     `p_row` tiles share the rows of the table, `p_index` the look-ups, `p_col` each row's entries.
     A tile sees every index of its share, works on those that fall into its rows, and each row of
@@ -307,9 +359,11 @@ def _look_up(
         )
         c.temporary_byte = row_byte + np.where(p_index > 1, table_l, 0.0) + index_l * 4
     note = substitutes(machine, in_format)
-    return c.best_cost(
+    cost = c.best_cost(
         lambda i: (
             f"table rows over {int(p_row[i])}, look-ups over {int(p_index[i])}, "
             f"columns over {int(p_col[i])} tiles{note}"
         )
     )
+    best = c.choose()[0]
+    return (int(p_row[best]), int(p_index[best]), int(p_col[best])), cost
