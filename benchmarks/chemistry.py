@@ -1,0 +1,169 @@
+"""Training steps of the binding network against plain PyG GINE and chemprop's D-MPNN.
+
+One thread and one process; the models take turns on the same molecules, so that they meet the
+same weather, and the median of the thread's own processor time counts. All have four rounds of
+messages and the same width; ours carries a wider readout and head on top, which is not taken out.
+A step is forward, loss, backward and optimizer on a batch that lies ready. Peers that are not
+installed are left out with a note.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from apps.chemistry.config import FitConfig
+from apps.chemistry.datasets import load_table
+from apps.chemistry.fitting import make_optimizer
+from apps.chemistry.molecules import N_ATOM_FEATURE, N_EDGE_FEATURE
+from apps.chemistry.network import BindingNetwork, pack, pyg_data
+from apps.chemistry.packing import fill_blocks, packing_efficiency
+from apps.lab.variant import Variant
+
+Step = Callable[[], None]
+N_LAYER = 4
+VARIANTS = {
+    "dense fp32": Variant(),
+    "dense bf16": Variant(weight_format="bf16", activation_format="bf16"),
+    "90 % block-sparse fp32": Variant(density=0.1, block=16),
+    "90 % block-sparse bf16": Variant(
+        density=0.1, block=16, weight_format="bf16", activation_format="bf16"
+    ),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Print molecules per processor second, the ratios to the peers, and packing efficiency."""
+    parser = argparse.ArgumentParser(prog="tessera bench chemistry", description=__doc__)
+    parser.add_argument("--data", default="pocket", help="a set or a file, as in training")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--width", type=int, default=304, help="a multiple of 16")
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    table = load_table(given.data)
+    rows = np.random.default_rng(0).permutation(len(table))[: given.batch]
+    target = np.nan_to_num(table.target[rows][:, :1])
+    graphs = [table.graphs[i] for i in rows]
+    steps: dict[str, Step] = {
+        name: _ours(variant, graphs, target, given.width) for name, variant in VARIANTS.items()
+    }
+    notes = []
+    for name, make in (("PyG GINE", _gine), ("chemprop D-MPNN", _chemprop)):
+        try:
+            smiles = [table.smiles[i] for i in rows]
+            steps[name] = make(graphs, smiles, target, given.width)
+        except ImportError as error:
+            notes.append(f"{name}: left out ({error})")
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(given.repeat + 3):
+        for name, step in steps.items():
+            start = time.thread_time()
+            step()
+            if turn >= 3:
+                seconds[name].append(time.thread_time() - start)
+    rate = {name: len(graphs) / statistics.median(each) for name, each in seconds.items()}
+    n_atom = [graph.n_atom for graph in table.graphs]
+    packing = {n: packing_efficiency(fill_blocks(n_atom, n), n_atom, n) for n in (128, 256, 512)}
+    if given.json:
+        print(json.dumps({"molecule_per_cpu_s": rate, "packing": packing, "left_out": notes}))
+        return 0
+    peers = [name for name in ("PyG GINE", "chemprop D-MPNN") if name in rate]
+    print(f"{table.name}, batch {len(graphs)}, width {given.width}, {N_LAYER} rounds, one thread")
+    for name, value in rate.items():
+        ratios = ", ".join(f"{value / rate[peer]:.2f} x {peer}" for peer in peers)
+        print(f"{name:24s} {value:8.0f} molecules per CPU second   {ratios}")
+    for n_slot, share in packing.items():
+        print(f"blocks of {n_slot} atom slots: {100 * share:.1f} % hold atoms")
+    for note in notes:
+        print(note)
+    return 0
+
+
+def _ours(variant: Variant, graphs: list, target: np.ndarray, width: int) -> Step:
+    model = BindingNetwork(
+        N_ATOM_FEATURE, N_EDGE_FEATURE, d_hidden=width, n_layer=N_LAYER,
+        spec=variant.layer_spec(), generator=torch.Generator().manual_seed(0),
+    ).train()  # fmt: skip
+    model.set_scale(target)
+    optimizer = make_optimizer(model, FitConfig())
+    batch = pack(graphs, target)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(batch).backward()
+        optimizer.step()
+
+    return step
+
+
+def _gine(graphs: list, smiles: list[str], target: np.ndarray, width: int) -> Step:
+    """Return a step of PyG's own GINE: sum readout, two-layer head, AdamW."""
+    from torch import nn
+    from torch_geometric.data import Batch
+    from torch_geometric.nn import GINEConv, global_add_pool
+
+    torch.manual_seed(0)
+
+    def update() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    embed = nn.Linear(N_ATOM_FEATURE, width)
+    convs = nn.ModuleList(GINEConv(update(), edge_dim=N_EDGE_FEATURE) for _ in range(N_LAYER))
+    norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(N_LAYER))
+    head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+    whole = nn.ModuleList([embed, convs, norms, head]).train()
+    optimizer = torch.optim.AdamW(whole.parameters(), lr=1e-3)
+    batch = Batch.from_data_list([pyg_data(g, t) for g, t in zip(graphs, target, strict=True)])
+    goal = torch.from_numpy(target)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        h = embed(batch.x)
+        for conv, norm in zip(convs, norms, strict=True):
+            h = torch.relu(norm(conv(h, batch.edge_index, batch.edge_attr)))
+        out = head(global_add_pool(h, batch.batch, batch.num_graphs))
+        ((out - goal) ** 2).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def _chemprop(graphs: list, smiles: list[str], target: np.ndarray, width: int) -> Step:
+    """Return a step of chemprop's bond messages, mean readout and regression head, AdamW."""
+    from chemprop import data, models, nn
+
+    points = [data.MoleculeDatapoint.from_smi(s, y) for s, y in zip(smiles, target, strict=True)]
+    loader = data.build_dataloader(
+        data.MoleculeDataset(points), batch_size=len(points), shuffle=False
+    )
+    batch = next(iter(loader))
+    torch.manual_seed(0)
+    model = models.MPNN(
+        nn.BondMessagePassing(d_h=width, depth=N_LAYER),
+        nn.MeanAggregation(),
+        nn.RegressionFFN(input_dim=width, hidden_dim=width),
+        batch_norm=True,
+    ).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    goal = torch.from_numpy(target)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        ((model(batch.bmg) - goal) ** 2).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    import sys
+
+    raise SystemExit(main(sys.argv[1:]))
