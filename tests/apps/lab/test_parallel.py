@@ -144,7 +144,8 @@ def test_an_application_trains_under_torchrun(application, tmp_path, one_thread)
         ],
         "weather": [
             "columns.resolution=T5L4", "columns.start=rest", "columns.skip_day=0",
-            "columns.n_day=10", "columns.other_climates=[]", "columns.train_share=0.5", "columns.gap_day=0.5",
+            "columns.n_day=10", "columns.other_climates=[]", "columns.train_share=0.5",
+            "columns.gap_day=0.5",
             "columns.n_column_per_call=32", "columns.run_longwave=8", "columns.run_shortwave=8",
             "columns.label_longwave=16", "columns.label_shortwave=8", "network.width=32",
             "network.n_epoch=2", "network.batch=128", "forecast=none", "cost=false",
