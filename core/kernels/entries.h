@@ -13,6 +13,10 @@
 
 namespace {
 
+// Samples in a tile: as many sums as hide the latency of an addition. Twice as many would spread a
+// weight over more of them, but measured slower, as fewer columns then make a chunk.
+constexpr int W = 4, SLOT = W * LANE;
+
 struct Visit {
   int32_t row, n_entry;
 };
@@ -26,7 +30,7 @@ struct Plan {
 // Entries of block `k` of S inside rows x cols; `order` names the block's place in the values, and
 // `is_turned` says that these hold transposed blocks.
 inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned, int64_t rows,
-                         int64_t cols, int n_sample) {
+                         int64_t cols) {
   const int64_t n_entry = s.n_block * s.br * s.bc;
   const bool is_single = s.br == 1 && s.bc == 1;
   std::vector<int64_t> pointer(rows + 1);
@@ -51,7 +55,7 @@ inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned,
   }
   // Forty kilobytes of inputs, or as many columns as hold some ten entries of a row.
   const int64_t few = pointer[rows] ? 10 * rows * cols / pointer[rows] : cols;
-  const int64_t width = std::max<int64_t>(10240 / n_sample, few);
+  const int64_t width = std::max<int64_t>(10240 / SLOT, few);
   Plan plan;
   plan.column.reserve(pointer[rows]), plan.source.reserve(pointer[rows]);
   std::vector<int64_t> next(pointer.begin(), pointer.end() - 1);
@@ -94,12 +98,11 @@ inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned,
   return plan;
 }
 
-// One tile of W vectors of samples, all in the features layout: sums[row] = S in, and the products
+// One tile of SLOT samples, all in the features layout: sums[row] = S in, and the products
 // in[column] . other[row] of the live entries added to `gradient`, in the order of the plan.
-template <int W, bool MULTIPLY, bool OUTER>
+template <bool MULTIPLY, bool OUTER>
 void visit_entries(const Plan& plan, const float* values, const float* in, const float* other,
                    float* sums, float* gradient, Ahead ahead) {
-  constexpr int WIDTH = W * LANE;
   const int64_t n_visit = int64_t(plan.visit.size());
   const int32_t* column = plan.column.data();
   const int64_t n_ahead = ahead.share(n_visit);
@@ -110,11 +113,11 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
     const auto [row, n] = plan.visit[v];
     Vec sum[W], mine[W];
     for (int j = 0; j < W; ++j) {
-      if (MULTIPLY) sum[j] = v < plan.chunk[1] ? Vec{} : load(sums + int64_t(row) * WIDTH + j * LANE);
-      if (OUTER) mine[j] = load(other + int64_t(row) * WIDTH + j * LANE);
+      if (MULTIPLY) sum[j] = v < plan.chunk[1] ? Vec{} : load(sums + int64_t(row) * SLOT + j * LANE);
+      if (OUTER) mine[j] = load(other + int64_t(row) * SLOT + j * LANE);
     }
     for (const int64_t end = at + n; at < end; ++at) {
-      const float* from = in + int64_t(column[at]) * WIDTH;
+      const float* from = in + int64_t(column[at]) * SLOT;
       const Vec w = MULTIPLY ? spread(values + at) : Vec{};
       Vec dot[2] = {};
       for (int j = 0; j < W; ++j) {
@@ -133,7 +136,7 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
       }
     }
     if (MULTIPLY)
-      for (int j = 0; j < W; ++j) store(sums + int64_t(row) * WIDTH + j * LANE, sum[j]);
+      for (int j = 0; j < W; ++j) store(sums + int64_t(row) * SLOT + j * LANE, sum[j]);
   }
   if (OUTER && at % LANE) {
     Vec a[LANE];
@@ -142,9 +145,6 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
     store(to, load(to) + sums_of_lanes(a));
   }
 }
-
-// Vectors in a tile: few for a small batch, or where registers are few.
-inline bool is_wide(int64_t batch, int n_thread) { return LANE == 16 && batch > 4 * LANE * n_thread; }
 
 template <class Number>
 void gather(const Plan& plan, const Number* values, Number* out) {

@@ -77,12 +77,11 @@ void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s
 }
 
 // Rows of `p` are the features of `rows`; those of `columns` are read for each of its entries.
-template <int W, bool MULTIPLY>
+template <bool MULTIPLY>
 void gradients_by_entries(const Pattern& p, const int32_t* order, const float* values,
                           const Rows<float>& rows, const Rows<float>& columns, float* dx,
                           float* out, int n_thread) {
-  constexpr int SLOT = W * LANE;
-  const Plan plan = plan_entries(p, order, MULTIPLY, rows.n, columns.n, SLOT);
+  const Plan plan = plan_entries(p, order, MULTIPLY, rows.n, columns.n);
   const int64_t n = int64_t(plan.source.size()), n_padded = (n + LANE - 1) / LANE * LANE;
   const int64_t n_tile = (rows.batch + SLOT - 1) / SLOT;
   const Scratch ordered(2 * n_padded);
@@ -97,18 +96,12 @@ void gradients_by_entries(const Pattern& p, const int32_t* order, const float* v
       const int n_sample = rows.n_sample(tile, SLOT);
       pack_features<SLOT>(columns.at(tile, SLOT), columns.stride, n_sample, columns.n, columns.n, in);
       pack_features<SLOT>(rows.at(tile, SLOT), rows.stride, n_sample, rows.n, rows.n, other);
-      visit_entries<W, MULTIPLY, true>(plan, in_order, in, other, room, sums,
+      visit_entries<MULTIPLY, true>(plan, in_order, in, other, room, sums,
                                        tile + 1 < last ? columns.ahead(tile + 1, SLOT) : Ahead());
       if (MULTIPLY) unpack_features<SLOT>(room, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
     }
   });
   for (int64_t i = 0; i < n; ++i) out[plan.source[i]] = total[i];
-}
-
-template <bool MULTIPLY>
-auto entries_kernel(int64_t batch, int n_thread) {
-  return is_wide(batch, n_thread) ? gradients_by_entries<LANE == 16 ? 8 : 4, MULTIPLY>
-                                  : gradients_by_entries<4, MULTIPLY>;
 }
 
 }  // namespace
@@ -144,7 +137,7 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
   for (int64_t k = 0; k < n_block; ++k) ++row_ptr[row_index[k] + 1];
   for (int64_t i = 0; i < n_row; ++i) row_ptr[i + 1] += row_ptr[i];
   const Pattern p{row_ptr.data(), col_index, n_row, n_col, n_block, br, bc};
-  entries_kernel<false>(batch, n_thread)(p, nullptr, nullptr, in_dy, in_x, nullptr, out, n_thread);
+  gradients_by_entries<false>(p, nullptr, nullptr, in_dy, in_x, nullptr, out, n_thread);
   return OK;
 }
 
@@ -168,7 +161,7 @@ extern "C" int32_t tessera_spmm_backward(const float* dy, int64_t dy_stride, int
     int32_t outside = 0;
     for (int64_t k = 0; k < n_block; ++k) outside |= (order_t[k] < 0) | (order_t[k] >= n_block);
     if (outside) return BAD_INDEX;
-    entries_kernel<true>(batch, n_thread)(t, order_t, values, in_x, in_dy, dx, out, n_thread);
+    gradients_by_entries<true>(t, order_t, values, in_x, in_dy, dx, out, n_thread);
     return OK;
   }
   const Scratch turned(n_block * br * bc);

@@ -28,11 +28,9 @@ void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* valu
   });
 }
 
-template <int W>
 void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* values, float* y,
                          int64_t rows, int n_thread) {
-  constexpr int SLOT = W * LANE;
-  const Plan plan = plan_entries(s, nullptr, false, rows, x.n, SLOT);
+  const Plan plan = plan_entries(s, nullptr, false, rows, x.n);
   const Scratch ordered(plan.source.size());
   gather(plan, values, ordered.get());
   for_tiles((x.batch + SLOT - 1) / SLOT, n_thread, [&](int64_t tile, bool has_next) {
@@ -40,7 +38,7 @@ void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* va
     const Scratch scratch((x.n + rows) * SLOT);
     float *in = scratch.get(), *out = in + x.n * SLOT, *to = y + tile * SLOT * rows;
     pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
-    visit_entries<W, true, false>(plan, ordered.get(), in, nullptr, out, nullptr,
+    visit_entries<true, false>(plan, ordered.get(), in, nullptr, out, nullptr,
                                   has_next ? x.ahead(tile + 1, SLOT) : Ahead());
     unpack_features<SLOT>(out, rows, n_sample, to, rows);
   });
@@ -50,9 +48,7 @@ int32_t multiply(const Pattern& s, const Rows<float>& x, const float* values, fl
                  int n_thread) {
   if (const int32_t status = check(s)) return status;
   n_thread = threads_for(double(x.batch) * s.n_block * s.br * s.bc, n_thread);
-  const auto run = has_quads(s.br, s.bc)          ? multiply_by_quads
-                   : is_wide(x.batch, n_thread) ? multiply_by_entries<LANE == 16 ? 8 : 4>
-                                                : multiply_by_entries<4>;
+  const auto run = has_quads(s.br, s.bc) ? multiply_by_quads : multiply_by_entries;
   run(s, x, values, y, rows, n_thread);
   return OK;
 }

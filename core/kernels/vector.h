@@ -14,7 +14,7 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -46,6 +46,8 @@ inline Vec spread(const float* p) {  // by way of integers: any 32 bits survive,
 inline Vec spread_quad(const float* p) {
 #if defined(__AVX512F__)
   return Vec(_mm512_broadcast_f32x4(_mm_loadu_ps(p)));
+#elif defined(__AVX2__)
+  return Vec(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p)));
 #else
   Vec v;
   for (int i = 0; i < LANE / 4; ++i) std::memcpy(reinterpret_cast<char*>(&v) + i * 16, p, 16);
