@@ -43,7 +43,7 @@ class NetworkConfig(Recipe):
         matrices; the other optimizers take `ADAMW_RATE` of it for the rate of AdamW.
     narrow_share : float
         Of the epochs, the last ones, in which a network of 8 bits or fewer learns around its own
-        rounding, layer by layer (`apps.weather.learned.narrow`); before that it learns in fp32.
+        rounding (`apps.weather.learned.narrow`); before that it learns in fp32.
     narrow_rate : float
         Peak of the learning rate then.
     weight_decay : float
@@ -202,18 +202,10 @@ def fit_emulator(
         draft = wide.with_formats("fp32", activation.name).eval()
         even_out(draft, data[0])
         some = data[0][:: max(1, len(train) // N_ROUNDING)]
-        places = [i for i in draft.layers() if model.format_of(i).needs_scale]
-        # The hidden layers lose most and go first; after the last one nothing is left to learn.
-        turns = [places[1:-1], places[:1]] if len(places) > 2 else [places]
-        late = places[-1:] if len(places) > 2 else []
-        for turn, rounded in enumerate(turns):
-            for i in rounded:
+        for i in draft.layers():
+            if model.format_of(i).needs_scale:
                 round_layer(draft, i, some, model.format_of(i))
-            n_epoch = (turn + 1) * n_narrow // len(turns) - turn * n_narrow // len(turns)
-            first = sum(len(part.history) for part in done)
-            done.append(stage(draft, first, n_epoch, config.narrow_rate, f"-{turn}"))
-        for i in late:
-            round_layer(draft, i, some, model.format_of(i))
+        done.append(stage(draft, len(done[0].history), n_narrow, config.narrow_rate, "-narrow"))
         model.adopt(draft)
     elif wide is not model:
         model.adopt(wide)

@@ -1,10 +1,11 @@
-"""From a network trained in fp32 to one of 8 bits and fewer, layer by layer.
+"""From a network trained in fp32 to one of 8 bits and fewer.
 
 First the activations of hidden units are made to fill the same range, each by its own factor that
 the next layer takes back (integer formats; equalisation as in Nagel et al. 2019, arXiv 1906.04721):
-one scale then serves them all. Then one layer after the other is rounded for good, so that its
-output rather than its weights stays close (Frantar et al. 2022, arXiv 2210.17323, equations 2 and
-3), and the layers after it learn around what is left of the error.
+one scale then serves them all; for floats they are centred, since a float's error grows with its
+size. Then the narrow layers are rounded for good, so that their outputs rather than their weights
+stay close (Frantar et al. 2022, arXiv 2210.17323, equations 2 and 3), and the first and the last
+layer, which keep 16 bits, learn around what is left of the error.
 """
 
 from __future__ import annotations

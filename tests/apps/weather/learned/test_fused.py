@@ -55,7 +55,8 @@ def test_both_routes_agree_in_every_format(weight, activation, density):
         strict=True,
     ):
         size = true.abs().max()
-        assert (got - true).abs().max() < NARROW[activation] * size, name
+        bound = NARROW["bf16" if weight == "int4" else activation]  # its ends are bf16
+        assert (got - true).abs().max() < bound * size, name
 
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33])
