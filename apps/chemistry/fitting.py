@@ -39,12 +39,13 @@ def fit_network(
     [row, task], is what `apps.chemistry.baselines.Teacher` says of the rows, NaN for nothing.
     """
     valid = table.select("valid")
+    is_picked = len(valid) > 0 and config.pick == "valid"
     train, hint = merge_molecules(table, hint)
     device = model.target_mean.device
     n_step = max(1, len(train) // config.batch_size)
     valid_batches = [
         pack(valid.graphs[i : i + 256], valid.exact[i : i + 256]).to(device)
-        for i in range(0, len(valid), 256)
+        for i in range(0, len(valid) if is_picked else 0, 256)
     ]
 
     def batches(epoch: int) -> Iterator[MolBatch]:
@@ -75,8 +76,8 @@ def fit_network(
         schedule=lambda progress: one_cycle(progress, config.warmup),
         steps_per_epoch=n_step,
         ema_decay=config.ema_decay or None,
-        validate=validate if len(valid) else None,
-        monitor="valid_rmse" if len(valid) and config.pick == "valid" else None,
+        validate=validate if is_picked else None,
+        monitor="valid_rmse" if is_picked else None,
         checkpoint=checkpoint,
         resume=resume,
         updater=config.make_updater(
