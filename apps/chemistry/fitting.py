@@ -98,7 +98,8 @@ def merge_molecules(
     stay apart.
     """
     rows = np.nonzero(table.split == "train")[0]
-    target, kept, place = table.target.copy(), [], {}
+    target, kept = table.target.copy(), []
+    place: dict[str, int] = {}
     for i in rows.tolist():
         known = np.isfinite(target[i])
         first = place.setdefault(table.smiles[i], i)
