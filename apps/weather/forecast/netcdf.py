@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import tempfile
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +18,7 @@ from apps.lab.files import atomic_path
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.state import GridState
 from apps.weather.model import Model, ModelState
-from core.errors import DataError
+from core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -120,19 +124,48 @@ def dataset(model: Model, snapshots: Sequence[Snapshot], *, title: str = "") -> 
 
 
 def write_dataset(path: str | Path, data: Dataset) -> Path:
-    """Write netCDF-4, whole or not at all; no fill values where there are none."""
+    """Write netCDF-4, or Zarr for a name that ends in ``.zarr``, whole or not at all.
+
+    No fill values where there are none.
+
+    Raises
+    ------
+    ConfigError
+        If Zarr is asked for and not installed.
+    """
+    path = Path(path)
     encoding = {str(name): {"_FillValue": None} for name in data.variables}
+    if path.suffix == ".zarr":
+        return _write_zarr(path, data, encoding)
     with atomic_path(path) as part:
         data.to_netcdf(part, engine="netcdf4", encoding=encoding)
-    return Path(path)
+    return path
+
+
+def _write_zarr(path: Path, data: Dataset, encoding: dict[str, dict[str, None]]) -> Path:
+    if importlib.util.find_spec("zarr") is None:
+        raise ConfigError(
+            f"cannot write {path.name}: the package zarr is not installed; "
+            "install it (pip install zarr) or write netCDF (file_format=netcdf)"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a store is a folder: made under another name, it takes its place in one step
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        data.to_zarr(part, mode="w", encoding=encoding, consolidated=False)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(part, path)
+    return path
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Read a netCDF file into memory, its time left as numbers with their unit."""
+    """Read a netCDF file or a Zarr store into memory, its time left as numbers with their unit."""
     import xarray as xr
 
     try:
-        with xr.open_dataset(path, engine="netcdf4", decode_times=False) as data:
+        is_zarr = Path(path).suffix == ".zarr"
+        how = {"engine": "zarr", "consolidated": False} if is_zarr else {"engine": "netcdf4"}
+        with xr.open_dataset(path, decode_times=False, **how) as data:
             return data.load()
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,9 @@ from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.atmosphere.held_suarez import HeldSuarez
 from apps.weather.boundary import Boundary
 from apps.weather.forecast.budget import EnergyBudget
+from apps.weather.forecast.figures import hovmoller_figure, spectrum_figure
 from apps.weather.forecast.netcdf import (
+    Snapshot,
     dataset,
     model_state,
     open_dataset,
@@ -31,7 +34,7 @@ from apps.weather.forecast.sample import load_sample
 from apps.weather.model import Model, ModelState
 from apps.weather.physics import ExactRadiation, Physics
 from apps.weather.physics.surface import SstShape
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 
 PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
 RESTART_FILE = "restart.safetensors"
@@ -76,13 +79,17 @@ class ModelConfig(Config):
 
 
 class SimulateConfig(Config):
-    """A free run; `start` is ``sample``, ``rest``, a restart file or a netCDF file."""
+    """A free run; `start` is ``sample``, ``rest``, a restart file or a netCDF file.
+
+    `file_format` is ``netcdf``, or ``zarr`` where that package is installed.
+    """
 
     model: ModelConfig = ModelConfig()
     start: str = "sample"
     n_day: int = Field(default=10, ge=1)
     output_every_h: float = Field(default=24.0, gt=0)
     file_day: int = Field(default=30, ge=1)
+    file_format: Literal["netcdf", "zarr"] = "netcdf"
 
 
 def run_data(config: Config, start: str, n_test: int, unit: str) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def first_state(model: Model, start: str, seed: int) -> ModelState:
     path = Path(start)
     if path.suffix == ".safetensors":
         return load_state(path, model)
-    if path.suffix == ".nc":
+    if path.suffix in (".nc", ".zarr"):
         return model_state(model, open_dataset(path), who=str(path))
     raise ConfigError(
         f"start must be 'sample', 'rest', a .safetensors restart or a .nc file, got {start!r}"
@@ -147,6 +154,7 @@ def run(
             state = load_state(restart, model)
             done = round((state.time_s - begin_s) / DAY_S)
         begun, before = time.perf_counter(), done
+        taken: list[Snapshot] = []
         budget = EnergyBudget(model)
         while done < config.n_day:
             n_day = min(config.file_day, config.n_day - done)
@@ -156,14 +164,17 @@ def run(
                 state = model.step(state)
                 budget(state)
                 if i % every == 0:
-                    state.levels.current.check_finite(f"simulate, day {state.time_s / DAY_S:g}")
+                    _check_finite(state, restart)
                     taken.append(snapshot(model, state))
             done += n_day
             if taken:
-                file = run_folder.dir / f"atmosphere_day{done:05d}.nc"
+                suffix = "nc" if config.file_format == "netcdf" else "zarr"
+                file = run_folder.dir / f"atmosphere_day{done:05d}.{suffix}"
                 write_dataset(file, dataset(model, taken))
             save_state(restart, model, state)
-        energy = {f"energy_{name}_w_m2": value for name, value in budget.close().items()}
+        # without radiation the heating is no flux that a budget could hold against the store
+        closed = budget.close() if state.radiation is not None else {}
+        energy = {f"energy_{name}_w_m2": value for name, value in closed.items()}
         speed = (done - before) / max(time.perf_counter() - begun, 1e-9)
         record = new_record(
             application="weather",
@@ -174,6 +185,22 @@ def run(
             data=run_data(config, config.start, config.n_day, "simulated day"),
             accuracy={"test": model.diagnose(state) | energy},
             throughput={"item": "simulated day", "infer_item_per_s": speed},
+            figures=_figures(run_folder.dir, model, state, taken),
         )
         write_record(run_folder.dir, record)
     return record
+
+
+def _check_finite(state: ModelState, restart: Path) -> None:
+    try:
+        state.levels.current.check_finite(f"simulate, day {state.time_s / DAY_S:g}")
+    except DataError as error:
+        kept = f"the last good state is {restart}" if restart.exists() else "no state was kept yet"
+        raise DataError(f"{error}; {kept}") from error
+
+
+def _figures(
+    folder: Path, model: Model, state: ModelState, taken: Sequence[Snapshot]
+) -> list[dict[str, str]]:
+    out = [spectrum_figure(folder, model, state)]
+    return [*out, hovmoller_figure(folder, model, taken)] if taken else out

@@ -1,3 +1,5 @@
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from apps.weather.forecast.netcdf import (
     write_dataset,
 )
 from apps.weather.model import Model
-from core.errors import DataError
+from core.errors import ConfigError, DataError
 
 # float32 on file: 2^-24 of fields of 300 K and 1e5 Pa, some roundings of the transform
 FILE_ROUNDING = 1e-5
@@ -112,3 +114,21 @@ def test_files_that_are_no_netcdf_are_refused(tmp_path):
     (tmp_path / "a.nc").write_text("not netcdf")
     with pytest.raises(DataError, match=r"cannot read .*a\.nc as netCDF"):
         open_dataset(tmp_path / "a.nc")
+
+
+def test_zarr_holds_the_same(tmp_path):
+    pytest.importorskip("zarr", reason="zarr is not installed")
+    model = Model("T5L4")
+    data = dataset(model, [snapshot(model, model.initial())])
+    path = write_dataset(tmp_path / "a.zarr", data)
+    assert open_dataset(path).identical(open_dataset(write_dataset(tmp_path / "a.nc", data)))
+    assert write_dataset(path, data) == path
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nc", "a.zarr"]
+
+
+def test_zarr_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    model = Model("T5L4")
+    data = dataset(model, [snapshot(model, model.initial())])
+    with pytest.raises(ConfigError, match="the package zarr is not installed; install it"):
+        write_dataset(tmp_path / "a.zarr", data)

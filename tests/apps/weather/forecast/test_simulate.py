@@ -4,7 +4,9 @@ import xarray as xr
 
 from apps.lab.checkpoint import load_checkpoint
 from apps.lab.record import read_record
+from apps.weather.atmosphere.cases import rossby_haurwitz
 from apps.weather.atmosphere.held_suarez import HeldSuarez
+from apps.weather.forecast.figures import kinetic_spectrum
 from apps.weather.forecast.simulate import (
     RESTART_FILE,
     ModelConfig,
@@ -12,6 +14,7 @@ from apps.weather.forecast.simulate import (
     first_state,
     run,
 )
+from apps.weather.model import Model
 from core.errors import ConfigError, DataError
 
 TINY = ModelConfig(resolution="T5L4", n_longwave=8, n_shortwave=8)
@@ -33,6 +36,23 @@ def test_a_run_writes_files_a_restart_and_a_record(tmp_path):
         assert data["time"].values.tolist() == [1.5, 2.0]
         assert data["outgoing_longwave"].attrs["units"] == "W m-2"
         assert float(data["precipitation"].min()) >= 0.0
+    assert [figure.file for figure in record.figures] == ["spectrum.svg", "hovmoller.svg"]
+    for figure in record.figures:
+        assert (tmp_path / "run" / figure.file).read_text().startswith("<?xml")
+    assert abs(seen["energy_residual_w_m2"]) < 50.0  # a coarse grid at rest, hardly a day
+
+
+def test_spectrum_sums_to_the_mean_kinetic_energy():
+    model = Model("T21L8", dtype=torch.float64)
+    state = model.begin(rossby_haurwitz(model.equations))
+    spectrum = kinetic_spectrum(model, state)
+    grid = model.equations.to_grid(state.levels.current)
+    mean = 0.5 * model.grid.mean(grid.u.square() + grid.v.square())
+    assert torch.allclose(spectrum.sum(0), mean, rtol=1e-12)
+    # solid rotation is n = 1, the wave is wavenumber 4 of degree 5; no other scale has any
+    alone = spectrum.clone()
+    alone[[1, 5]] = 0.0
+    assert float(alone.max()) < 1e-20 * float(spectrum.max())
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
@@ -92,3 +112,27 @@ def test_held_suarez_by_configuration():
     model = ModelConfig(resolution="T5L4", physics="held-suarez", precision="fp64").build()
     assert isinstance(model.physics, HeldSuarez)
     assert model.transform.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("bad_step", "sentence"),
+    [
+        (12, r"simulate, day 0\.5: temperature is not finite at level 2 .*; no state was kept yet"),
+        (36, r"simulate, day 1\.5: .*; the last good state is .*restart\.safetensors"),
+    ],
+)
+def test_a_state_that_is_not_finite_stops_with_the_last_good_one(
+    tmp_path, monkeypatch, bad_step, sentence
+):
+    real, n = Model.step, [0]
+
+    def broken(self, state):
+        state = real(self, state)
+        n[0] += 1
+        if n[0] == bad_step:
+            state.levels.current.temperature[0, 1, 2, 2] = float("nan")
+        return state
+
+    monkeypatch.setattr(Model, "step", broken)
+    with pytest.raises(DataError, match=sentence):
+        run(config(n_day=2), out=tmp_path / "run", device="cpu")

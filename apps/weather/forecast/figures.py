@@ -1,0 +1,76 @@
+"""Pictures of a free run: where waves go, and how energy lies over the scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from apps.lab.figures import new_figure, save_svg
+from apps.weather.forecast.netcdf import Snapshot
+from apps.weather.model import Model, ModelState
+
+WAVE_LATITUDE = 45.0  # degrees north
+UPPER_SIGMA = 0.25
+
+
+def kinetic_spectrum(model: Model, state: ModelState) -> Tensor:
+    """Give the kinetic energy by total wavenumber, m2 s-2, float64 [n, level].
+
+    ``1/2 a^2 / (n (n + 1)) (|vorticity|^2 + |divergence|^2)`` summed over zonal wavenumbers: the
+    sum over n is the global mean of (u^2 + v^2) / 2 (Lambert 1984, Atmos.-Ocean 22, 411).
+    """
+    transform, level = model.transform, state.levels.current
+    square = (level.vorticity.double().square() + level.divergence.double().square()).sum(0)
+    square[1:] *= 2.0  # m and -m
+    inverse = -transform.inverse_laplacian_factor[0, :, 0].double()
+    return 0.5 * inverse.unsqueeze(-1) * square.sum(0)
+
+
+def spectrum_figure(folder: Path, model: Model, state: ModelState) -> dict[str, str]:
+    """Draw the spectrum of the last state at three heights, with the slope of two dimensions."""
+    figure, (ax,) = new_figure(height_inch=3.4)
+    spectrum = kinetic_spectrum(model, state).cpu().numpy()
+    n = np.arange(1, model.grid.truncation + 1)
+    full = model.levels.full
+    for sigma in (UPPER_SIGMA, 0.5, 0.9):
+        k = int(np.abs(full - sigma).argmin())
+        ax.loglog(n, spectrum[1 : len(n) + 1, k], label=f"sigma {full[k]:.2f}")
+    slope = spectrum[1 : len(n) + 1].max() * (n / n[0]) ** -3.0
+    ax.loglog(n, slope, color="#000000", linewidth=0.6, linestyle=":", label="n^-3")
+    ax.set(xlabel="total wavenumber", ylabel="kinetic energy, m2 s-2")
+    ax.legend()
+    save_svg(figure, folder / "spectrum.svg")
+    return {
+        "file": "spectrum.svg",
+        "title": "Kinetic energy by scale",
+        "caption": "Last state of the run; the dotted line falls as two-dimensional eddies do.",
+        "wrong_if": "the tail bends upward: the smallest scales gather energy",
+    }
+
+
+def hovmoller_figure(folder: Path, model: Model, taken: Sequence[Snapshot]) -> dict[str, str]:
+    """Draw the northward wind aloft along one latitude by time, which shows groups of waves."""
+    latitude = np.degrees(model.grid.latitude.numpy())
+    row = int(np.abs(latitude - WAVE_LATITUDE).argmin())
+    k = int(np.abs(model.levels.full - UPPER_SIGMA).argmin())
+    wind = np.stack([s.fields["northward_wind"][k, row] for s in taken])
+    day = [s.time_s / 86400.0 for s in taken]
+    figure, (ax,) = new_figure(height_inch=4.0)
+    most = max(float(np.abs(wind).max()), 1e-12)
+    drawn = ax.pcolormesh(
+        np.degrees(model.grid.longitude.numpy()), day, wind, cmap="RdBu_r", vmin=-most, vmax=most,
+        shading="nearest", rasterized=True,
+    )  # fmt: skip
+    ax.set(xlabel="longitude", ylabel="day", ylim=(day[-1], day[0]) if len(day) > 1 else None)
+    ax.grid(visible=False)
+    figure.colorbar(drawn, ax=ax, label="m s-1")
+    save_svg(figure, folder / "hovmoller.svg")
+    return {
+        "file": "hovmoller.svg",
+        "title": f"Northward wind at {latitude[row]:.0f} degrees, sigma {model.levels.full[k]:.2f}",
+        "caption": "Hovmoller diagram of the last file: waves move along the stripes.",
+        "wrong_if": "stripes stand upright from first to last, or alternate from day to day",
+    }
