@@ -185,6 +185,28 @@ def explain(
 
 @app.command()
 @handle_errors
+def compress(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run of a dense variant.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the smaller model.")],
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=5, help="Epochs to prune and recover.")
+    ] = 60,
+    density: Annotated[
+        float, typer.Option("--density", min=0.01, max=0.99, help="Share of blocks that stay.")
+    ] = 0.1,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Prune a trained network to few blocks with int8 weights, and say what that costs."""
+    from apps.chemistry import compress as room
+
+    variant = room.Variant(**room.SMALL.model_dump(exclude={"name"}) | {"density": density})
+    typer.echo(str(room.compress_run(run, out, variant=variant, n_epoch=epochs, seed=seed)))
+
+
+@app.command()
+@handle_errors
 def cost(
     run: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
     machine: Annotated[

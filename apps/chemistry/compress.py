@@ -1,0 +1,163 @@
+"""A trained run made small: blocks pruned little by little, int8 weights, taught by the run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from apps.chemistry.config import TrainConfig
+from apps.chemistry.datasets import Table
+from apps.chemistry.evaluate import score_rows
+from apps.chemistry.fitting import fit_network
+from apps.chemistry.metrics import spearman
+from apps.chemistry.network import BindingNetwork
+from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
+from apps.chemistry.summary import aligned
+from apps.chemistry.train import read_table
+from apps.lab.record import read_record
+from apps.lab.variant import Variant
+from core.errors import ConfigError
+from core.sparse import BlockSparseLinear
+
+SMALL = Variant(density=0.1, block=16, weight_format="int8")
+N_EPOCH = 60  # three fifths of them to prune, the rest to recover
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 0.01
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The small model and how it compares on the test part, both as deployed."""
+
+    predictor: Predictor
+    rmse: float
+    rmse_before: float
+    rank_correlation: float
+    """Between the predictions of both, mean over the tasks."""
+    weight_share: float
+    """Weights of the large layers that are left, 0..1."""
+
+    def __str__(self) -> str:
+        """Return the lines that the command prints."""
+        name, before = self.predictor.config.variant.name, self.rmse_before
+        rows = [
+            ["test part", "rmse", "against before"],
+            ["dense, as trained", f"{before:.4f}", ""],
+            [name, f"{self.rmse:.4f}", f"{self.rmse - before:+.4f}"],
+        ]
+        return (
+            f"{aligned(rows)}\nrank correlation of the predictions: {self.rank_correlation:.4f}\n"
+            f"weights left in the layers that were pruned: {100 * self.weight_share:.1f} %"
+        )
+
+
+def compress_run(
+    folder: Path, out: Path, *, variant: Variant = SMALL, n_epoch: int = N_EPOCH, seed: int = 0
+) -> Compressed:
+    """Compress the networks of a finished run and write the model file to `out`.
+
+    Parameters
+    ----------
+    folder : Path
+        A run of a dense variant.
+    out : Path
+        Folder of the new model file, for `predict` and `explain`.
+    variant : Variant
+        Block-sparse; what to end at.
+    n_epoch : int
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        If the run is not dense, the variant is, or its blocks do not fit the run's width.
+    """
+    dense = Predictor.load(folder)
+    table = read_table(dense.config, read_record(folder).seed)
+    answer = compress(dense, table, variant=variant, n_epoch=n_epoch, seed=seed)
+    answer.predictor.save(out / MODEL_FILE)
+    return answer
+
+
+def compress(
+    dense: Predictor,
+    table: Table,
+    *,
+    variant: Variant = SMALL,
+    n_epoch: int = N_EPOCH,
+    seed: int = 0,
+) -> Compressed:
+    """Return a smaller copy of a predictor, and how much worse it is on the test part.
+
+    Notes
+    -----
+    Each network starts from the weights of its dense original, all blocks live, and learns the
+    original's own answers on the training molecules, which carry no noise of an assay; the blocks
+    of least norm go in twenty steps (gradual pruning: Zhu and Gupta, arXiv:1710.01878) while the
+    weights are rounded to int8 in every forward pass. The epoch is picked by agreement with the
+    original on the valid part; no measured value is read but to judge the test part.
+    """
+    if dense.config.variant.density < 1 or variant.density == 1:
+        raise ConfigError(
+            f"compress: expected a dense run and a sparse variant, got {dense.config.variant.name} "
+            f"and {variant.name}; give a run trained with --variant dense-fp32"
+        )
+    config = _student_config(dense.config, variant, n_epoch)
+    members = [
+        _student(Predictor(dense.config, dense.target_names, dense.unit, [s], [member]),
+                 table, config, seed=s + seed)
+        for s, member in zip(dense.seeds, dense.members, strict=True)
+    ]  # fmt: skip
+    small = replace(dense, config=config, members=members)
+    test = table.select("test")
+    before, after = dense.predict(test.graphs), small.predict(test.graphs)
+    return Compressed(
+        small,
+        score_rows(after, test)["rmse"],
+        score_rows(before, test)["rmse"],
+        float(np.mean([spearman(a, b) for a, b in zip(before.T, after.T, strict=True)])),
+        _share(members[0]),
+    )
+
+
+def _student_config(config: TrainConfig, variant: Variant, n_epoch: int) -> TrainConfig:
+    train = config.train.model_copy(
+        update={"method": "prune", "n_epoch": n_epoch, "learning_rate": LEARNING_RATE,
+                "weight_decay": WEIGHT_DECAY, "pick": "valid"}
+    )  # fmt: skip
+    return config.model_copy(update={"variant": variant, "train": train})
+
+
+def _student(teacher: Predictor, table: Table, config: TrainConfig, *, seed: int) -> BindingNetwork:
+    answers = teacher.predict(table.graphs)
+    taught = replace(table, target=answers, bound=None)
+    model = build_network(config, n_task=answers.shape[1], seed=seed)
+    with torch.no_grad():
+        _adopt(model, teacher.members[0])
+    label = f"compress to {config.variant.name}"
+    fit_network(model, taught, config.train, seed, density=config.variant.density, label=label)
+    return model.eval()
+
+
+def _adopt(model: BindingNetwork, dense: BindingNetwork) -> None:
+    """Take over the weights of `dense`; layers of live blocks take them block by block."""
+    known = dense.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name in known and known[name].shape == tensor.shape:
+            tensor.copy_(known[name])
+    for name, layer in model.named_modules():
+        if isinstance(layer, BlockSparseLinear):
+            (n_row, n_column), (height, width) = layer.pattern.shape, layer.pattern.block
+            weight = known[f"{name}.weight"].reshape(
+                n_row // height, height, n_column // width, width
+            )
+            pattern = layer.pattern
+            blocks = weight.permute(0, 2, 1, 3)[pattern.row_index.long(), pattern.col_index.long()]
+            layer.values.copy_(blocks)
+
+
+def _share(model: BindingNetwork) -> float:
+    layers = [m for m in model.modules() if isinstance(m, BlockSparseLinear)]
+    left = sum(layer.values.numel() for layer in layers)
+    return left / sum(layer.in_features * layer.out_features for layer in layers)

@@ -1,0 +1,67 @@
+"""Pruning a trained network: what it starts from, what it ends at, what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from apps.chemistry.compress import SMALL, _adopt, compress
+from apps.chemistry.config import TrainConfig
+from apps.chemistry.datasets import load_table
+from apps.chemistry.fitting import fit_network
+from apps.chemistry.predictor import Predictor, build_network
+from apps.lab.config import load_config
+from apps.lab.variant import Variant
+from core.errors import ConfigError
+
+FLOAT32 = 1e-4  # float32 sums of some hundred products of order one, in another order
+
+
+@pytest.fixture(scope="module")
+def small_run():
+    config = load_config(
+        TrainConfig, overrides=["model.d_hidden=32", "model.n_layer=2", "train.n_epoch=4"]
+    )
+    table = load_table("pocket")
+    rows = np.concatenate(
+        [np.nonzero(table.split == p)[0][:120] for p in ("train", "valid", "test")]
+    )
+    table = table.take(rows)
+    model = build_network(config, n_task=1, seed=0)
+    model.set_scale(table.select("train").target)
+    fit_network(model, table, config.train, 0)
+    return Predictor(config, ["pk"], table.unit, [0], [model.eval()]), table
+
+
+def test_before_pruning_the_answers_are_those_of_the_dense_network(small_run):
+    dense, table = small_run
+    config = dense.config.model_copy(
+        update={
+            "variant": Variant(density=0.5, block=16),
+            "train": dense.config.train.model_copy(update={"method": "prune"}),
+        }
+    )
+    model = build_network(config, n_task=1, seed=1)
+    with torch.no_grad():
+        _adopt(model, dense.members[0])
+    copy = Predictor(config, ["pk"], table.unit, [0], [model.eval()])
+    np.testing.assert_allclose(
+        copy.predict(table.graphs), dense.predict(table.graphs), atol=FLOAT32
+    )
+
+
+def test_ends_at_the_density_and_close_to_the_dense_network(small_run):
+    dense, table = small_run
+    half = Variant(density=0.5, block=16, weight_format="int8")
+    answer = compress(dense, table, variant=half, n_epoch=40)
+    # 32 wide layers have four or more blocks; rounding to whole blocks moves the share
+    assert 0.4 < answer.weight_share < 0.6
+    assert answer.rank_correlation > 0.8
+    assert "rank correlation of the predictions" in str(answer)
+    assert "int8" in answer.predictor.config.variant.name
+
+
+def test_refuses_a_sparse_run(small_run):
+    dense, table = small_run
+    with pytest.raises(ConfigError, match="expected a dense run and a sparse variant"):
+        compress(dense, table, variant=Variant())
+    assert SMALL.density == 0.1
