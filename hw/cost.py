@@ -95,6 +95,8 @@ class CostReport:
         To bring operands in order op by op, and planned over the whole program (`hw.layout`).
     layers_s : (float, float)
         Products of layers spread each by itself, with weights sent between, and as planned.
+    n_unit : int
+        Tiles, multiprocessors or arrays.
     """
 
     machine: str
@@ -117,6 +119,7 @@ class CostReport:
     outside: float = 0.0
     rearranged_s: tuple[float, float] = (0.0, 0.0)
     layers_s: tuple[float, float] = (0.0, 0.0)
+    n_unit: int = 1
 
     @property
     def fits(self) -> bool:
@@ -276,6 +279,7 @@ def cost_program(
         n_fused=n_fused,
         rearranged_s=(layout.apart_s, layout.planned_s),
         layers_s=(layout.own_s, layout.shared_s),
+        n_unit=machine.n_unit,
     )
 
 

@@ -68,8 +68,8 @@ def lay_out(program: Program, tasks: list[Task], machine: Machine, *, whole: boo
     if not isinstance(machine, TileMachine):
         return Layout(program, tasks)
     tasks, own_s, shared_s = _share_spreads(program, tasks, machine)
-    apart = _moves(program, tasks, machine, whole=False)[0]
-    planned, copies = _moves(program, tasks, machine, whole=True)
+    apart = moves_of(program, tasks, machine, whole=False)[0]
+    planned, copies = moves_of(program, tasks, machine, whole=True)
     chosen = planned if whole else apart
     if whole and copies:
         program = Program(program.ops, {**program.storages, **copies})
@@ -87,7 +87,7 @@ def lay_out(program: Program, tasks: list[Task], machine: Machine, *, whole: boo
 # --- rearrangements -----------------------------------------------------------------------------
 
 
-def _moves(
+def moves_of(
     program: Program, tasks: list[Task], machine: TileMachine, *, whole: bool
 ) -> tuple[dict[int, list[int]], dict[int, Storage]]:
     """Return bytes to rearrange by op, and the copies that are kept, by their storage key."""
@@ -149,11 +149,10 @@ def _share_spreads(
     """Return tasks with the three products of each layer spread alike where that is quicker."""
     own_s = shared_s = 0.0
     spread: dict[int, tuple[Work, ...]] = {}
-    for members in _layers(program, tasks):
-        items = tuple(_product(task) for task in members)
-        forward = members[0].op
-        weight_byte = min(t.byte for t in forward.inputs if _is_weight(t, program))
-        own, together, splits = _joint(items, weight_byte, machine)
+    for members in layers_of(program, tasks):
+        items = tuple(product_of(task) for task in members)
+        byte = weight_byte(program, members[0])
+        own, together, splits = _joint(items, byte, machine)
         own_s += own
         shared_s += min(own, together)
         if together < own:
@@ -163,7 +162,7 @@ def _share_spreads(
                 )
         else:
             task = members[1]
-            spread[task.i_op] = (Move(weight_byte, "rearrange"), *task.items)
+            spread[task.i_op] = (Move(byte, "rearrange"), *task.items)
     return (
         [replace(task, items=spread.get(task.i_op, task.items)) for task in tasks],
         own_s,
@@ -171,15 +170,21 @@ def _share_spreads(
     )
 
 
+def weight_byte(program: Program, task: Task) -> int:
+    """Return the bytes of a product's parameter."""
+    return min(t.byte for t in task.op.inputs if _is_weight(t, program))
+
+
 def _is_weight(tensor: TensorInfo, program: Program) -> bool:
     return len(tensor.shape) == 2 and program.storages[tensor.storage].role == "parameter"
 
 
-def _product(task: Task) -> Contraction:
+def product_of(task: Task) -> Contraction:
+    """Return the dense product of a task that has one."""
     return next(item for item in task.items if isinstance(item, Contraction))
 
 
-def _layers(program: Program, tasks: list[Task]) -> list[tuple[Task, Task, Task]]:
+def layers_of(program: Program, tasks: list[Task]) -> list[tuple[Task, Task, Task]]:
     """Return forward product, input's and weight's gradient of each layer that has all three."""
     forward: dict[int, Task] = {}
     inward: dict[int, Task] = {}
@@ -200,10 +205,10 @@ def _layers(program: Program, tasks: list[Task]) -> list[tuple[Task, Task, Task]
     for weight, task in forward.items():
         if weight not in inward:
             continue
-        item = _product(task)
+        item = product_of(task)
         for t in task.op.inputs:
             for candidate in by_input.get(t.storage, ()):
-                grad = _product(candidate)
+                grad = product_of(candidate)
                 if {grad.m, grad.n} == {item.n, item.k} and grad.k == item.m:
                     layers.append((task, inward[weight], candidate))
                     break
@@ -222,24 +227,10 @@ def _joint(
     The forward product is [tokens, in] x [in, out], the input's gradient [tokens, out] x [out, in],
     the weight's [out, tokens] x [tokens, in] or its transpose.
     """
-    forward, inward, grad = items
     own = sum(cost_item(item, machine).time_s for item in items)
     own += cost_item(Move(weight_byte, "rearrange"), machine).time_s
-    outer_first = grad.m == forward.n
-    tried: set[tuple[int, int, int]] = set()  # tokens, in, out
-    for m, n, k in _quickest(forward, machine):
-        tried.add((m, k, n))
-    for m, n, k in _quickest(inward, machine):
-        tried.add((m, n, k))
-    for m, n, k in _quickest(grad, machine):
-        tried.add((k, n, m) if outer_first else (k, m, n))
     best: tuple[float, tuple[tuple[int, int, int], ...]] = (np.inf, ())
-    for token, inner, outer in tried:
-        splits = (
-            (token, outer, inner),
-            (token, inner, outer),
-            (outer, inner, token) if outer_first else (inner, outer, token),
-        )
+    for splits in common_splits(items, machine, N_SHARED):
         costs = [
             cost_item(replace(item, split=split), machine)
             for item, split in zip(items, splits, strict=True)
@@ -249,15 +240,41 @@ def _joint(
     return own, best[0], best[1]
 
 
-def _quickest(item: Contraction, machine: TileMachine) -> list[tuple[int, int, int]]:
+def common_splits(
+    items: tuple[Contraction, ...], machine: TileMachine, n_each: int
+) -> list[tuple[tuple[int, int, int], ...]]:
+    """Return splits of m, n and k for the three products under which operands stay in place.
+
+    They stem from the `n_each` quickest spreads of each product.
+    """
+    forward, inward, grad = items
+    outer_first = grad.m == forward.n
+    tried: dict[tuple[int, int, int], None] = {}  # tokens, in, out
+    for m, n, k in _quickest(forward, machine, n_each):
+        tried.setdefault((m, k, n))
+    for m, n, k in _quickest(inward, machine, n_each):
+        tried.setdefault((m, n, k))
+    for m, n, k in _quickest(grad, machine, n_each):
+        tried.setdefault((k, n, m) if outer_first else (k, m, n))
+    return [
+        (
+            (token, outer, inner),
+            (token, inner, outer),
+            (outer, inner, token) if outer_first else (inner, outer, token),
+        )
+        for token, inner, outer in tried
+    ]
+
+
+def _quickest(item: Contraction, machine: TileMachine, n_each: int) -> list[tuple[int, int, int]]:
     """Return the splits of m, n and k of the quickest spreads, serial steps apart."""
     found: dict[tuple[int, int, int], None] = {}
     for swapped in (False, True):
         c, (_, p_m, p_n, p_k, _, _) = dense_candidates(item, machine, swapped=swapped)
         if swapped:
             p_m, p_n = p_n, p_m
-        for i in np.argsort(c.rank(), kind="stable")[: 4 * N_SHARED]:
+        for i in np.argsort(c.rank(), kind="stable")[: 4 * n_each]:
             found.setdefault((int(p_m[i]), int(p_n[i]), int(p_k[i])))
-            if len(found) >= N_SHARED * (1 + swapped):
+            if len(found) >= n_each * (1 + swapped):
                 break
     return list(found)

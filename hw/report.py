@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from html import escape
 from math import ceil
 from typing import TYPE_CHECKING
 
 from hw.curves import roofline
+from hw.memory_map import memory_curve, memory_map
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -16,9 +18,7 @@ if TYPE_CHECKING:
 N_ROW = 12
 #: A longer timeline is joined down to this many boxes.
 N_BOX = 600
-#: Below this share of the limit the memory curve is drawn to its own peak.
-_SMALL = 0.25
-_WIDTH, _BAR, _TRACK, _CURVE = 720, 16, 26, 80
+_WIDTH, _BAR, _TRACK = 720, 16, 26
 _COLOUR = {
     "compute": "#2a6f97",
     "local_memory": "#61a5c2",
@@ -125,9 +125,28 @@ def html(report: CostReport) -> str:
         f'<div class="hw-cost">{head}'
         f"{_bar('time by part', report.parts_s, 's')}"
         f"{_bar('energy by part', report.energy_by, 'J')}"
-        f"{_timeline(report)}{_memory_curve(report)}{roofline(report)}"
+        f"{_timeline(report)}{memory_curve(report)}{memory_map(report)}{roofline(report)}"
         f"<table><thead><tr><th>op</th><th>phase</th><th>calls</th><th>time</th><th>energy</th>"
         f"<th>binds</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def side_by_side(reports: Sequence[CostReport]) -> str:
+    """Return one row for each machine: time with its interval, energy, memory, use."""
+    longest = max(report.time_s for report in reports)
+    rows = "".join(
+        f"<tr><td>{escape(r.title)}</td><td>{si(r.time_s, 's')}</td>"
+        f"<td>{si(r.time_interval_s[0], 's')} to {si(r.time_interval_s[1], 's')}</td>"
+        f'<td><div style="background:#2a6f97;height:.8em;width:{10 * r.time_s / longest:.2f}em">'
+        f"</div></td><td>{si(r.energy_j, 'J')}</td>"
+        f"<td>{r.peak_tile_memory_byte / r.memory_byte:.1%}{'' if r.fits else ', does not fit'}"
+        f"</td><td>{r.utilisation:.2%}</td></tr>"
+        for r in sorted(reports, key=lambda report: report.time_s)
+    )
+    return (
+        "<table><thead><tr><th>machine</th><th>time</th><th>90 % interval</th><th></th>"
+        "<th>energy</th><th>memory</th><th>of peak rate</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
     )
 
 
@@ -216,37 +235,3 @@ def _timeline(report: CostReport) -> str:
         if length >= shortest:
             body += _rect(start * scale, 16, length * scale, _TRACK, _COLOUR[part], title)
     return _svg(18 + _TRACK, body, "timeline")
-
-
-def _memory_curve(report: CostReport) -> str:
-    """Return memory over the program's ops, with the machine's limit as a line where it is near."""
-    if not report.ops:
-        return ""
-    is_small = report.peak_tile_memory_byte < _SMALL * report.memory_byte
-    top = 1.1 * report.peak_tile_memory_byte
-    if not is_small:
-        top = max(report.memory_byte, top)
-    base = 18 + _CURVE
-    step = _WIDTH / len(report.ops)
-    points, previous = [f"0,{base}"], ""
-    for i, op in enumerate(report.ops):
-        y = f"{base - _CURVE * op.memory_byte / top:.1f}"
-        if y != previous:
-            points += [f"{i * step:.1f},{previous or y}", f"{i * step:.1f},{y}"]
-            previous = y
-    points += [f"{_WIDTH},{previous}", f"{_WIDTH},{base}"]
-    limit = base - _CURVE * report.memory_byte / top
-    owners = "; ".join(f"{name}: {byte:,.0f} byte" for name, byte in report.tenants)
-    title = (
-        f"memory by op (hover for the largest owners); peak "
-        f"{report.peak_tile_memory_byte:,.0f} byte, "
-        f"{report.peak_tile_memory_byte / report.memory_byte:.1%} of the limit"
-    )
-    body = (
-        f'<text x="0" y="11">{title}</text>'
-        f'<polygon points="{" ".join(points)}" fill="#61a5c2"><title>{escape(owners)}</title>'
-        f"</polygon>"
-    )
-    if not is_small:
-        body += f'<line x1="0" x2="{_WIDTH}" y1="{limit:.1f}" y2="{limit:.1f}" stroke="#d62828"/>'
-    return _svg(base + 2, body, "memory")

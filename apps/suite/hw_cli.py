@@ -180,7 +180,7 @@ def _cost_model(
     from hw.explain import explain_program
     from hw.machine import planned_for
     from hw.model_text import trace_model
-    from hw.report import page
+    from hw.report import page, side_by_side
 
     names = machines or machine_names()
     if trace is not None and len(names) > 1:
@@ -189,7 +189,8 @@ def _cost_model(
     planned = [planned_for(load_machine(name), objective) for name in names]
     reports = [cost_program(program, machine, phase="train_step") for machine in planned]
     if html is not None:
-        write_atomic(html, page([report._repr_html_() for report in reports], model))
+        fragments = [side_by_side(reports), *(report._repr_html_() for report in reports)]
+        write_atomic(html, page(fragments, model))
     if trace is not None:
         write_atomic(trace, dumps(chrome_trace(reports[0])))
     if json:

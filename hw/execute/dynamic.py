@@ -41,7 +41,7 @@ def fill_buckets(
     """
     own = [list(np.flatnonzero(belongs == b)) for b in range(n_bucket)]
     place = np.full(belongs.size, -1)
-    waiting: list[tuple[int, int]] = []
+    waiting: list[int] = []
     left = np.array([max(0, room - len(blocks)) for blocks in own])
     for turn in range(2 * n_bucket):
         b = turn % n_bucket
@@ -50,10 +50,10 @@ def fill_buckets(
                 if i < room:
                     place[block] = b
                 else:
-                    waiting.append((block, turn))
+                    waiting.append(int(block))
         while waiting and left[b]:
-            block, _ = waiting.pop()
-            place[block], left[b] = b, left[b] - 1
+            place[waiting.pop()] = b
+            left[b] -= 1
     return place, (place - belongs) % n_bucket
 
 
