@@ -131,7 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     hours = tuple(f"hours_{n}_core" for n in CORES)
     present(
-        "deadline", times(args), ("ensemble", "cpu_s_per_day", *hours, "core_for_deadline"), key=("ensemble",),
+        "deadline",
+        times(args),
+        ("ensemble", "cpu_s_per_day", *hours, "core_for_deadline"),
+        key=("ensemble",),
         title=f"Hours to the end of 50 members and 14 days; deadline {DEADLINE_H:g} hours.",
         is_json=args.json, is_kept=args.keep,
     )  # fmt: skip

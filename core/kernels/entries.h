@@ -116,7 +116,18 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
       if (MULTIPLY) sum[j] = v < plan.chunk[1] ? Vec{} : load(sums + int64_t(row) * SLOT + j * LANE);
       if (OUTER) mine[j] = load(other + int64_t(row) * SLOT + j * LANE);
     }
-    for (const int64_t end = at + n; at < end; ++at) {
+    const int64_t end = at + n;
+    if constexpr (!OUTER) {  // two entries at once: four sums alone would wait for each other
+      Vec second[W] = {};
+      for (; at + 2 <= end; at += 2) {
+        const float *x0 = in + int64_t(column[at]) * SLOT, *x1 = in + int64_t(column[at + 1]) * SLOT;
+        const Vec w0 = spread(values + at), w1 = spread(values + at + 1);
+        for (int j = 0; j < W; ++j) sum[j] += w0 * load(x0 + j * LANE);
+        for (int j = 0; j < W; ++j) second[j] += w1 * load(x1 + j * LANE);
+      }
+      for (int j = 0; j < W; ++j) sum[j] += second[j];
+    }
+    for (; at < end; ++at) {
       const float* from = in + int64_t(column[at]) * SLOT;
       const Vec w = MULTIPLY ? spread(values + at) : Vec{};
       Vec dot[2] = {};

@@ -104,7 +104,8 @@ def pack(
         measured.astype(np.float32),
     )
     limits = None if bound is None else torch.from_numpy(bound).float()
-    return MolBatch(*(torch.from_numpy(array) for array in arrays), bound=limits)
+    tensors = [torch.from_numpy(array) for array in arrays]
+    return MolBatch._make([*tensors, limits, None, None])
 
 
 def pyg_data(graph: MolGraph, target: np.ndarray | None = None) -> "Data":
