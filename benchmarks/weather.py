@@ -71,17 +71,23 @@ def present(
         row = {"part": part, "title": title, "columns": columns, "key": key, **row}
         print(json.dumps(row) if is_json else _line(columns, row), flush=True)
         if is_kept:
-            commit = subprocess.run(
-                ["git", "describe", "--always", "--dirty"],
-                cwd=FOLDER,
-                capture_output=True,
-                text=True,
-            ).stdout.strip()
             RESULTS.parent.mkdir(exist_ok=True)
             with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**row, "commit": commit}) + "\n")
+                file.write(json.dumps({**row, "commit": commit()}) + "\n")
     if is_kept:
         REPORT.write_text(report(RESULTS.read_text(encoding="utf-8").splitlines()))
+
+
+def commit() -> str:
+    """Give the commit measured, "-dirty" where code has changed since; kept rows are no code."""
+
+    def git(*words: str) -> str:
+        found = subprocess.run(["git", *words], cwd=FOLDER, capture_output=True, text=True)
+        return found.stdout.strip()
+
+    kept = (f":!{path.relative_to(FOLDER)}" for path in (RESULTS, REPORT))
+    changed = git("diff", "--name-only", "HEAD", "--", ":/", *kept)
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def report(lines: Iterable[str]) -> str:
