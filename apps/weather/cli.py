@@ -153,12 +153,19 @@ def forecast(
 @app.command()
 @handle_errors
 def score(
-    emulator: EmulatorOption,
+    emulator: Annotated[
+        list[Path],
+        typer.Option(
+            "--emulator",
+            help="Folder of a `tessera weather train` run; may be given again, the first counts.",
+        ),
+    ],
     out: OutOption = Path("runs/weather-score"),
     config: ConfigOption = None,
     set_: SetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -168,7 +175,9 @@ def score(
     from apps.weather.verdict.score import ScoreConfig, run
 
     settings = load_config(ScoreConfig, file=config, overrides=set_ or ())
-    record, text = run(settings, emulator=emulator, out=out, seed=seed, device=device)
+    record, text = run(
+        settings, emulator=emulator, out=out, seed=seed, device=device, resume=resume
+    )
     if json_:
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:

@@ -7,11 +7,15 @@ disturbed by 0.001 K). Since nobody's start is perfect, the exact and the learne
 from a start in error by `analysis_error` climatological spreads, in a balanced pattern: the
 scaled difference of two states of another time. Between these two, "hours of skill
 lost" says how much earlier the learned forecast is as wrong as the exact one.
+
+Several networks may be judged against one truth: the first is the one that the scorecard and the
+record's headline are about, the others stand beside it.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,10 +24,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.config import Config
 from apps.lab.launch import Run, resolve_device, start_run
 from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
+from apps.lab.variant import Variant
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.forecast import COARSE, LEARNED, with_radiation
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
@@ -46,14 +52,17 @@ from apps.weather.verdict.metrics import (
 from core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from xarray import Dataset
+    from xarray import DataArray, Dataset
 
 INFREQUENT, CLIMATOLOGY = "infrequent_radiation", "climatology"
-EXACT_ANALYSIS, LEARNED_ANALYSIS = "exact_from_analysis", "learned_from_analysis"
+FROM_ANALYSIS = "_from_analysis"
+EXACT_ANALYSIS = "exact" + FROM_ANALYSIS
 # Days apart at which states are kept, whose differences are balanced errors.
 _KEPT_EVERY_DAY = 5
 HEADLINE_DAYS = (1, 3, 5, 10)
 SCORECARD_FILE = "scorecard.nc"
+# Holds the forecasts of the lines that are done, until all are.
+KEPT_FOLDER = "forecasts"
 
 
 class ScoreConfig(Config):
@@ -143,27 +152,43 @@ def forecast_fields(
 
 
 def all_forecasts(
-    config: ScoreConfig, learned: Radiation, reference: Reference, model: Model, seed: int
+    config: ScoreConfig,
+    networks: Mapping[str, Radiation],
+    reference: Reference,
+    model: Model,
+    seed: int,
+    folder: Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Make the forecasts of every line, [date, lead, variable, lat, lon] each."""
+    """Make the forecasts of every line, [date, lead, variable, lat, lon] each.
+
+    `networks` are the schemes to judge by the name of their line. Lines that `folder` holds from a
+    run that was stopped are read from there.
+    """
     generator = torch.Generator().manual_seed(seed)
     noisy = [model.perturbed(date, NOISE_K, generator) for date in reference.dates]
     device = model.transform.device.type
     coarse = ExactRadiation(config.coarse_longwave, config.coarse_shortwave)
-    with_learned = with_radiation(config.model, learned, device)
     seldom = config.model.model_copy(update={"radiation_interval_h": config.infrequent_h})
     runs: dict[str, tuple[Model, Sequence[ModelState]]] = {
-        LEARNED: (with_learned, reference.dates),
         COARSE: (with_radiation(config.model, coarse, device), reference.dates),
         INFREQUENT: (seldom.build(device), reference.dates),
         NOISE_FLOOR: (model, noisy),
         EXACT_ANALYSIS: (model, reference.disturbed),
-        LEARNED_ANALYSIS: (with_learned, reference.disturbed),
     }
-    out = {
-        name: forecast_fields(scheme, starts, config.lead_day, name)
-        for name, (scheme, starts) in runs.items()
-    }
+    for name, network in networks.items():
+        learned = with_radiation(config.model, network, device)
+        runs[name] = (learned, reference.dates)
+        runs[name + FROM_ANALYSIS] = (learned, reference.disturbed)
+    out = {}
+    for name, (scheme, starts) in runs.items():
+        path = folder and folder / f"{name}.safetensors"
+        if path and path.exists():
+            out[name] = load_checkpoint(path)[0]["fields"].numpy()
+            continue
+        out[name] = forecast_fields(scheme, starts, config.lead_day, name)
+        if path:
+            path.parent.mkdir(exist_ok=True)
+            save_checkpoint(path, {"fields": torch.from_numpy(out[name])}, {})
     out[PERSISTENCE] = np.repeat(reference.truth[:, :1], config.lead_day + 1, axis=1)
     out[CLIMATOLOGY] = np.broadcast_to(reference.climatology, reference.truth.shape)
     return out
@@ -178,7 +203,7 @@ def scorecard(
     -------
     Dataset
         ``rmse``, ``acc`` and ``p_value`` over scheme, lead_time (days, from 0), variable, region;
-        ``hours_lost`` over lead_time, variable and region.
+        ``hours_lost`` over network (the names of learned schemes) and the rest of these.
     """
     import xarray as xr
 
@@ -196,21 +221,25 @@ def scorecard(
         name: anomaly_correlation(field, reference.truth, reference.climatology, weights)
         for name, field in forecasts.items()
     }
-    exact, learned = errors[EXACT_ANALYSIS], errors[LEARNED_ANALYSIS]
-    lost = np.empty_like(exact)
-    for i in np.ndindex(exact.shape[1:]):
-        cell = (slice(None), *i)
-        lost[cell] = hours_lost(24.0 * lead, exact[cell], learned[cell])
+    exact = errors[EXACT_ANALYSIS]
+    networks = [name for name in errors if name + FROM_ANALYSIS in errors]
+    lost = np.empty((len(networks), *exact.shape))
+    for name, part in zip(networks, lost, strict=True):
+        learned = errors[name + FROM_ANALYSIS]
+        for i in np.ndindex(exact.shape[1:]):
+            cell = (slice(None), *i)
+            part[cell] = hours_lost(24.0 * lead, exact[cell], learned[cell])
     axes = ("scheme", "lead_time", "variable", "region")
     return xr.Dataset(
         {
             "rmse": (axes, np.stack(list(errors.values()))),
             "acc": (axes, np.stack(list(acc.values()))),
             "p_value": (axes, np.stack(list(p_value.values()))),
-            "hours_lost": (axes[1:], lost, {"units": "h"}),
+            "hours_lost": (("network", *axes[1:]), lost, {"units": "h"}),
         },
         coords={
             "scheme": list(errors),
+            "network": networks,
             "lead_time": ("lead_time", lead, {"units": "days"}),
             "variable": list(VARIABLES),
             "region": list(REGIONS),
@@ -227,14 +256,41 @@ def headline(card: Dataset, name: str) -> dict[str, float]:
         out[f"t_upper_rmse_k_day{day}"] = float(cell.rmse.sel(variable="t200"))
         out[f"z500_rmse_m_day{day}"] = float(cell.rmse.sel(variable="z500"))
         out[f"z500_acc_day{day}"] = float(cell.acc.sel(variable="z500"))
+        if name in card.network:
+            out[f"t_upper_over_noise_day{day}"] = over_noise(card, name, day)
+    if name in card.network:
+        lost = mean_lost(card, name)
+        out["hours_lost_z500"] = float(lost.sel(variable="z500"))
+        out["hours_lost_worst_variable"] = float(lost.max())
     return out
 
 
+def over_noise(card: Dataset, name: str, day: int) -> float:
+    """Give how many times the noise floor the global error of t200 is."""
+    error = card.rmse.sel(lead_time=day, variable="t200", region="global")
+    return float(error.sel(scheme=name) / error.sel(scheme=NOISE_FLOOR))
+
+
+def mean_lost(card: Dataset, name: str) -> DataArray:
+    """Give the hours of skill lost by variable: mean over leads of a day and more, the globe."""
+    return card.hours_lost.sel(network=name, region="global")[1:].mean("lead_time")
+
+
 def run(
-    config: ScoreConfig, *, emulator: Path, out: Path, seed: int = 0, device: str = "auto"
+    config: ScoreConfig,
+    *,
+    emulator: Path | Sequence[Path],
+    out: Path,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
 ) -> tuple[Record, str]:
-    """Score the scheme trained in the folder `emulator`; write record, scorecard and figures."""
-    learned = LearnedRadiation(load_emulator(emulator)[0])
+    """Score the scheme trained in the folder `emulator`; write record, scorecard and figures.
+
+    Of several the first is ``learned``, the others are ``learned_`` and their variant's name. With
+    `resume` a run that was stopped keeps the lines that it had finished.
+    """
+    networks = load_networks([emulator] if isinstance(emulator, Path) else emulator)
     if math.ceil(config.lead_day / config.spacing_day) >= config.n_date:
         raise ConfigError(
             f"score: {config.n_date} dates {config.spacing_day} days apart cannot judge leads of "
@@ -242,14 +298,46 @@ def run(
         )
     model = config.model.build(resolve_device(device))
     with start_run(
-        out, config, seed=seed, device=device, command="weather score", application="weather"
+        out,
+        config,
+        seed=seed,
+        device=device,
+        resume=resume,
+        command="weather score",
+        application="weather",
     ) as folder:
+        kept = folder.dir / KEPT_FOLDER
         reference = make_reference(config, model, seed)
-        forecasts = all_forecasts(config, learned, reference, model, seed)
+        forecasts = all_forecasts(config, networks, reference, model, seed, kept)
         card = scorecard(config, model, reference, forecasts)
         record = _recorded(config, folder, card, seed)
         write_record(folder.dir, record)
+        shutil.rmtree(kept)
     return record, table(card)
+
+
+def load_networks(paths: Sequence[Path]) -> dict[str, Radiation]:
+    """Load trained schemes by the names of their lines.
+
+    Raises
+    ------
+    ConfigError
+        If two of them would have one name.
+    """
+    out: dict[str, Radiation] = {}
+    for path in paths:
+        net, _ = load_emulator(path)
+        spec = net.spec
+        variant = Variant(
+            density=spec.density,
+            weight_format=spec.weight_format,
+            activation_format=spec.activation_format,
+        )
+        name = f"{LEARNED}_{variant.name}" if out else LEARNED
+        if name in out:
+            raise ConfigError(f"score: two networks after the first are {variant.name}; give one")
+        out[name] = LearnedRadiation(net)
+    return out
 
 
 def _recorded(config: ScoreConfig, folder: Run, card: Dataset, seed: int) -> Record:
@@ -257,9 +345,6 @@ def _recorded(config: ScoreConfig, folder: Run, card: Dataset, seed: int) -> Rec
 
     write_dataset(folder.dir / SCORECARD_FILE, card)
     scores = headline(card, LEARNED)
-    lost = card.hours_lost.sel(region="global").isel(lead_time=slice(1, None))
-    scores["hours_lost_z500"] = float(lost.sel(variable="z500").mean())
-    scores["hours_lost_worst_variable"] = float(lost.mean("lead_time").max())
     scores["noise_doubling_day"] = doubling_day(card)
     for rival in (COARSE, INFREQUENT):
         better = _better(card, rival, config.significance)
@@ -308,12 +393,16 @@ def table(card: Dataset) -> str:
             cells = card.rmse.sel(scheme=name, variable=variable, region="global")
             values = "".join(f"{float(cells.sel(lead_time=day)):11.4f}" for day in days)
             lines.append(f"{name:26s}{values}")
-    lost = card.hours_lost.sel(region="global").isel(lead_time=slice(1, None)).mean("lead_time")
-    spelt = ", ".join(f"{v} {float(lost.sel(variable=v)):.1f}" for v in card.variable.values)
+    for name in card.network.values:
+        lost = mean_lost(card, name)
+        spelt = ", ".join(f"{v} {float(lost.sel(variable=v)):.1f}" for v in card.variable.values)
+        last = (
+            f"t200 {over_noise(card, name, days[-1]):.2f} times the noise floor on day {days[-1]}"
+        )
+        lines.append(f"{name}: {last}; hours of skill lost, mean over leads: {spelt}")
     return "\n".join(
         [
             *lines,
-            f"hours of skill lost, mean over leads: {spelt}",
             f"t200 of the noise floor doubles in {doubling_day(card):.1f} days",
         ]
     )

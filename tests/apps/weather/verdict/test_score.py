@@ -9,15 +9,18 @@ from apps.weather.forecast.netcdf import open_dataset
 from apps.weather.forecast.simulate import ModelConfig
 from apps.weather.learned import Emulator, save_emulator
 from apps.weather.physics import ExactRadiation
+from apps.weather.verdict import score
 from apps.weather.verdict.fields import judged_fields
 from apps.weather.verdict.score import (
     ScoreConfig,
     all_forecasts,
     balanced_error,
+    load_networks,
     make_reference,
     run,
     scorecard,
 )
+from core import LayerSpec
 from core.errors import ConfigError
 
 # A world of sixteen by eight points that is still spinning up.
@@ -36,7 +39,7 @@ TINY = ScoreConfig(
 def judged():
     model = TINY.model.build()
     reference = make_reference(TINY, model, 0)
-    forecasts = all_forecasts(TINY, ExactRadiation(16, 8), reference, model, 0)
+    forecasts = all_forecasts(TINY, {"learned": ExactRadiation(16, 8)}, reference, model, 0)
     return reference, forecasts, scorecard(TINY, model, reference, forecasts)
 
 
@@ -75,21 +78,60 @@ def test_a_balanced_error_is_a_share_of_a_difference():
     assert not np.array_equal(judged_fields(model, moved), judged_fields(model, states[0]))
 
 
-def test_a_run_leaves_record_card_and_figures(tmp_path):
-    emulator = Emulator(8, width=16, generator=torch.Generator().manual_seed(0))
+def _saved(folder, formats="fp32"):
+    spec = LayerSpec(weight_format=formats, activation_format=formats)
+    emulator = Emulator(8, width=16, spec=spec, generator=torch.Generator().manual_seed(0))
     emulator.output_scale.fill_(1e-3)
-    save_emulator(tmp_path / "train" / "emulator.safetensors", emulator, {})
+    save_emulator(folder / "emulator.safetensors", emulator, {})
+    return folder
+
+
+def test_a_run_leaves_record_card_and_figures(tmp_path):
+    emulators = [_saved(tmp_path / "train"), _saved(tmp_path / "narrow", "bf16")]
     few = TINY.model_copy(update={"n_date": 3, "lead_day": 1, "n_climatology_day": 10})
-    record, text = run(few, emulator=tmp_path / "train", out=tmp_path / "run", device="cpu")
+    record, text = run(few, emulator=emulators, out=tmp_path / "run", device="cpu")
     assert read_record(tmp_path / "run") == record
     card = open_dataset(tmp_path / "run" / "scorecard.nc")
-    cell = card.rmse.sel(scheme="learned", lead_time=1, variable="t200", region="global")
-    value = float(cell)
+    error = card.rmse.sel(lead_time=1, variable="t200", region="global")
+    value, floor = (float(error.sel(scheme=name)) for name in ("learned", "noise_floor"))
     assert record.accuracy["test"]["t_upper_rmse_k_day1"] == pytest.approx(value)
+    assert record.accuracy["test"]["t_upper_over_noise_day1"] == pytest.approx(value / floor)
+    assert list(card.network.values) == ["learned", "learned_dense-bf16"]
+    other = record.baselines["learned_dense-bf16"]["test"]
+    lost = float(card.hours_lost.sel(network="learned_dense-bf16", variable="z500")[1, 0])
+    assert other["hours_lost_z500"] == pytest.approx(lost)
     assert "hours of skill lost" in text
     assert "doubles in" in text
     for name in ("scorecard.svg", "error_by_lead.svg"):
         assert (tmp_path / "run" / name).read_text().startswith("<?xml")
+    assert not (tmp_path / "run" / "forecasts").exists()
+
+
+def test_a_stopped_run_keeps_the_lines_that_it_had_finished(tmp_path, monkeypatch):
+    emulator = _saved(tmp_path / "train")
+    few = TINY.model_copy(update={"n_date": 3, "lead_day": 1, "n_climatology_day": 10})
+    whole, _ = run(few, emulator=emulator, out=tmp_path / "whole", device="cpu")
+    asked, make = [], score.forecast_fields
+
+    def until_the_third(*args):
+        asked.append(args[-1])
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return make(*args)
+
+    monkeypatch.setattr(score, "forecast_fields", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(few, emulator=emulator, out=tmp_path / "run", device="cpu")
+    record, _ = run(few, emulator=emulator, out=tmp_path / "run", device="cpu", resume=True)
+    assert record.accuracy == whole.accuracy
+    assert record.baselines == whole.baselines
+    assert not {*asked[:2]} & {*asked[3:]}
+
+
+def test_two_networks_of_one_name_are_refused(tmp_path):
+    folder = _saved(tmp_path / "train")
+    with pytest.raises(ConfigError, match="two networks after the first are dense-fp32; give one"):
+        load_networks([folder, folder, folder])
 
 
 def test_too_few_dates_are_refused_before_the_folder_is_made(tmp_path):
