@@ -15,6 +15,7 @@ from apps.weather.learned.emulator import (
     save_emulator,
 )
 from apps.weather.learned.fitting import NetworkConfig, fit_emulator
+from apps.weather.learned.recurrent import RecurrentEmulator
 from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.learned.scores import baselines, forcing_error, score, score_scheme
 
@@ -27,6 +28,7 @@ __all__ = [
     "LearnedRadiation",
     "NetworkConfig",
     "RangeDetector",
+    "RecurrentEmulator",
     "baselines",
     "cached_columns",
     "fit_emulator",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -131,6 +131,7 @@ class Emulator(nn.Module):
     input_scale: Tensor
     output_mean: Tensor
     output_scale: Tensor
+    kind: Literal["mlp", "gru"] = "mlp"
 
     def __init__(
         self,
@@ -143,19 +144,24 @@ class Emulator(nn.Module):
     ) -> None:
         super().__init__()
         self.n_level, self.width, self.n_hidden = n_level, width, n_hidden
-        self.spec = spec = spec or LayerSpec()
-        ends = end_spec(spec)
-        is_even = format_named(spec.activation_format).needs_scale
+        self.spec = spec or LayerSpec()
         n_in, n_out = 4 * n_level + N_SURFACE_FEATURE, 2 * n_level + 2
+        self._build(end_spec(self.spec), generator)
+        for name, size in (("input", n_in), ("output", n_out)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+
+    def _build(self, ends: LayerSpec, generator: torch.Generator) -> None:
+        """Make the layers; `ends` is how those next to the features and the targets are built."""
+        spec, width, n_hidden = self.spec, self.width, self.n_hidden
+        is_even = format_named(spec.activation_format).needs_scale
+        n_in, n_out = 4 * self.n_level + N_SURFACE_FEATURE, 2 * self.n_level + 2
         layers: list[nn.Module] = [build_linear(n_in, width, ends, generator=generator)]
         for _ in range(n_hidden - 1):
             layers.append(EvenSwish(width) if is_even else nn.Hardswish())
             layers.append(build_linear(width, width, spec, generator=generator))
         layers += [nn.Hardswish(), build_linear(n_hidden * width, n_out, ends, generator=generator)]
         self.net = nn.Sequential(*layers)
-        for name, size in (("input", n_in), ("output", n_out)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_scale", torch.ones(size))
 
     def normalise(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
         """Set means and scales from training features and targets, [column, ...].
@@ -175,7 +181,7 @@ class Emulator(nn.Module):
     def with_formats(self, weight_format: str, activation_format: str) -> Emulator:
         """Give the same network, with the same weights, in other formats."""
         spec = replace(self.spec, weight_format=weight_format, activation_format=activation_format)
-        same = Emulator(
+        same = type(self)(
             self.n_level,
             width=self.width,
             n_hidden=self.n_hidden,
@@ -222,6 +228,12 @@ class Emulator(nn.Module):
             {k: v for k, v in other.state_dict().items() if k in mine}, strict=False
         )
 
+    def shift_output(self, by: Tensor) -> None:
+        """Add to the normalised targets, [2 level + 2], in fp32 in every format."""
+        bias = self.net[-1].bias
+        assert isinstance(bias, Tensor)
+        bias += by
+
     def scaled(self, x: Tensor) -> Tensor:
         """Give normalised features."""
         return (x - self.input_mean) * self.input_scale
@@ -251,13 +263,19 @@ def result_from_targets(target: Tensor, columns: Columns) -> RadiationResult:
     )
 
 
+def emulator_class(kind: str) -> type[Emulator]:
+    """Give the class of a kind of network, "mlp" or "gru"; KeyError for others."""
+    from apps.weather.learned.recurrent import RecurrentEmulator
+
+    return {"mlp": Emulator, "gru": RecurrentEmulator}[kind]
+
+
 def save_emulator(path: Path, emulator: Emulator, meta: dict[str, Any]) -> Path:
     """Write a trained network, its size and formats, and `meta` (JSON values) to one file."""
     spec = emulator.spec
     size = {"n_level": emulator.n_level, "width": emulator.width, "n_hidden": emulator.n_hidden}
-    return save_checkpoint(
-        path, emulator.state_dict(), {"size": size, "spec": asdict(spec), "meta": meta}
-    )
+    about = {"kind": emulator.kind, "size": size, "spec": asdict(spec), "meta": meta}
+    return save_checkpoint(path, emulator.state_dict(), about)
 
 
 def load_emulator(path: Path) -> tuple[Emulator, dict[str, Any]]:
@@ -273,10 +291,12 @@ def load_emulator(path: Path) -> tuple[Emulator, dict[str, Any]]:
     path = Path(path)
     path = path / EMULATOR_FILE if path.is_dir() else path
     tensors, meta = load_checkpoint(path)
-    if not {"size", "spec", "meta"} <= meta.keys():
+    if not {"kind", "size", "spec", "meta"} <= meta.keys():
         raise DataError(f"{path} is not an emulator; give the folder of a `weather train` run")
-    emulator = Emulator(
-        **meta["size"], spec=LayerSpec(**meta["spec"]), generator=torch.Generator().manual_seed(0)
+    emulator = emulator_class(meta["kind"])(
+        **meta["size"],
+        spec=LayerSpec(**meta["spec"]),
+        generator=torch.Generator().manual_seed(0),
     )
     emulator.load_state_dict(tensors)
     return emulator.eval(), meta["meta"]

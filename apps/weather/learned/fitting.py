@@ -15,7 +15,7 @@ from apps.lab import parallel
 from apps.lab.fit import FitResult, fit
 from apps.lab.recipe import Recipe, make_scaler
 from apps.weather.learned.columns import LabelledColumns
-from apps.weather.learned.emulator import Emulator, features, targets
+from apps.weather.learned.emulator import Emulator, emulator_class, features, targets
 from apps.weather.learned.muon import Muon
 from apps.weather.learned.narrow import even_out, round_layer
 from apps.weather.physics import Clouds
@@ -32,8 +32,10 @@ class NetworkConfig(Recipe):
         How the pattern of a sparse network comes about; a dense one has none.
     optimizer : str
         "muon" (`apps.weather.learned.muon`), or one of `Recipe`'s.
+    kind : str
+        "mlp", or "gru" (`apps.weather.learned.recurrent`): fewer weights, more error for the time.
     width, n_hidden : int
-        Neurons of a hidden layer, and hidden layers.
+        Neurons of a hidden layer or of a unit, and hidden layers ("mlp" alone).
     n_epoch, batch : int
     sparse_stretch : float
         Times as many epochs for a network of density below 1, which has fewer weights to move in
@@ -54,6 +56,7 @@ class NetworkConfig(Recipe):
 
     method: Literal["static", "set", "rigl", "prune", "dense-to-sparse"] = "prune"
     optimizer: Literal["muon", "adamw", "lamb", "sgd"] = "muon"  # type: ignore[assignment]
+    kind: Literal["mlp", "gru"] = "mlp"
     width: int = 96
     n_hidden: int = 2
     n_epoch: int = 24
@@ -77,7 +80,7 @@ def make_emulator(
     n_level: int, config: NetworkConfig, spec: LayerSpec, generator: torch.Generator
 ) -> Emulator:
     """Give a fresh network."""
-    return Emulator(
+    return emulator_class(config.kind)(
         n_level, width=config.width, n_hidden=config.n_hidden, spec=spec, generator=generator
     )
 
@@ -199,12 +202,7 @@ def fit_emulator(
     done: list[FitResult] = []
     done.append(stage(wide, 0, n_wide, config.learning_rate, ""))
     if n_narrow:
-        draft = wide.with_formats("fp32", activation.name).eval()
-        even_out(draft, data[0])
-        some = data[0][:: max(1, len(train) // N_ROUNDING)]
-        for i in draft.layers():
-            if model.format_of(i).needs_scale:
-                round_layer(draft, i, some, model.format_of(i))
+        draft = narrowed(wide, model, data[0])
         done.append(stage(draft, len(done[0].history), n_narrow, config.narrow_rate, "-narrow"))
         model.adopt(draft)
     elif wide is not model:
@@ -227,6 +225,22 @@ def formats_of(spec: LayerSpec) -> tuple[str, str]:
     return spec.weight_format, spec.activation_format
 
 
+def narrowed(wide: Emulator, model: Emulator, x: Tensor) -> Emulator:
+    """Give `wide` ready to learn around the rounding of `model`'s formats; features `x` are seen.
+
+    Layers of a perceptron are rounded for good, those of a recurrent network by every step anew.
+    """
+    layers = [i for i in model.layers() if model.format_of(i).needs_scale]
+    if not model.layers():
+        return wide.with_formats(*formats_of(model.spec))
+    draft = wide.with_formats("fp32", model.spec.activation_format).eval()
+    even_out(draft, x)
+    some = x[:: max(1, len(x) // N_ROUNDING)]
+    for i in layers:
+        round_layer(draft, i, some, model.format_of(i))
+    return draft
+
+
 @torch.no_grad()
 def correct_bias(model: Emulator, data: Batch) -> None:
     """Take the mean error on `data` out of the last layer's bias, which is fp32 in every format.
@@ -236,6 +250,4 @@ def correct_bias(model: Emulator, data: Batch) -> None:
     x, y, weight = data
     net = freeze(model)
     error = y - torch.cat([net(part) for part in x.split(4096)])
-    last = model.net[-1]
-    assert isinstance(last.bias, Tensor)
-    last.bias += (weight * error).sum(0) / weight.sum(0)
+    model.shift_output((weight * error).sum(0) / weight.sum(0))

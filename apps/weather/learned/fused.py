@@ -79,7 +79,11 @@ def _library() -> ctypes.CDLL | None:
 def fused(emulator: Emulator, clouds: Clouds) -> FusedNetwork | None:
     """Give the fused form of a frozen emulator; None where host or formats have none."""
     kernels = _library()
-    if kernels is None or emulator.n_feature > kernels.tessera_fused_most():
+    if (
+        kernels is None
+        or emulator.kind != "mlp"
+        or emulator.n_feature > kernels.tessera_fused_most()
+    ):
         return None
     kinds = [_kind_of(layer) for layer in emulator.net if not isinstance(layer, _ACTIVATIONS)]
     able = kernels.tessera_fused_kinds()
