@@ -20,6 +20,7 @@ from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.sample import SAMPLE_FILE
 from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
+from apps.weather.physics.surface import SstShape
 from apps.weather.physics.thermodynamics import saturation_humidity
 from core.errors import ConfigError, DataError
 
@@ -39,6 +40,7 @@ _SOURCES = (
 class Climate(Config):
     """A world that differs from the control one by its sea surface and its carbon dioxide."""
 
+    sst: SstShape = "qobs"
     warming_k: float = 0.0
     co2_factor: float = Field(default=1.0, gt=0.0)
 
@@ -185,6 +187,7 @@ def _drawn(
         resolution=config.resolution,
         n_longwave=config.run_longwave,
         n_shortwave=config.run_shortwave,
+        sst=climate.sst,
         warming_k=climate.warming_k,
         co2_ppmv=climate.co2_factor * control.co2_ppmv,
     ).build()

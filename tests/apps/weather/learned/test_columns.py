@@ -16,6 +16,7 @@ from apps.weather.learned.columns import (
     split_index,
 )
 from apps.weather.physics import soundings
+from apps.weather.physics.surface import aquaplanet_sst
 from apps.weather.physics.thermodynamics import saturation_humidity
 from core.errors import ConfigError
 
@@ -131,6 +132,17 @@ def test_other_climates_add_training_columns(found):
     assert torch.allclose(air.co2_ppmv, torch.tensor(2.0 * 348.0))
     nearest = (air.sst[:, None] - 4.0 - torch.unique(test.sst)).abs().amin(1)
     assert nearest.max().item() < 1e-3
+
+
+def test_a_climate_has_its_own_sea_and_carbon_dioxide():
+    climate = Climate(sst="control", warming_k=2.0, co2_factor=2.0)
+    config = TINY.model_copy(
+        update={"climate": climate, "n_day": 4, "gap_day": 0.0, "other_warmth_share": 0.0}
+    )
+    config = config.model_copy(update={"other_co2_share": 0.0})
+    columns = sample_columns(config, seed=0).columns
+    assert torch.allclose(columns.sst, aquaplanet_sst(columns.latitude, "control", 2.0))
+    assert torch.equal(columns.co2_ppmv, torch.full_like(columns.sst, 696.0))
 
 
 def test_file_is_made_once_and_a_seed_gives_the_same_columns(found, tmp_path, monkeypatch):
