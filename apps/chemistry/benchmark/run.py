@@ -139,8 +139,10 @@ def _run_group(
 ) -> list[Record]:
     one = settings[0]
     place = out / "parts" / config_sha256(one)[:12] / f"seed-{seed}"
-    train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "together"}))
     sources = tuple(setting.data for setting in settings)
+    whole = one.data.model_copy(update={"more": tuple(data.source for data in sources[1:])})
+    train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "together", "data"}),
+                        data=whole)  # fmt: skip
     is_taught = one.teacher and len(sources) > 1
     group = Group(train, sources, seed, one.n_fold, is_taught, place)
     for stages in (["teach", *group.set_stages], group.fold_stages):

@@ -4,9 +4,10 @@ A stage reads only its group's settings and the files of the stages before it, s
 in processes of their own and a run that was killed goes on from what it left.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -88,17 +89,22 @@ class Group:
         if kind == "teach":
             self._teach()
         elif not self._file(stage).exists():
-            self._write(stage, (self._fold if kind == "fold" else self._set)(int(number)))
+            self._keep(stage, partial(self._fold if kind == "fold" else self._set, int(number)))
 
     def _teach(self) -> None:
         """Write what the teacher says, one file per fold; the kernel is made once for all."""
         missing = [i for i in range(self.n_fold) if not self._file(f"hint-{i}").exists()]
         if not self.is_taught or not missing:
             return
+        start = time.process_time()
         teacher = Teacher.of(self.joined(0))
         for i in missing:
             say(f"teacher {i + 1}/{self.n_fold}")
-            self._write(f"hint-{i}", {"hint": teacher.labels(self.joined(i))})
+            self._keep(f"hint-{i}", partial(self._hint, teacher, i), start)
+            start = time.process_time()
+
+    def _hint(self, teacher: Teacher, i_fold: int) -> dict[str, np.ndarray]:
+        return {"hint": teacher.labels(self.joined(i_fold))}
 
     def models(self) -> list[Models]:
         """Return the models of each set, once all stages have ended."""
@@ -149,6 +155,7 @@ class Group:
             label=f"{label} {i_fold + 1}/{self.n_fold}",
         )
         predictor = Predictor(self.train, names, table.unit, [seed], [model])
+        predictor.save(self.network(i_fold))
         task = np.repeat(np.arange(len(names)), [len(one) for one in self.tables()])
         return {"answer": predictor.predict(table.graphs)[np.arange(len(table)), task]}
 
@@ -163,10 +170,32 @@ class Group:
             out |= {f"{name}_held_out": member.held_out, f"{name}_whole": member.whole}
         return out
 
+    def network(self, i_fold: int) -> Path:
+        """Return the model file of the network trained without a fold, as `predict` takes it."""
+        return self.place / f"network-{i_fold}.safetensors"
+
     def _file(self, stage: str) -> Path:
         return self.place / f"{stage}.npz"
 
-    def _write(self, stage: str, arrays: dict[str, np.ndarray]) -> None:
+    def cpu_s(self) -> dict[str, float]:
+        """Return the CPU seconds of the stages by kind, once all have ended.
+
+        Those of a stage that was killed and taken up again are of its last part alone.
+        """
+        kinds = {"networks": self.fold_stages, "kernel, trees, baselines": self.set_stages}
+        if self.is_taught:
+            kinds["teacher"] = [f"hint-{i}" for i in range(self.n_fold)]
+        return {
+            kind: sum(float(self._read(stage)["cpu_s"]) for stage in stages)
+            for kind, stages in kinds.items()
+        }
+
+    def _keep(
+        self, stage: str, work: Callable[[], dict[str, np.ndarray]], start: float | None = None
+    ) -> None:
+        """Write what `work` gives, and the CPU seconds since `start` (now, where it is None)."""
+        start = time.process_time() if start is None else start
+        arrays = work() | {"cpu_s": np.array(time.process_time() - start)}
         packed = BytesIO()
         np.savez(packed, **arrays)  # type: ignore[arg-type]  # names of arrays, not options
         self.place.mkdir(parents=True, exist_ok=True)
