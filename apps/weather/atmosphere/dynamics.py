@@ -58,14 +58,17 @@ class PrimitiveEquations:
         self.thickness = tensor(levels.thickness)
         self.half = tensor(np.array(levels.half))
         n = levels.n_level
-        # mass convergence of the layers above, as one product: [level, level - 1]
-        above = np.triu(np.ones((n, n)))[:, : n - 1] * levels.thickness[:, None]
-        fraction = np.array(levels.half)[1:-1]
-        sigma_velocity = levels.thickness[:, None] * fraction - above
-        # one product gives both the work of pressure and the motion through half levels
-        self._column = tensor(np.concatenate([levels.conversion.T, sigma_velocity], axis=1))
-        self._upper = tensor(0.5 / levels.thickness[:-1])
-        self._lower = tensor(0.5 / levels.thickness[1:])
+        # Sums over a column, as products [level, level]: of the mass convergence, the work of
+        # pressure and the motion through the half levels below and above each layer, shared with
+        # its neighbour; of v . grad ln p_s, its heating at the reference temperature, K/s.
+        above = np.triu(np.ones((n, n))) * levels.thickness[:, None]
+        below = (levels.thickness[:, None] * np.array(levels.half)[1:] - above) * 0.5
+        below[:, -1] = 0.0
+        from_below = below / levels.thickness
+        from_above = np.concatenate([np.zeros((n, 1)), below[:, :-1]], 1) / levels.thickness
+        conversion = levels.conversion.T
+        self._column = tensor(np.stack([conversion, from_below, from_above]))
+        self._warming = tensor(c.KAPPA * REFERENCE_TEMPERATURE * (np.eye(n) - conversion))
         sin_latitude = tensor(transform.grid.sin_latitude)
         self.coriolis = (2.0 * c.ROTATION * sin_latitude).reshape(1, -1, 1)
         self.surface_geopotential = (
@@ -133,23 +136,23 @@ class PrimitiveEquations:
         moisture = c.VIRTUAL * humidity * temperature  # Tv - T
         virtual_excess = excess + moisture
 
-        # of v . grad ln p_s and of the divergence
-        summed = torch.stack([advection, divergence]) @ self._column
-        work, sigma_velocity = summed[..., :n], summed[..., n:].sum(0)
-        # vertical advection of u, v, T, q together
-        carried = sigma_velocity * fields[:4].diff(dim=-1)
-        vertical = torch.nn.functional.pad(carried * self._upper, (0, 1))
-        vertical[..., 1:] += carried * self._lower
+        convergence = (advection + divergence).view(1, -1, n)
+        work, from_below, from_above = torch.matmul(convergence, self._column).unbind()
+        # vertical advection of u, v, T, q together; the shift runs over the ends of columns, where
+        # nothing is carried
+        flat = fields[:4].view(4, -1)
+        step = flat.roll(-1, dims=1) - flat
+        vertical = from_below.reshape(-1) * step
+        vertical[:, 1:].addcmul_(from_above.reshape(-1)[1:], step[:, :-1])
+        vertical = vertical.view(4, n_lon, n_lat, n)
 
         absolute = vorticity + self.coriolis
         push = c.GAS_CONSTANT * virtual_excess
         flux_u = absolute * v - push * slope_east - vertical[0]
         flux_v = -absolute * u - push * slope_north - vertical[1]
         # kappa Tv omega/p, less the linear part -kappa T0 C D
-        heating = c.KAPPA * (
-            (virtual_excess + REFERENCE_TEMPERATURE) * (advection - work[0])
-            - virtual_excess * work[1]
-        )
+        heating = c.KAPPA * virtual_excess * (advection - work.view_as(advection))
+        heating = heating + advection @ self._warming
         rate_t = excess * divergence - vertical[2] + heating
         rate_q = humidity * divergence - vertical[3]
         if forcing is not None:
@@ -157,8 +160,8 @@ class PrimitiveEquations:
             flux_v = flux_v + forcing.v
             rate_t = rate_t + forcing.temperature
             rate_q = rate_q + forcing.humidity
-        energy = 0.5 * (u * u + v * v) + moisture @ self.hydrostatic
         rate_p = -(advection @ self.thickness).unsqueeze(-1)
+        energy = 0.5 * (u * u + v * v) + moisture @ self.hydrostatic
 
         flux = torch.cat(
             [flux_u, excess * u, humidity * u, flux_v, excess * v, humidity * v], dim=-1

@@ -63,11 +63,12 @@ class RoundedTransform(HarmonicTransform):
         super().__init__(grid, dtype=dtype)
         self.operands = operands
         if tables is not None:
-            for name in ("_to_wave", "_from_wave", "_project", "_evaluate"):
+            waves = ("_to_even", "_to_odd", "_from_even", "_from_odd")
+            for name in (*waves, "_project", "_evaluate"):
                 table = getattr(self, name)
                 rounded = round_to_format(table, tables)
                 if name == "_project":
-                    rounded[:, :keep] = table[:, :keep]
+                    rounded[..., :keep, :] = table[..., :keep, :]
                 elif name == "_evaluate":
                     rounded[..., :keep] = table[..., :keep]
                 setattr(self, name, rounded)

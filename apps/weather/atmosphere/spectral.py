@@ -71,11 +71,19 @@ class HarmonicTransform:
         table = legendre(self.n_m, self.n_n, mu)
         angle = np.outer(np.arange(self.n_m), grid.longitude.numpy())
         count = np.where(np.arange(self.n_m) == 0, 1.0, 2.0)[:, None]
-        to_wave = np.concatenate([np.cos(angle), -np.sin(angle)]) / grid.n_lon
-        from_wave = np.concatenate([count * np.cos(angle), -count * np.sin(angle)]).T
-        self._to_wave, self._from_wave = self.tensor(to_wave), self.tensor(from_wave)
-        self._project = self.tensor(table * weight)
-        self._evaluate = self.tensor(table.transpose(0, 2, 1))
+        # Half a circle on, even waves are the same and odd ones change their sign: half the
+        # products with half the longitudes. Rows and columns are (real or imaginary, m).
+        half = angle[:, : grid.n_lon // 2]
+        wave = np.stack([np.cos(half), -np.sin(half)])
+        self._to_even, self._to_odd = (
+            self.tensor(wave[:, i::2].reshape(-1, half.shape[1]) / grid.n_lon) for i in (0, 1)
+        )
+        self._from_even, self._from_odd = (
+            self.tensor((count * wave)[:, i::2].reshape(-1, half.shape[1]).T) for i in (0, 1)
+        )
+        # twice, for real and imaginary parts: a table spread at each product would be copied
+        self._project = self.tensor(np.stack([table * weight] * 2))
+        self._evaluate = self.tensor(np.stack([table.transpose(0, 2, 1)] * 2))
 
         m = np.arange(self.n_m, dtype=np.float64)[:, None]
         n = np.arange(self.n_n, dtype=np.float64)[None, :]
@@ -118,9 +126,18 @@ class HarmonicTransform:
                 f"[{self.grid.n_lon}, {self.grid.n_lat}, K] on the {self.grid} grid, "
                 f"got {tuple(field.shape)}; was it written on another grid?"
             )
-        n_field = field.shape[2]
-        wave = self._to_wave @ field.reshape(self.grid.n_lon, -1)
-        return torch.matmul(self._project, wave.view(2, self.n_m, self.grid.n_lat, n_field))
+        n_lat, n_field, half = self.grid.n_lat, field.shape[2], self.grid.n_lon // 2
+        near, far = field[:half].reshape(half, -1), field[half:].reshape(half, -1)
+        shape = (2, -1, n_lat, n_field)
+        even = (self._to_even @ (near + far)).view(shape)
+        odd = (self._to_odd @ (near - far)).view(shape)
+        out = [
+            torch.matmul(self._project[:, i::2], wave).unsqueeze(2)
+            for i, wave in enumerate((even, odd))
+        ]
+        if self.n_m % 2:
+            out[1] = torch.nn.functional.pad(out[1], (0, 0, 0, 0, 0, 0, 0, 1))
+        return torch.cat(out, 2).flatten(1, 2)[:, : self.n_m]
 
     def analyse(self, field: Tensor) -> Tensor:
         """Coefficients [2, m, n, K] of grid fields [lon, lat, K], truncated at n = T."""
@@ -128,8 +145,10 @@ class HarmonicTransform:
 
     def synthesise(self, coefficient: Tensor) -> Tensor:
         """Grid fields [lon, lat, K] of coefficients [2, m, n, K]."""
-        wave = torch.matmul(self._evaluate, coefficient)
-        field = self._from_wave @ wave.view(2 * self.n_m, -1)
+        wave = torch.matmul(self._evaluate, coefficient).flatten(2)
+        even = self._from_even @ wave[:, ::2].reshape(-1, wave.shape[2])
+        odd = self._from_odd @ wave[:, 1::2].reshape(-1, wave.shape[2])
+        field = torch.cat([even + odd, even - odd])
         return field.view(self.grid.n_lon, self.grid.n_lat, -1)
 
     # ---------------------------------------------------------------- derivatives
