@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 # Kelvin of white noise that sets twins apart.
 TWIN_NOISE_K = 0.1
 CLIMATE_FILE = "climate.nc"
+SEASON_DAY = 90
 
 
 class ClimateConfig(Config):
@@ -90,7 +91,9 @@ def compare(runs: Mapping[str, Dataset], model: Model) -> dict[str, float]:
 
     For each field ``*_bias_rms`` is the root mean square over the globe (and mass), ``*_noise_rms``
     the same expected of one more run of the exact scheme, from the variance among the twins, and
-    ``*_beyond_noise`` what is left, in quadrature. Drifts are slopes of daily means, per 360 days;
+    ``*_beyond_noise`` what is left, in quadrature; ``*_season_over_noise`` is bias over noise of
+    `SEASON_DAY` means, over all whole seasons: 1 for one more run of the exact scheme, NaN for a
+    run shorter than a season. Drifts are slopes of daily means, per 360 days;
     ``energy_residual_w_m2`` is what the store of energy gained beyond its fluxes.
     """
     twins = [run for name, run in runs.items() if name != LEARNED]
@@ -103,6 +106,7 @@ def compare(runs: Mapping[str, Dataset], model: Model) -> dict[str, float]:
         out[f"{name}_bias_rms"] = math.sqrt(bias2)
         out[f"{name}_noise_rms"] = math.sqrt(noise2)
         out[f"{name}_beyond_noise"] = math.sqrt(max(0.0, bias2 - noise2))
+        out[f"{name}_season_over_noise"] = _season_over_noise(runs, name, weight)
     for name in (*ZONAL, "temperature"):
         mean, slope = trend(global_mean(model, runs[LEARNED], name))
         others = np.array([trend(global_mean(model, run, name)) for run in twins])
@@ -113,6 +117,18 @@ def compare(runs: Mapping[str, Dataset], model: Model) -> dict[str, float]:
     out["energy_residual_w_m2"] = residual(runs[LEARNED])
     out["energy_residual_w_m2_exact"] = float(np.mean([residual(run) for run in twins]))
     return out
+
+
+def _season_over_noise(runs: Mapping[str, Dataset], name: str, weight: np.ndarray) -> float:
+    n_day = next(iter(runs.values())).sizes["day"]
+    bias2 = noise2 = 0.0
+    for first in range(0, n_day - SEASON_DAY + 1, SEASON_DAY):
+        days = slice(first, first + SEASON_DAY)
+        season = {label: one[[name]].isel(day=days) for label, one in runs.items()}
+        bias, variance = bias_and_noise(season, name)
+        bias2 += float((weight * bias**2).sum())
+        noise2 += float((weight * variance).sum())
+    return math.sqrt(bias2 / noise2) if noise2 > 0.0 else math.nan
 
 
 def run(
@@ -224,7 +240,9 @@ def table(scores: Mapping[str, float]) -> str:
         f"(exact {scores[f'{name}_drift_per_year_exact']:+.2f}) in 360 days"
         for name, unit in ZONAL.items()
     ]
+    seasons = ", ".join(f"{name} {scores[f'{name}_season_over_noise']:.2f}" for name in units)
     rows += [
+        f"{SEASON_DAY}-day means, error over that of one more exact run: {seasons}",
         f"audit: longwave {scores['audit_lw_rmse_k_per_day_start']:.4f} -> "
         f"{scores['audit_lw_rmse_k_per_day_end']:.4f} K/day, shortwave "
         f"{scores['audit_sw_rmse_k_per_day_start']:.4f} -> "

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ TINY_MODEL = ModelConfig(resolution="T5L8", dt_s=5400.0, n_longwave=16, n_shortw
 TINY = ClimateConfig(model=TINY_MODEL, start="rest", n_day=3, n_settle_day=1, audit_every_day=1)
 
 
-def made(model, offset=0.0, slope=0.0, seed=0, noise=0.0):
+def made(model, offset=0.0, slope=0.0, seed=0, noise=0.0, n_day=72):
     """A climate of known means, daily trend and noise."""
     draw = np.random.default_rng(seed)
     n_lat, n_level = model.grid.n_lat, model.levels.n_level
@@ -27,12 +29,15 @@ def made(model, offset=0.0, slope=0.0, seed=0, noise=0.0):
     def field(*shape):
         return offset + noise * draw.normal(size=shape)
 
-    daily = slope * np.arange(72) / 360.0
+    daily = slope * np.arange(n_day) / 360.0
     section = daily[:, None, None]
     return xr.Dataset(
         {n: (("day", "level", "lat"), section + field(n_level, n_lat)) for n in SECTION}
         | {n: (("day", "lat"), daily[:, None] + field(n_lat)) for n in ZONAL}
-        | {"energy": ("day", 3.0 * DAY_S * np.arange(72)), "energy_gained": ("day", [2.5] * 72)}
+        | {
+            "energy": ("day", 3.0 * DAY_S * np.arange(n_day)),
+            "energy_gained": ("day", [2.5] * n_day),
+        }
     )
 
 
@@ -56,6 +61,24 @@ def test_one_more_run_of_the_same_kind_lies_within_the_noise():
     found = compare(runs, model)
     assert found["u_bias_rms"] == pytest.approx(np.sqrt(1.5), rel=0.2)
     assert found["u_noise_rms"] == pytest.approx(np.sqrt(1.5), rel=0.2)
+
+
+def test_seasons_lie_within_the_noise_unless_the_scheme_is_wrong():
+    model = Model("T21L8")
+
+    def over_noise(offset):
+        names = ("learned", "a", "b")
+        runs = {
+            name: made(model, offset * (name == "learned"), seed=i, noise=1.0, n_day=200)
+            for i, name in enumerate(names)
+        }
+        return compare(runs, model)["u_season_over_noise"]
+
+    # the noise of these climates is the same every day: variance 1 + 1/2 and bias squared beside it
+    assert over_noise(0.0) == pytest.approx(1.0, rel=0.2)
+    assert over_noise(3.0) == pytest.approx((1.0 + 9.0 / 1.5) ** 0.5, rel=0.2)
+    short = {name: made(model, seed=i, noise=1.0) for i, name in enumerate("ab")}
+    assert math.isnan(compare({**short, "learned": short["a"]}, model)["u_season_over_noise"])
 
 
 def test_means_are_those_of_the_days_run():
