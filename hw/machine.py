@@ -326,7 +326,7 @@ def _read(path: Path, modified_ns: int) -> Machine:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MachineError(f"{path.name}: not a readable TOML file: {error}") from error
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apps.lab.files import atomic_path
-from core.errors import DataError
+from core.errors import DataError, TesseraError
 
 SCHEMA = "tessera.checkpoint/1"
 
@@ -74,6 +75,29 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if _digest(tensors, text) != header.get("sha256"):
         raise DataError(f"checkpoint {path} has changed since it was written; {hint}")
     return tensors, json.loads(text)
+
+
+@contextmanager
+def made_from(path: str | Path) -> Iterator[None]:
+    """While what a checkpoint holds is made into a model or a state: what does not fit is named.
+
+    Raises
+    ------
+    DataError
+        With the file's name, in place of whatever the parts raise when a value is missing, of
+        another type or size, or belongs to another version.
+    """
+    # what torch, pydantic and plain look-ups raise; ValidationError is a ValueError
+    unfit = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
+    try:
+        yield
+    except (TesseraError, ValueError, *unfit) as error:
+        if isinstance(error, DataError) and str(path) in str(error):
+            raise
+        text = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"{path} does not fit this version ({text}); train or run it again"
+        ) from error
 
 
 def _own(tensor: Tensor) -> Tensor:

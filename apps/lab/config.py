@@ -102,7 +102,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"cannot read the configuration {file}: {reason}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from error
 
 
@@ -151,7 +151,7 @@ def _unfold(section: type[BaseModel], value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     try:
-        return section.model_validate(value).model_dump()
+        return section.model_validate(value).model_dump(exclude_unset=True)
     except ValidationError:
         return {}
 
@@ -183,9 +183,13 @@ def _typed(raw: str, annotation: Any) -> Any:
     """Read `raw` as a TOML value where the field takes that, else leave the text."""
     try:
         parsed = tomllib.loads(f"value = {raw}")["value"]
-        TypeAdapter(annotation).validate_python(parsed)
-    except (tomllib.TOMLDecodeError, ValidationError):
+    except (tomllib.TOMLDecodeError, RecursionError):
         return raw
+    try:
+        TypeAdapter(annotation).validate_python(parsed)
+    except ValidationError:
+        # a text in quotes is the text: the model may know a short form that the type alone does not
+        return parsed if isinstance(parsed, str) else raw
     return parsed
 
 

@@ -154,7 +154,9 @@ def _is_barely_begun(folder: Path) -> bool:
 def _check_same_run(folder: Path, wanted: dict[str, Any], *, resume: bool) -> None:
     try:
         there = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(there, dict):
+            raise ValueError(f"{RUN_FILE} holds {type(there).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
         hint = "choose a new or empty folder"
         raise DataError(f"--out {folder} is not empty and is not a run folder; {hint}") from error
     if not resume:

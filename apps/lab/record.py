@@ -221,7 +221,7 @@ def read_record(path: str | Path) -> Record:
         reason = error.strerror or str(error)
         hint = "is the run finished, and is this its folder?"
         raise DataError(f"cannot read the record {file}: {reason}; {hint}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "the file is cut short or damaged; run it again"
         raise DataError(f"{file} is not valid JSON ({error}); {hint}") from error
     schema = content.get("schema") if isinstance(content, dict) else None

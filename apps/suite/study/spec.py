@@ -142,7 +142,7 @@ def read_study(file: Path) -> StudyConfig:
         content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the study {file}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from error
     tables = content.pop("sweep", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from apps.lab.checkpoint import load_checkpoint, save_checkpoint
-from core.errors import DataError
+from apps.lab.checkpoint import load_checkpoint, made_from, save_checkpoint
+from core.errors import DataError, FormatError
 
 TENSORS = {
     "weight": torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
@@ -72,3 +72,12 @@ def test_another_schema_and_a_missing_file_are_named(tmp_path):
         load_checkpoint(tmp_path / "b")
     with pytest.raises(DataError, match="there is no checkpoint"):
         load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("problem", [KeyError("size"), RuntimeError("copying"), FormatError("fp1")])
+def test_what_does_not_fit_names_the_file(problem):
+    does_not_fit = pytest.raises(DataError, match=r"runs/a does not fit this version \(.*again")
+    with does_not_fit, made_from("runs/a"):
+        raise problem
+    with pytest.raises(DataError, match=r"^runs/a is of T5$"), made_from("runs/a"):
+        raise DataError("runs/a is of T5")

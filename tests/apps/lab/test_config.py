@@ -5,6 +5,7 @@ import tomllib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import field_validator
 
 from apps.lab.config import Config, config_sha256, config_toml, load_config
 from apps.lab.variant import VARIANTS, Variant
@@ -85,6 +86,8 @@ def test_an_override_goes_into_a_section_given_by_name(tmp_path):
         ("", ["train.n_epoch"], r"--set train\.n_epoch: expected key=value, such as"),
         ("", ["data.x=1"], r"--set data\.x=1: data is a single value, it has no key 'x'"),
         ("a = ", [], r"base\.toml is not valid TOML: "),
+        ("a = " + "[" * 3000, [], r"base\.toml is not valid TOML: "),
+        ("", ["train.n_epoch=" + "[" * 3000], r"--set \[train\]: n_epoch: .*valid integer"),
         (
             'variant = "dense-bf61"',
             [],
@@ -98,6 +101,20 @@ def test_a_mistake_is_named(tmp_path, text, overrides, message):
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(Study, file=file, overrides=overrides)
+
+
+class Targets(Config):
+    names: tuple[str, ...] = ()
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _one_name(cls, value):
+        return (value,) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("spelt", ["y", '"y"', "'y'", '["y"]'])
+def test_a_short_form_may_stand_in_quotes(spelt):
+    assert load_config(Targets, overrides=[f"names={spelt}"]).names == ("y",)
 
 
 def test_a_missing_file_is_named(tmp_path):
