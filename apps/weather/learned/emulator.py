@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.lab.checkpoint import load_checkpoint, made_from, save_checkpoint
 from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
 from apps.weather.physics.clouds import Clouds
 from apps.weather.physics.columns import Columns, RadiationResult
@@ -293,10 +293,12 @@ def load_emulator(path: Path) -> tuple[Emulator, dict[str, Any]]:
     tensors, meta = load_checkpoint(path)
     if not {"kind", "size", "spec", "meta"} <= meta.keys():
         raise DataError(f"{path} is not an emulator; give the folder of a `weather train` run")
-    emulator = emulator_class(meta["kind"])(
-        **meta["size"],
-        spec=LayerSpec(**meta["spec"]),
-        generator=torch.Generator().manual_seed(0),
-    )
-    emulator.load_state_dict(tensors)
+    with made_from(path):
+        if meta["size"].get("n_hidden", 0) > len(tensors):
+            raise DataError(f"{meta['size']['n_hidden']} hidden layers of {len(tensors)} tensors")
+        generator = torch.Generator().manual_seed(0)
+        emulator = emulator_class(meta["kind"])(
+            **meta["size"], spec=LayerSpec(**meta["spec"]), generator=generator
+        )
+        emulator.load_state_dict(tensors)
     return emulator.eval(), meta["meta"]
