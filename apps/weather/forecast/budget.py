@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -82,6 +83,14 @@ class EnergyBudget:
         for name, value in fluxes(self.model, state).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.n_step += 1
+
+    def saved(self) -> dict[str, Any]:
+        """Give what a stopped run needs to go on summing, as JSON values."""
+        return {"n_step": self.n_step, "sums": self.sums, "start": self.start}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `saved` gave; its keys are those."""
+        self.n_step, self.sums, self.start = saved["n_step"], saved["sums"], saved["start"]
 
     def close(self) -> dict[str, float]:
         """Give mean fluxes, the gain of each store, and the residual, W/m2.

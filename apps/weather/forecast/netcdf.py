@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -126,23 +126,35 @@ def dataset(model: Model, snapshots: Sequence[Snapshot], *, title: str = "") -> 
 def write_dataset(path: str | Path, data: Dataset) -> Path:
     """Write netCDF-4, or Zarr for a name that ends in ``.zarr``, whole or not at all.
 
-    No fill values where there are none.
+    No fill values where there are none. Each netCDF variable carries checksums (Fletcher 32), so
+    that a reader of any kind refuses a changed value.
 
     Raises
     ------
     ConfigError
         If Zarr is asked for and not installed.
+    DataError
+        If the file cannot be written, most often because the disk is full; what stood there stays.
     """
     path = Path(path)
-    encoding = {str(name): {"_FillValue": None} for name in data.variables}
+    encoding: dict[str, dict[str, Any]] = {
+        str(name): {"_FillValue": None} for name in data.variables
+    }
     if path.suffix == ".zarr":
         return _write_zarr(path, data, encoding)
-    with atomic_path(path) as part:
-        data.to_netcdf(part, engine="netcdf4", encoding=encoding)
+    for name, variable in data.variables.items():
+        if variable.ndim:  # HDF5 checks chunks, and a single value has none
+            encoding[str(name)]["fletcher32"] = True
+    try:
+        with atomic_path(path) as part:
+            data.to_netcdf(part, engine="netcdf4", encoding=encoding)
+    except RuntimeError as error:  # what the library gives for any failure of the disk
+        hint = "free some space or choose another --out; what stood there before still does"
+        raise DataError(f"cannot write {path} ({error}); {hint}") from error
     return path
 
 
-def _write_zarr(path: Path, data: Dataset, encoding: dict[str, dict[str, None]]) -> Path:
+def _write_zarr(path: Path, data: Dataset, encoding: dict[str, dict[str, Any]]) -> Path:
     if importlib.util.find_spec("zarr") is None:
         raise ConfigError(
             f"cannot write {path.name}: the package zarr is not installed; "
@@ -169,7 +181,7 @@ def open_dataset(path: str | Path) -> Dataset:
             return data.load()
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"cannot read {path} as netCDF ({error}); is it cut short, or of another format?"
         ) from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.lab.checkpoint import load_checkpoint, made_from, save_checkpoint
 from apps.weather.atmosphere.grid import parse_resolution
 from apps.weather.atmosphere.state import State
 from apps.weather.atmosphere.stepping import TimeLevels
@@ -20,10 +20,17 @@ from core.errors import DataError
 SCHEMA = "tessera.weather-state/1"
 
 
-def save_state(path: str | Path, model: Model, state: ModelState, note: str = "") -> Path:
+def save_state(
+    path: str | Path,
+    model: Model,
+    state: ModelState,
+    note: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
     """Write both time levels, the clock and the radiation still in use, whole or not at all.
 
-    Only the triangle n >= m of each field is stored; `note` says where the state comes from.
+    Only the triangle n >= m of each field is stored; `note` says where the state comes from,
+    `extra` holds JSON values of whoever runs the model (`load_extra`).
     """
     m, n = _triangle(model.grid.truncation)
     tensors: dict[str, Tensor] = {}
@@ -42,6 +49,7 @@ def save_state(path: str | Path, model: Model, state: ModelState, note: str = ""
         "time_s": state.time_s,
         "n_step": state.levels.n_step,
         "note": note,
+        "extra": dict(extra or {}),
     }
     return save_checkpoint(path, tensors, meta)
 
@@ -56,6 +64,13 @@ def load_state(path: str | Path, model: Model) -> ModelState:
         another step.
     """
     tensors, meta = _read(path)
+    with made_from(path):
+        return _state(path, tensors, meta, model)
+
+
+def _state(
+    path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any], model: Model
+) -> ModelState:
     ours: dict[str, Any] = {
         "resolution": model.resolution,
         "half": list(model.levels.half),
@@ -84,6 +99,12 @@ def load_state(path: str | Path, model: Model) -> ModelState:
     return ModelState(levels, meta["time_s"], radiation)
 
 
+def load_extra(path: str | Path) -> dict[str, Any]:
+    """Read the `extra` that `save_state` was given; empty without one."""
+    extra = _read(path)[1].get("extra", {})
+    return extra if isinstance(extra, dict) else {}
+
+
 def begin_finer(path: str | Path, model: Model) -> ModelState:
     """Begin a run of `model` from a state of a coarser truncation on the same levels.
 
@@ -95,6 +116,13 @@ def begin_finer(path: str | Path, model: Model) -> ModelState:
         If the file is no weather state, is finer than the model, or has other levels.
     """
     tensors, meta = _read(path)
+    with made_from(path):
+        return _finer(path, tensors, meta, model)
+
+
+def _finer(
+    path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any], model: Model
+) -> ModelState:
     truncation, n_level = parse_resolution(meta["resolution"])
     if truncation > model.grid.truncation:
         raise DataError(

@@ -13,7 +13,7 @@ from pydantic import Field
 from apps.lab.config import Config, config_sha256
 from apps.lab.launch import resolve_device, start_run
 from apps.lab.progress import track
-from apps.lab.record import Record, new_record, write_record
+from apps.lab.record import RECORD_FILE, Record, new_record, read_record, write_record
 from apps.weather.atmosphere.cases import mountain
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
@@ -29,7 +29,7 @@ from apps.weather.forecast.netcdf import (
     snapshot,
     write_dataset,
 )
-from apps.weather.forecast.restart import load_state, save_state
+from apps.weather.forecast.restart import load_extra, load_state, save_state
 from apps.weather.forecast.sample import load_sample
 from apps.weather.model import Model, ModelState
 from apps.weather.physics import ExactRadiation, Physics
@@ -148,14 +148,17 @@ def run(
     )
     with run_folder, torch.no_grad():
         restart = run_folder.dir / RESTART_FILE
-        done = 0
+        done, budget = 0, EnergyBudget(model)
         if run_folder.resumed and restart.exists():
             begin_s = state.time_s
             state = load_state(restart, model)
             done = round((state.time_s - begin_s) / DAY_S)
+            if done >= config.n_day and (run_folder.dir / RECORD_FILE).exists():
+                return read_record(run_folder.dir)
+            if extra := load_extra(restart):
+                budget.restore(extra)
         begun, before = time.perf_counter(), done
         taken: list[Snapshot] = []
-        budget = EnergyBudget(model)
         while done < config.n_day:
             n_day = min(config.file_day, config.n_day - done)
             taken = []
@@ -171,7 +174,8 @@ def run(
                 suffix = "nc" if config.file_format == "netcdf" else "zarr"
                 file = run_folder.dir / f"atmosphere_day{done:05d}.{suffix}"
                 write_dataset(file, dataset(model, taken))
-            save_state(restart, model, state)
+            if done < config.n_day:
+                save_state(restart, model, state, extra=budget.saved())
         # without radiation the heating is no flux that a budget could hold against the store
         closed = budget.close() if state.radiation is not None else {}
         energy = {f"energy_{name}_w_m2": value for name, value in closed.items()}
@@ -188,6 +192,8 @@ def run(
             figures=_figures(run_folder.dir, model, state, taken),
         )
         write_record(run_folder.dir, record)
+        # last: a run killed before this does its last file again, and has all that the record tells
+        save_state(restart, model, state, extra=budget.saved())
     return record
 
 

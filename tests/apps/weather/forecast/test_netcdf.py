@@ -108,6 +108,29 @@ def test_missing_variable_and_nan_are_refused(model, data):
         model_state(model, data)
 
 
+def test_one_flipped_bit_in_a_value_is_seen(data, tmp_path):
+    path = write_dataset(tmp_path / "a.nc", data)
+    whole = path.read_bytes()
+    for name in ("temperature", "surface_pressure", "lat", "time"):
+        at = whole.index(np.ascontiguousarray(data[name].values).tobytes()[:16]) + 5
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(DataError, match=r"cannot read .*a\.nc as netCDF"):
+            open_dataset(path)
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_the_old_file(data, tmp_path, monkeypatch):
+    path = write_dataset(tmp_path / "a.nc", data)
+    before = path.read_bytes()
+
+    def broken(*_, **__):
+        raise RuntimeError("NetCDF: HDF error")
+
+    monkeypatch.setattr(type(data), "to_netcdf", broken)
+    with pytest.raises(DataError, match=r"cannot write .*a\.nc \(NetCDF: HDF error\); free some"):
+        write_dataset(path, data)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
+
+
 def test_files_that_are_no_netcdf_are_refused(tmp_path):
     with pytest.raises(DataError, match="there is no file"):
         open_dataset(tmp_path / "none.nc")

@@ -56,7 +56,7 @@ def test_spectrum_sums_to_the_mean_kinetic_energy():
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    run(config(n_day=3), out=tmp_path / "whole", device="cpu")
+    whole = run(config(n_day=3), out=tmp_path / "whole", device="cpu")
 
     class Stopped(Exception):
         pass
@@ -66,8 +66,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     written = []
     real = room.save_state
 
-    def stop_after_second(path, model, state):
-        real(path, model, state)
+    def stop_after_second(path, model, state, **more):
+        real(path, model, state, **more)
         written.append(path)
         if len(written) == 2:
             raise Stopped
@@ -76,7 +76,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         run(config(n_day=3), out=tmp_path / "parts", device="cpu")
     monkeypatch.undo()
-    run(config(n_day=3), out=tmp_path / "parts", device="cpu", resume=True)
+    parts = run(config(n_day=3), out=tmp_path / "parts", device="cpu", resume=True)
+    assert parts.accuracy == whole.accuracy  # the energy budget too goes on where it stood
+    assert run(config(n_day=3), out=tmp_path / "parts", device="cpu", resume=True) == parts
     one, _ = load_checkpoint(tmp_path / "whole" / RESTART_FILE)
     other, _ = load_checkpoint(tmp_path / "parts" / RESTART_FILE)
     assert one.keys() == other.keys()
