@@ -287,7 +287,10 @@ def _split(
     flag: np.ndarray | None,
 ) -> np.ndarray:
     if split_column is None:
-        return split_molecules(rows.mols, rule, seed=seed)
+        try:
+            return split_molecules(rows.mols, rule, seed=seed)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     split = np.array(rows.part)
     if not (split == "train").any():
         raise DataError(f"{name}: column {split_column!r} marks no row as 'train'")
