@@ -15,6 +15,7 @@ from apps.chemistry.datasets import SPLITS, Table
 from apps.chemistry.figures import MIN_ROWS, draw_coverage, draw_figures
 from apps.chemistry.metrics import roc_auc, score
 from apps.chemistry.predictor import Predictor
+from apps.chemistry.whole import Answers
 from apps.lab.files import write_atomic
 from apps.lab.record import Figure
 
@@ -36,25 +37,55 @@ class Evaluation:
 def evaluate(
     predictor: Predictor,
     table: Table,
+    each: np.ndarray,
+    answers: Answers | None,
     *,
     seed: int,
     history: Sequence[Mapping[str, float]],
     folder: Path,
 ) -> Evaluation:
-    """Judge the frozen networks on every split, and write predictions and figures to `folder`.
+    """Judge a predictor on every split, and write predictions and figures to `folder`.
 
+    Parameters
+    ----------
+    predictor : Predictor
+        Its reference gives the intervals.
+    table : Table
+    each : float [member, row, task]
+        What its networks say of the rows.
+    answers : Answers, optional
+        What networks and kernel say, where the kernel has a part. Baselines are then fitted to the
+        train and valid parts, as the kernel is, and not judged on the latter.
+    seed : int
+    history : sequence of mapping
+    folder : Path
+
+    Returns
+    -------
+    Evaluation
+        Accuracy of the whole answer; the mean of the networks is the member "graph".
+
+    Notes
+    -----
     `interval_coverage` of the test part is the share of values inside their interval, which
     should be `calibration.COVERAGE`; `interval_coverage_A-B` that of the molecules whose
     similarity to the training part is from A to B.
     """
-    each = predictor.predict_members(table.graphs)
-    prediction = each.mean(axis=0)
+    prediction = each.mean(axis=0) if answers is None else answers.whole
     accuracy = score_splits(prediction, table)
-    members = {"graph": accuracy}
+    members = {"graph": accuracy if answers is None else score_splits(answers.graph, table)}
+    if answers is not None:
+        members["kernel"] = score_splits(answers.kernel, table)
     if len(each) > 1:
         members |= {f"graph-{i}": score_splits(one, table) for i, one in enumerate(each)}
-    references = predict_baselines(table, seed=seed)
+    parts = ("train",) if answers is None else ("train", "valid")
+    references = predict_baselines(table, parts=parts, seed=seed)
     baselines = {name: score_splits(values, table) for name, values in references.items()}
+    if answers is not None:
+        # fitted to it, but for the first network, whose answers there stand under "graph"
+        alone = [scores for name, scores in members.items() if name.startswith("graph-")]
+        for scores in (*baselines.values(), *alone):
+            scores.pop("valid", None)
     test = np.nonzero(table.split == "test")[0]
     similarity = nearest_training_row(table)[1][test]
     if predictor.reference is not None and "test" in accuracy:

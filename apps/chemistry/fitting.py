@@ -36,7 +36,7 @@ def fit_network(
     """Train `model` on the train part of `table`, in place; the epoch is picked on valid.
 
     `density` is that of the variant, where `config.method` lets patterns change. `hint`, float32
-    [row, task], is what `apps.chemistry.baselines.Teacher` says of the rows, NaN for nothing.
+    [row, task], is what `apps.chemistry.baselines.JointKernel` says of the rows, NaN for nothing.
     """
     valid = table.select("valid")
     is_picked = len(valid) > 0 and config.pick == "valid"

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from rdkit import Chem
 
 import core
+from apps.chemistry.baselines import KernelMember
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets.load import standard_level
+from apps.chemistry.hybrid import mixed
 from apps.chemistry.molecules import N_ATOM_FEATURE, N_EDGE_FEATURE, MolGraph
 from apps.chemistry.network import BindingNetwork, pack
 from apps.chemistry.reference import Reference
-from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.lab.checkpoint import load_checkpoint, made_from, save_checkpoint
 from core.errors import DataError
 
 MODEL_FILE = "model.safetensors"
 SCHEMA = "tessera.chemistry.model/2"
-_REFERENCE = "reference."  # prefix of its tensors in the model file
+_REFERENCE, _KERNEL = "reference.", "kernel."  # prefixes of their tensors in the model file
 # Molecules in a batch of inference: large enough to keep the products busy, small enough to
 # stay in the cache of one core (128 molecules are some 4,000 atoms, 2 MB at width 128).
 BATCH = 128
@@ -62,6 +64,8 @@ class Predictor:
         Trained, not frozen.
     reference : Reference, optional
         What it remembers of its training data.
+    kernel : KernelMember, optional
+        Answers beside the networks.
     """
 
     config: TrainConfig
@@ -70,6 +74,9 @@ class Predictor:
     seeds: list[int]
     members: list[BindingNetwork]
     reference: Reference | None = None
+    kernel: KernelMember | None = None
+    kernel_share: float = 0.0
+    """Weight of the kernel in the answer."""
 
     @property
     def level(self) -> str:
@@ -110,8 +117,22 @@ class Predictor:
         return np.concatenate(rows, axis=1)
 
     def predict(self, graphs: Sequence[MolGraph]) -> np.ndarray:
-        """Return the mean over the members, float32 [molecule, task], in the unit of the data."""
+        """Return the mean over the networks, float32 [molecule, task], in the unit of the data."""
         return self.predict_members(graphs).mean(axis=0)
+
+    def answer(self, mols: Sequence[Chem.Mol], graph: np.ndarray) -> np.ndarray:
+        """Return the whole answer, float32 [molecule, task].
+
+        Parameters
+        ----------
+        mols : sequence of Mol
+        graph : float32 [molecule, task]
+            What `predict` says of their graphs.
+        """
+        if self.kernel is None:
+            return graph
+        kernel = self.kernel.predict(list(mols))
+        return mixed(kernel, graph, self.kernel_share).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
         """Write everything that prediction needs to one safetensors file, whole or not at all."""
@@ -122,12 +143,15 @@ class Predictor:
         }
         if self.reference is not None:
             tensors |= {_REFERENCE + k: v for k, v in self.reference.tensors().items()}
+        if self.kernel is not None:
+            tensors |= {_KERNEL + k: v for k, v in self.kernel.tensors().items()}
         meta = {
             "schema": SCHEMA,
             "config": self.config.model_dump(mode="json"),
             "target_names": self.target_names,
             "unit": self.unit,
             "seeds": self.seeds,
+            "kernel_share": self.kernel_share,
             "n_feature": [N_ATOM_FEATURE, N_EDGE_FEATURE],
         }
         return save_checkpoint(path, tensors, meta)
@@ -147,12 +171,12 @@ class Predictor:
         tensors, meta = load_checkpoint(path)
         if meta.get("schema") != SCHEMA:
             raise DataError(f"{path} is no chemistry model: schema {meta.get('schema')!r}")
-        if meta["n_feature"] != [N_ATOM_FEATURE, N_EDGE_FEATURE]:
-            raise DataError(
-                f"{path} was trained on {meta['n_feature']} features per atom and bond, this "
-                f"version makes {[N_ATOM_FEATURE, N_EDGE_FEATURE]}; train it again"
-            )
-        try:
+        with made_from(path):
+            if meta["n_feature"] != [N_ATOM_FEATURE, N_EDGE_FEATURE]:
+                raise DataError(
+                    f"{path} was trained on {meta['n_feature']} features per atom and bond, this "
+                    f"version makes {[N_ATOM_FEATURE, N_EDGE_FEATURE]}; train it again"
+                )
             config = TrainConfig.model_validate(meta["config"])
             members = []
             for i, seed in enumerate(meta["seeds"]):
@@ -162,14 +186,17 @@ class Predictor:
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 )
                 members.append(member.to(device).eval())
-            kept = {
-                name.removeprefix(_REFERENCE): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(_REFERENCE)
-            }
-            reference = Reference.from_tensors(kept) if kept else None
-        except (ValidationError, RuntimeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} does not fit this version ({error}); train it again"
-            ) from error
-        return cls(config, meta["target_names"], meta["unit"], meta["seeds"], members, reference)
+            kept, kernel = (
+                {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
+                for p in (_REFERENCE, _KERNEL)
+            )
+            return cls(
+                config,
+                meta["target_names"],
+                meta["unit"],
+                meta["seeds"],
+                members,
+                Reference.from_tensors(kept) if kept else None,
+                KernelMember.from_tensors(kernel) if kernel else None,
+                float(meta.get("kernel_share", 0.0)),
+            )

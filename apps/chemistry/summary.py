@@ -23,13 +23,18 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def accuracy_table(records: Sequence[Record], split: str) -> str:
-    """Return one line for the network and each baseline: mean, and +- sd over several seeds."""
-    graph = "graph network"
-    scores = {graph: [r.accuracy[split] for r in records]}
+    """Return a line for the answer, its parts and each baseline: mean, +- sd over several seeds."""
+    answer = [r.accuracy[split] for r in records]
+    if "kernel" in records[0].members:
+        scores = {"whole answer": answer}
+        for name, title in (("kernel", "kernel mix"), ("graph", "graph networks")):
+            scores[title] = [r.members[name][split] for r in records]
+    else:
+        scores = {"graph network": answer}
     for name in records[0].baselines:
         scores[name] = [r.baselines[name][split] for r in records]
-    columns = [c for c in _COLUMNS if any(c in one for one in scores[graph])]
-    columns += sorted({c for one in scores[graph] for c in one} - set(_COLUMNS))
+    columns = [c for c in _COLUMNS if any(c in one for one in answer)]
+    columns += sorted({c for one in answer for c in one} - set(_COLUMNS))
     rows = [["", *columns]]
     for name, each in scores.items():
         rows.append([name, *(_spread([one.get(c) for one in each]) for c in columns)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.chemistry.baselines import Teacher
+from apps.chemistry.baselines import JointKernel
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.cost import cost_entries
 from apps.chemistry.datasets import SPLITS, Table, join_tables, load_table
@@ -17,6 +17,7 @@ from apps.chemistry.fitting import fit_network, make_optimizer
 from apps.chemistry.network import MolBatch, pack
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.reference import Reference
+from apps.chemistry.whole import run_folds, weigh, without_fold
 from apps.lab import parallel
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
@@ -52,7 +53,8 @@ def run(
     Returns
     -------
     Record
-        As written; accuracy is that of the frozen networks, in the unit of the data.
+        As written; accuracy is that of the whole answer as it is deployed, in the unit of the
+        data, and `members` has the networks and, where it answers too, the kernel mix.
 
     Raises
     ------
@@ -72,12 +74,24 @@ def run(
     ) as place:
         table = read_table(config, seed)
         _tell(table)
-        predictor, fits = train_members(config, table, place, seed=seed, resume=resume)
+        fold = run_folds(config, table, seed)
+        is_taught = config.teacher and table.target.shape[1] > 1
+        joint = JointKernel.of(table) if is_taught or fold is not None else None
+        predictor, fits = train_members(
+            config, table, place, fold=fold, teacher=joint if is_taught else None, seed=seed,
+            resume=resume,
+        )  # fmt: skip
         parallel.leave_unless_first()
-        valid = predictor.predict(table.select("valid").graphs)
-        predictor = replace(predictor, reference=Reference.of(table, valid))
+        each, answers = predictor.predict_members(table.graphs), None
+        if fold is not None and joint is not None:
+            kernel, answers = weigh(table, fold, joint, each, seed=seed)
+            predictor = replace(predictor, kernel=kernel, kernel_share=answers.kernel_share)
+        whole = each.mean(axis=0) if answers is None else answers.whole
+        predictor = replace(predictor, reference=Reference.of(table, whole[table.split == "valid"]))
         predictor.save(place.dir / MODEL_FILE)
-        result = evaluate(predictor, table, seed=seed, history=fits[0].history, folder=place.dir)
+        result = evaluate(
+            predictor, table, each, answers, seed=seed, history=fits[0].history, folder=place.dir
+        )
         record = _record(config, table, place, predictor, fits, result, seed)
         write_record(place.dir, record)
     return record
@@ -140,29 +154,39 @@ def _tell(table: Table) -> None:
 
 
 def train_members(
-    config: TrainConfig, table: Table, place: Run, *, seed: int, resume: bool
+    config: TrainConfig,
+    table: Table,
+    place: Run,
+    *,
+    fold: np.ndarray | None,
+    teacher: JointKernel | None,
+    seed: int,
+    resume: bool,
 ) -> tuple[Predictor, list[FitResult]]:
-    """Train the members one after the other; each has its own checkpoint in the run folder."""
+    """Train the networks one after the other; each has its own checkpoint in the run folder.
+
+    With folds (`whole.run_folds`) each is trained without its own, and so is what the teacher
+    says to it.
+    """
     seeds = [seed + i * MEMBER_STRIDE for i in range(config.model.n_member)]
     n_task = table.target.shape[1]
-    is_taught = config.teacher and n_task > 1
-    hint = Teacher.of(table).labels(table) if is_taught else None
     members, fits = [], []
     for i, member_seed in enumerate(seeds):
         set_seed(member_seed)
+        seen = without_fold(table, fold, i)
         model = build_network(config, n_task=n_task, seed=member_seed)
-        model.set_scale(table.select("train").target)
+        model.set_scale(seen.select("train").target)
         model = model.to(place.device)
         label = "train" if len(seeds) == 1 else f"train {i + 1}/{len(seeds)}"
         checkpoint = place.dir / f"checkpoint-{i}.safetensors"
         fits.append(
             fit_network(
                 model,
-                table,
+                seen,
                 config.train,
                 member_seed,
                 density=config.variant.density,
-                hint=hint,
+                hint=None if teacher is None else teacher.hints(seen),
                 checkpoint=checkpoint,
                 resume=resume,
                 label=label,

@@ -1,6 +1,5 @@
 """The benchmark: a graph network, a kernel mix, their hybrid, and what is published."""
 
-from apps.chemistry.benchmark.hybrid import paired_bootstrap
 from apps.chemistry.benchmark.run import BenchmarkConfig, run_benchmark, suite_sources
 from apps.chemistry.benchmark.summary import (
     SCHEMA,
@@ -9,6 +8,7 @@ from apps.chemistry.benchmark.summary import (
     benchmark_summary,
     read_document,
 )
+from apps.chemistry.hybrid import paired_bootstrap
 
 __all__ = [
     "SCHEMA",

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from apps.chemistry.benchmark.hybrid import MEMBERS, mixture_weights
 from apps.chemistry.benchmark.stages import Group, Models
 from apps.chemistry.config import DataConfig, FitConfig, ModelConfig, TrainConfig
 from apps.chemistry.datasets import BACE_SPLITS, SPLITS, Table
 from apps.chemistry.evaluate import PREDICTIONS_FILE, Scores, score_rows
+from apps.chemistry.hybrid import MEMBERS, mixture_weights
 from apps.chemistry.train import APPLICATION
 from apps.lab.config import Config, config_sha256, near_miss
 from apps.lab.datastore import list_datasets
@@ -39,15 +39,18 @@ class BenchmarkConfig(Config):
         One network for all targets, with a head for each, instead of one network per target.
     teacher : bool
         A joint network also learns what the kernel mix, fitted without the fold, says of the
-        molecules of all targets (`apps.chemistry.baselines.Teacher`). It predicts from the graph
-        alone.
+        molecules of all targets (`apps.chemistry.baselines.JointKernel`). It predicts from the
+        graph alone.
+
+    Notes
+    -----
+    What is not given of `model` and `train` is what is usual in `TrainConfig` for one set, or for
+    several.
     """
 
     variant: Variant = VARIANTS["dense-bf16"]
-    model: ModelConfig = ModelConfig(d_hidden=128)
-    train: FitConfig = FitConfig(
-        n_epoch=10, batch_size=64, weight_decay=0.05, ema_decay=0.995, pick="last"
-    )
+    model: ModelConfig = ModelConfig()
+    train: FitConfig = FitConfig()
     n_fold: int = Field(default=5, ge=2)
     joint: bool = True
     teacher: bool = True
@@ -123,8 +126,15 @@ def run_folder(out: Path, source: str, seed: int) -> Path:
 
 
 def _settings(config: BenchmarkConfig, source: str, group: list[str]) -> TargetConfig:
-    data = DataConfig(source=source)
-    return TargetConfig(**config.model_dump(), data=data, together=tuple(group))
+    given = {
+        name: getattr(config, name).model_dump(exclude_unset=True)
+        for name in ("model", "train")
+        if name in config.model_fields_set
+    }
+    together = DataConfig(source=group[0]).model_copy(update={"more": tuple(group[1:])})
+    usual = TrainConfig(data=together, kernel="on", **given)
+    settings = config.model_dump() | {"model": usual.model, "train": usual.train}
+    return TargetConfig(**settings, data=DataConfig(source=source), together=tuple(group))
 
 
 def _finished(folder: Path, settings: TargetConfig) -> Record | None:

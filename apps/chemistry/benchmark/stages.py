@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.chemistry.baselines import Teacher, nearest_training_row, predict_baselines
-from apps.chemistry.benchmark.hybrid import (
+from apps.chemistry.baselines import JointKernel, nearest_training_row, predict_baselines
+from apps.chemistry.config import DataConfig, TrainConfig
+from apps.chemistry.datasets import Table, join_tables
+from apps.chemistry.fitting import fit_network
+from apps.chemistry.hybrid import (
     Member,
     draw_folds,
     graph_members,
     kernel_member,
     trees_member,
 )
-from apps.chemistry.config import DataConfig, TrainConfig
-from apps.chemistry.datasets import Table, join_tables
-from apps.chemistry.fitting import fit_network
 from apps.chemistry.predictor import Predictor, build_network
 from apps.chemistry.train import MEMBER_STRIDE, read_table
 from apps.lab.files import write_atomic
@@ -97,14 +97,14 @@ class Group:
         if not self.is_taught or not missing:
             return
         start = time.process_time()
-        teacher = Teacher.of(self.joined(0))
+        teacher = JointKernel.of(self.joined(0))
         for i in missing:
             say(f"teacher {i + 1}/{self.n_fold}")
             self._keep(f"hint-{i}", partial(self._hint, teacher, i), start)
             start = time.process_time()
 
-    def _hint(self, teacher: Teacher, i_fold: int) -> dict[str, np.ndarray]:
-        return {"hint": teacher.labels(self.joined(i_fold))}
+    def _hint(self, teacher: JointKernel, i_fold: int) -> dict[str, np.ndarray]:
+        return {"hint": teacher.hints(self.joined(i_fold))}
 
     def models(self) -> list[Models]:
         """Return the models of each set, once all stages have ended."""

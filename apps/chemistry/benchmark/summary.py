@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from apps.chemistry.benchmark.hybrid import MEMBERS, paired_bootstrap
 from apps.chemistry.benchmark.run import run_folder
 from apps.chemistry.evaluate import PREDICTIONS_FILE
+from apps.chemistry.hybrid import MEMBERS, paired_bootstrap
 from apps.chemistry.summary import aligned
 from apps.lab.record import Record
 from core.errors import DataError

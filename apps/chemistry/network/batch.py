@@ -38,7 +38,7 @@ class MolBatch(NamedTuple):
     bound: Tensor | None = None
     """float32 [G, T]: 0 exact, 1 the true value lies above `y`, -1 below; None: all exact."""
     hint: Tensor | None = None
-    """float32 [G, T]: what a teacher says of `y`, see `apps.chemistry.baselines.Teacher`."""
+    """float32 [G, T]: what a teacher says of `y`, see `apps.chemistry.baselines.JointKernel`."""
     hint_weight: Tensor | None = None
     """float32 [G, T]: weight of the distance from `hint` in the loss, a measured value's being 1;
     0 where there is no hint."""

@@ -46,7 +46,9 @@ def test_train_cost_and_predict(csv_file, tmp_path):
     done = runner.invoke(app, ["predict", str(one), str(source), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "1 rows predicted (0 fixed), 1 invalid" in done.output
-    assert out.read_text().startswith("SMI,predicted_pk,predicted_pk_nM,lower_pk,upper_pk,nearest")
+    assert out.read_text().startswith(
+        "SMI,predicted_pk,predicted_pk_nM,sd_pk,lower_pk,upper_pk,nearest"
+    )
 
     # with a drawing, and the sentence that adds up
     done = runner.invoke(app, ["explain", str(one), "CCO", "c1ccccc1O", "-o", str(tmp_path)])

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from apps.chemistry.baselines.joint import JointKernel
 from apps.chemistry.baselines.kernel import fit_gaussian_process
 from apps.chemistry.baselines.mix import MixKernel
-from apps.chemistry.baselines.teacher import Teacher
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import featurise, mol_from_smiles
 
@@ -37,7 +37,7 @@ def table():
 
 
 def test_labels_are_those_of_a_process_fitted_to_each_task(table):
-    labels = Teacher.of(table).labels(table)
+    labels = JointKernel.of(table).hints(table)
     learns = sorted({s for s, part in zip(table.smiles, table.split, strict=True)
                      if part != "test"})  # fmt: skip
     kernel = MixKernel.of([mol_from_smiles(s) for s in learns])
@@ -54,8 +54,8 @@ def test_labels_are_those_of_a_process_fitted_to_each_task(table):
 
 
 def test_what_is_to_be_predicted_is_not_hinted_at(table):
-    teacher = Teacher.of(table)
-    labels = teacher.labels(table)
+    teacher = JointKernel.of(table)
+    labels = teacher.hints(table)
     assert np.isnan(labels[table.split != "train"]).all()
     hidden = 0
     for row in np.nonzero(table.split == "train")[0]:
@@ -70,4 +70,4 @@ def test_what_is_to_be_predicted_is_not_hinted_at(table):
     # and values of rows that do not train are never read
     changed = table.target.copy()
     changed[(table.split != "train")[:, None] & np.isfinite(changed)] = 99.0
-    np.testing.assert_array_equal(labels, teacher.labels(replace(table, target=changed)))
+    np.testing.assert_array_equal(labels, teacher.hints(replace(table, target=changed)))

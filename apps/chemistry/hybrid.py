@@ -139,6 +139,11 @@ def mixture_weights(
     return tuple(float(w) / N_STEP for w in best)
 
 
+def mixed(kernel: np.ndarray, graph: np.ndarray, share: float) -> np.ndarray:
+    """Return ``share kernel + (1 - share) graph``; where the kernel says nothing (NaN), `graph`."""
+    return np.where(np.isfinite(kernel), share * kernel + (1.0 - share) * graph, graph)
+
+
 def paired_bootstrap(
     ours: Sequence[np.ndarray], other: Sequence[np.ndarray], *, n_draw: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:

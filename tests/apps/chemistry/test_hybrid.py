@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from apps.chemistry.benchmark.hybrid import (
+from apps.chemistry.datasets import Table
+from apps.chemistry.hybrid import (
     draw_folds,
     graph_members,
     kernel_member,
@@ -9,7 +10,6 @@ from apps.chemistry.benchmark.hybrid import (
     paired_bootstrap,
     trees_member,
 )
-from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import featurise
 
 

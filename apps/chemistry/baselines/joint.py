@@ -1,0 +1,178 @@
+"""One kernel mix for all molecules of a table: models of every task, and hints for a network.
+
+A network that learns from a few hundred measured values also learns from the answers of a
+stronger model at molecules that were measured for another task. Only training uses such hints;
+the network that comes of it reads graphs alone.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from rdkit import Chem
+
+from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
+from apps.chemistry.baselines.mix import MixKernel
+from apps.chemistry.datasets import Table
+from apps.chemistry.molecules import mol_from_smiles
+
+
+@dataclass(frozen=True)
+class KernelMember:
+    """The kernel mix as it is deployed: mean of Gaussian process and support vectors, all tasks.
+
+    Shape letters: M molecules that it was fitted to, T tasks.
+    """
+
+    smiles: list[str]
+    """[M]"""
+    weight: np.ndarray
+    """float64 [M, T]"""
+    offset: np.ndarray
+    """float64 [T]"""
+
+    @cached_property
+    def kernel(self) -> MixKernel:
+        """The kernel to the molecules."""
+        return MixKernel.of([mol_from_smiles(text) for text in self.smiles])
+
+    def predict(self, mols: list[Chem.Mol]) -> np.ndarray:
+        """Return float64 [molecule, T]."""
+        return self.offset + self.kernel.against(mols) @ self.weight
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what a model file keeps."""
+        return {
+            "smiles": torch.frombuffer(
+                bytearray("\n".join(self.smiles).encode()), dtype=torch.uint8
+            ),
+            "weight": torch.from_numpy(self.weight),
+            "offset": torch.from_numpy(self.offset),
+        }
+
+    @classmethod
+    def from_tensors(cls, kept: dict[str, torch.Tensor]) -> "KernelMember":
+        """Read what `tensors` gave."""
+        smiles = kept["smiles"].numpy().tobytes().decode().split("\n")
+        return cls(smiles, kept["weight"].numpy(), kept["offset"].numpy())
+
+
+@dataclass(frozen=True)
+class KernelAnswers:
+    """A fitted kernel member and what it says of the rows of its table."""
+
+    member: KernelMember
+    whole: np.ndarray
+    """float64 [row, task]: by the member; NaN for tasks with fewer than two values."""
+    held_out: np.ndarray
+    """float64 [row, task]: by a fit without the row's fold; NaN for rows in no fold."""
+
+
+@dataclass(frozen=True)
+class JointKernel:
+    """The kernel mix between all molecules of a table and those that train any task.
+
+    Parameters
+    ----------
+    smiles : list of str
+        [molecule]: the distinct ones.
+    molecule : int64 [row]
+        Which molecule each row of the table is; rows of one SMILES share one.
+    column : int64 [molecule]
+        Column of the molecule in `kernel`, -1 for molecules that only test.
+    kernel : float32 [molecule, column]
+    """
+
+    smiles: list[str]
+    molecule: np.ndarray
+    column: np.ndarray
+    kernel: np.ndarray
+
+    @classmethod
+    def of(cls, table: Table) -> "JointKernel":
+        """Make the kernel to the molecules that have a row outside the test part."""
+        names, molecule = np.unique(np.array(table.smiles, dtype=object), return_inverse=True)
+        learns = np.unique(molecule[table.split != "test"])
+        mols = [mol_from_smiles(text) for text in names]
+        column = np.full(len(names), -1)
+        column[learns] = np.arange(len(learns))
+        kernel = MixKernel.of([mols[i] for i in learns]).against(mols)
+        return cls(names.tolist(), molecule, column, kernel)
+
+    def hints(self, table: Table) -> np.ndarray:
+        """Return float32 [row, task]: the answer of a Gaussian process fitted to the train part.
+
+        Parameters
+        ----------
+        table : Table
+            The table of `of`, where other rows of the train and valid parts may be valid now.
+
+        Returns
+        -------
+        ndarray
+            NaN for rows that do not train, and where the molecule is a valid or test row of the
+            task: what is to be predicted is not hinted at, not even by another model.
+        """
+        out = np.full(table.target.shape, np.nan, dtype=np.float32)
+        trains = table.split == "train"
+        for task in range(table.target.shape[1]):
+            value = table.exact[:, task].astype(np.float64)
+            fitted = np.nonzero(trains & np.isfinite(value))[0]
+            if fitted.size < 2:
+                continue
+            among, square = self._to(fitted)
+            answer = fit_gaussian_process(square, value[fitted]).predict(among)
+            judged = np.isfinite(table.target[:, task]) & ~trains
+            hidden = np.isin(self.molecule, self.molecule[judged])
+            rows = trains & ~hidden
+            out[rows, task] = answer[self.molecule[rows]]
+        return out
+
+    def fit(self, table: Table, fold: np.ndarray, *, n_fold: int, seed: int) -> KernelAnswers:
+        """Fit every task to the rows that lie in a fold, and again without each fold.
+
+        Parameters
+        ----------
+        table : Table
+            The table of `of`.
+        fold : int64 [row]
+            Below 0 for test rows, whose values are not read; rows of `n_fold` and above are never
+            held out.
+        n_fold : int
+        seed : int
+            Draws the folds by which C is chosen. C and the noise are chosen once, on all rows.
+        """
+        n_task = table.target.shape[1]
+        weight, offset = np.zeros((int(self.column.max()) + 1, n_task)), np.full(n_task, np.nan)
+        whole, held_out = np.full((2, len(table), n_task), np.nan)
+        for task in range(n_task):
+            value = table.exact[:, task].astype(np.float64)
+            fitted = np.nonzero((fold >= 0) & np.isfinite(value))[0]
+            if fitted.size < 2:
+                continue
+            among, square = self._to(fitted)
+            y = value[fitted]
+            support, process = fit_svr(square, y, seed=seed), fit_gaussian_process(square, y)
+            both = 0.5 * (support.weight + process.weight)
+            offset[task] = 0.5 * (support.offset + process.offset)
+            np.add.at(weight[:, task], self.column[self.molecule[fitted]], both)
+            whole[:, task] = (offset[task] + among @ both)[self.molecule]
+            for i in range(n_fold):
+                train, held = np.nonzero(fold[fitted] != i)[0], np.nonzero(fold == i)[0]
+                if train.size < 2 or not held.size:
+                    continue
+                block = np.ascontiguousarray(square[np.ix_(train, train)])
+                rows = among[np.ix_(self.molecule[held], train)]
+                held_out[held, task] = 0.5 * (
+                    fit_svr(block, y[train], seed=seed, grid=(support.setting,)).predict(rows)
+                    + fit_gaussian_process(block, y[train], ratio=process.setting).predict(rows)
+                )
+        learns = np.nonzero(self.column >= 0)[0]
+        member = KernelMember([self.smiles[i] for i in learns], weight, offset)
+        return KernelAnswers(member, whole, held_out)
+
+    def _to(self, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return float64 [molecule, fitted row] and [fitted row, fitted row]."""
+        among = self.kernel[:, self.column[self.molecule[fitted]]].astype(np.float64)
+        return among, among[self.molecule[fitted]]

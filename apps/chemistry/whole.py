@@ -1,0 +1,99 @@
+"""The whole answer of a run: graph networks and the kernel mix, weighed on rows held out.
+
+The valid part is the first fold, so that its answers come from models that have seen nothing of
+it; further folds are drawn from the train part. The network of a fold and the kernel are fitted
+without it, and the models that are used see the train and valid parts. The test part is never
+looked at.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from apps.chemistry.baselines import JointKernel, KernelMember
+from apps.chemistry.config import TrainConfig
+from apps.chemistry.datasets import Table
+from apps.chemistry.hybrid import draw_folds, mixed, mixture_weights
+from apps.lab.progress import say
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the members say of the rows of a table, float64 [row, task].
+
+    Rows of the valid part are predicted by models that have not seen them.
+    """
+
+    kernel: np.ndarray
+    graph: np.ndarray
+    kernel_share: float
+    """Weight of the kernel; that of the graph is the rest."""
+
+    @property
+    def whole(self) -> np.ndarray:
+        """float64 [row, task]: the members, weighed."""
+        return mixed(self.kernel, self.graph, self.kernel_share)
+
+
+def run_folds(config: TrainConfig, table: Table, seed: int) -> np.ndarray | None:
+    """Return int64 [row]: 0 for the valid part, -1 for the test part, folds of the train part.
+
+    None where networks answer alone, each of them trained on the train part.
+    """
+    if not config.has_kernel:
+        return None
+    fold = np.where(table.split == "test", -1, 0)
+    trains = table.split == "train"
+    fold[trains] = 1
+    n_more = config.model.n_member - 1
+    if n_more > 1:
+        inner = replace(table, split=np.where(trains, "train", "test"))
+        fold[trains] += draw_folds(inner, n_more, seed)[trains]
+    return fold
+
+
+def without_fold(table: Table, fold: np.ndarray | None, i_fold: int) -> Table:
+    """Return the table as a member sees it, its fold in the valid part."""
+    if fold is None:
+        return table
+    split = np.where(fold < 0, "test", np.where(fold == i_fold, "valid", "train"))
+    return replace(table, split=split)
+
+
+def weigh(
+    table: Table, fold: np.ndarray, joint: JointKernel, each: np.ndarray, *, seed: int
+) -> tuple[KernelMember, Answers]:
+    """Fit the kernel member, and weigh it and the networks on the rows held out.
+
+    Parameters
+    ----------
+    table : Table
+    fold : int64 [row]
+        See `run_folds`.
+    joint : JointKernel
+        That of the table.
+    each : float [member, row, task]
+        What the network of each fold says.
+    seed : int
+
+    Returns
+    -------
+    KernelMember
+        Fitted to the train and valid parts.
+    Answers
+        One pair of weights for all tasks, see `hybrid.mixture_weights`.
+    """
+    say("kernel mix")
+    kernel = joint.fit(table, fold, n_fold=len(each), seed=seed)
+    held_out = np.full(each.shape[1:], np.nan)
+    for i, answer in enumerate(each):
+        held_out[fold == i] = answer[fold == i]
+    graph = each.mean(axis=0, dtype=np.float64)
+    share, _ = mixture_weights(
+        [np.stack(pair) for pair in zip(kernel.held_out.T, held_out.T, strict=True)],
+        list(table.exact.T.astype(np.float64)),
+    )
+    valid = table.split == "valid"
+    answers = [np.where(valid[:, None], a, b)
+               for a, b in ((kernel.held_out, kernel.whole), (held_out, graph))]  # fmt: skip
+    return kernel.member, Answers(answers[0], answers[1], share)
