@@ -11,6 +11,7 @@ from apps.lab.config import Config
 from apps.lab.figures import new_figure, save_svg
 from apps.lab.launch import start_run
 from apps.lab.record import Record, new_record, write_record
+from apps.weather.atmosphere.grid import parse_resolution
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import (
     NOISE_FLOOR,
@@ -159,6 +160,7 @@ def run(
     from apps.weather.learned import LearnedRadiation, load_emulator
 
     learned = LearnedRadiation(load_emulator(emulator)[0])
+    learned.check_levels(parse_resolution(config.model.resolution)[1])
     with start_run(
         out, config, seed=seed, device=device, command="forecast", application="weather"
     ) as folder:

@@ -9,6 +9,7 @@ from apps.weather.learned.fused import fused
 from apps.weather.physics.clouds import Clouds
 from apps.weather.physics.columns import Columns, RadiationResult
 from core import freeze
+from core.errors import ConfigError
 
 
 class LearnedRadiation:
@@ -47,9 +48,20 @@ class LearnedRadiation:
         self.columns_per_chunk = columns_per_chunk
         self.fused = fused(frozen, self.clouds) if is_fused else None
 
+    def check_levels(self, n_level: int) -> None:
+        """Raise ConfigError unless the network reads columns of `n_level` levels."""
+        known = self.emulator.n_level
+        if n_level != known:
+            raise ConfigError(
+                f"LearnedRadiation: the network was trained on columns of {known} levels, "
+                f"the model has {n_level}; run the model with {known}, or train with "
+                f"--set columns.resolution=...L{n_level}"
+            )
+
     @torch.no_grad()
     def __call__(self, columns: Columns) -> RadiationResult:
-        """Heating rates and fluxes."""
+        """Heating rates and fluxes; ConfigError for columns of another number of levels."""
+        self.check_levels(columns.temperature.shape[1])
         found = None if self.fused is None else self.fused(columns)
         if found is not None:
             return found

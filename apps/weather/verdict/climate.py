@@ -147,6 +147,7 @@ def run(
     network, meta = load_emulator(emulator)
     model = config.model.build(resolve_device(device))
     learned = LearnedRadiation(network)
+    learned.check_levels(model.levels.n_level)
     per_day = round(DAY_S / model.radiation_interval_s)
     audited = AuditedRadiation(
         learned,

@@ -297,6 +297,8 @@ def run(
             f"{config.lead_day} days; take more dates or space them wider"
         )
     model = config.model.build(resolve_device(device))
+    for network in networks.values():
+        network.check_levels(model.levels.n_level)
     with start_run(
         out,
         config,
@@ -316,7 +318,7 @@ def run(
     return record, table(card)
 
 
-def load_networks(paths: Sequence[Path]) -> dict[str, Radiation]:
+def load_networks(paths: Sequence[Path]) -> dict[str, LearnedRadiation]:
     """Load trained schemes by the names of their lines.
 
     Raises
@@ -324,7 +326,7 @@ def load_networks(paths: Sequence[Path]) -> dict[str, Radiation]:
     ConfigError
         If two of them would have one name.
     """
-    out: dict[str, Radiation] = {}
+    out: dict[str, LearnedRadiation] = {}
     for path in paths:
         net, _ = load_emulator(path)
         spec = net.spec

@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from apps.lab.record import read_record
+from apps.weather.forecast import forecast
+from apps.weather.forecast.forecast import ForecastConfig
 from apps.weather.forecast.netcdf import open_dataset
 from apps.weather.forecast.simulate import ModelConfig
 from apps.weather.learned import Emulator, save_emulator
 from apps.weather.physics import ExactRadiation
-from apps.weather.verdict import score
+from apps.weather.verdict import climate, score
+from apps.weather.verdict.climate import ClimateConfig
 from apps.weather.verdict.fields import judged_fields
 from apps.weather.verdict.score import (
     ScoreConfig,
@@ -140,4 +143,18 @@ def test_too_few_dates_are_refused_before_the_folder_is_made(tmp_path):
     few = TINY.model_copy(update={"n_date": 2})
     with pytest.raises(ConfigError, match="2 dates 1 days apart cannot judge leads of 2 days"):
         run(few, emulator=tmp_path / "train", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_other_levels_is_refused_before_the_folder_is_made(tmp_path):
+    folder = _saved(tmp_path / "train")
+    other = TINY.model_copy(update={"model": ModelConfig(resolution="T5L4", dt_s=5400.0)})
+    asked = "trained on columns of 8 levels, the model has 4; run the model with 8, or train with"
+    for command, config in (
+        (run, other),
+        (climate.run, ClimateConfig(model=other.model)),
+        (forecast.run, ForecastConfig(model=other.model)),
+    ):
+        with pytest.raises(ConfigError, match=asked):
+            command(config, emulator=folder, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
