@@ -66,6 +66,10 @@ class Recipe(Config):
         factor = RATE_OVER_ADAMW.get(self.optimizer, 1.0)
         return learning_rate * factor * (batch / usual_batch) ** power
 
+    def span(self) -> tuple[float, float]:
+        """Give the shares of all steps at which patterns begin and cease to change."""
+        return _CHANGES[self.method]
+
     def first_spec(self, spec: LayerSpec) -> LayerSpec:
         """Give the specification that a layer begins with: whole where it will be pruned."""
         if spec.density == 1 or self.method not in ("prune", "dense-to-sparse"):
@@ -148,7 +152,7 @@ class Recipe(Config):
             half = max(1, n_step // 2)
             rule = TopologyRule("prune", first=half, last=half, every=1, density=density)
         else:
-            begin, end = _CHANGES[self.method]
+            begin, end = self.span()
             last = max(1, math.floor(end * n_step))
             every = max(1, math.ceil((end - begin) * n_step / N_CHANGE))
             first = min(last, max(every, math.floor(begin * n_step)))
