@@ -257,7 +257,7 @@ def _answers(predictor: Predictor, mols: list[Chem.Mol]) -> Iterator[list[str]]:
         return
     graphs = featurise_many(mols)
     each = predictor.predict_members(graphs)
-    mean = each.mean(axis=0)
+    mean = predictor.answer(mols, each.mean(axis=0))
     parts = [mean]
     if _LOG_UNIT.search(predictor.unit):
         parts.append(10.0 ** (9.0 - mean))
