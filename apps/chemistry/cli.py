@@ -186,7 +186,9 @@ def explain(
 @app.command()
 @handle_errors
 def compress(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run of a dense variant.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run of a dense variant, or its model file.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the smaller model.")],
     epochs: Annotated[
         int, typer.Option("--epochs", min=5, help="Epochs to prune and recover.")
@@ -194,15 +196,26 @@ def compress(
     density: Annotated[
         float, typer.Option("--density", min=0.01, max=0.99, help="Share of blocks that stay.")
     ] = 0.1,
+    block: Annotated[int, typer.Option("--block", min=1, help="Side of a block.")] = 16,
+    weights: Annotated[str, typer.Option("--weights", help="Number format at rest.")] = "int8",
     seed: SeedOption = 0,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="JSON file: errors, no molecules.")
+    ] = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Prune a trained network to few blocks with int8 weights, and say what that costs."""
-    from apps.chemistry import compress as room
+    import json
 
-    variant = room.Variant(**room.SMALL.model_dump(exclude={"name"}) | {"density": density})
-    typer.echo(str(room.compress_run(run, out, variant=variant, n_epoch=epochs, seed=seed)))
+    from apps.chemistry import compress as room
+    from apps.lab.files import write_atomic
+
+    variant = room.Variant(density=density, block=block, weight_format=weights)
+    answer = room.compress_run(run, out, variant=variant, n_epoch=epochs, seed=seed)
+    if results is not None:
+        write_atomic(results, json.dumps(answer.document(), indent=1) + "\n")
+    typer.echo(str(answer))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,7 @@ from apps.chemistry.metrics import spearman
 from apps.chemistry.network import BindingNetwork
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.summary import aligned
-from apps.chemistry.train import read_table
-from apps.lab.record import read_record
+from apps.chemistry.train import MEMBER_STRIDE, read_table
 from apps.lab.variant import Variant
 from core.errors import ConfigError
 from core.sparse import BlockSparseLinear
@@ -31,25 +31,40 @@ class Compressed:
     """The small model and how it compares on the test part, both as deployed."""
 
     predictor: Predictor
-    rmse: float
-    rmse_before: float
-    rank_correlation: float
-    """Between the predictions of both, mean over the tasks."""
+    scores: dict[str, float]
+    """By `evaluate.score_rows`: means over the tasks, and those of each where there are several."""
+    scores_before: dict[str, float]
+    """Of the dense networks in fp32."""
+    rank_correlation: list[float]
+    """Between the predictions of both, by task, on its own test rows."""
     weight_share: float
     """Weights of the large layers that are left, 0..1."""
 
     def __str__(self) -> str:
         """Return the lines that the command prints."""
-        name, before = self.predictor.config.variant.name, self.rmse_before
-        rows = [
-            ["test part", "rmse", "against before"],
-            ["dense, as trained", f"{before:.4f}", ""],
-            [name, f"{self.rmse:.4f}", f"{self.rmse - before:+.4f}"],
-        ]
+        name, rank = self.predictor.config.variant.name, self.rank_correlation
+        rows = [["test part", "dense fp32", name, "difference"]]
+        for key, before in self.scores_before.items():
+            if key.startswith("rmse"):
+                after = self.scores[key]
+                rows.append([key, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"])
+        least = f", least {min(rank):.4f}" if len(rank) > 1 else ""
         return (
-            f"{aligned(rows)}\nrank correlation of the predictions: {self.rank_correlation:.4f}\n"
+            f"{aligned(rows)}\nrank correlation of the predictions: {np.mean(rank):.4f}{least}\n"
             f"weights left in the layers that were pruned: {100 * self.weight_share:.1f} %"
         )
+
+    def document(self) -> dict[str, Any]:
+        """Return what is kept of it: errors and correlations, no molecule."""
+        return {
+            "variant": self.predictor.config.variant.model_dump(),
+            "n_epoch": self.predictor.config.train.n_epoch,
+            "n_network": len(self.predictor.members),
+            "weight_share": round(self.weight_share, 4),
+            "dense": {k: round(v, 4) for k, v in self.scores_before.items()},
+            "small": {k: round(v, 4) for k, v in self.scores.items()},
+            "rank_correlation": [round(r, 4) for r in self.rank_correlation],
+        }
 
 
 def compress_run(
@@ -60,7 +75,7 @@ def compress_run(
     Parameters
     ----------
     folder : Path
-        A run of a dense variant.
+        A run of a dense variant, or its model file; `benchmark` keeps its networks as such.
     out : Path
         Folder of the new model file, for `predict` and `explain`.
     variant : Variant
@@ -74,7 +89,7 @@ def compress_run(
         If the run is not dense, the variant is, or its blocks do not fit the run's width.
     """
     dense = Predictor.load(folder)
-    table = read_table(dense.config, read_record(folder).seed)
+    table = read_table(dense.config, dense.seeds[0] % MEMBER_STRIDE)  # the seed of the run
     answer = compress(dense, table, variant=variant, n_epoch=n_epoch, seed=seed)
     answer.predictor.save(out / MODEL_FILE)
     return answer
@@ -103,6 +118,11 @@ def compress(
             f"compress: expected a dense run and a sparse variant, got {dense.config.variant.name} "
             f"and {variant.name}; give a run trained with --variant dense-fp32"
         )
+    plain = Variant.model_validate("dense-fp32")
+    dense = replace(
+        dense, config=dense.config.model_copy(update={"variant": plain}),
+        members=[_plain(dense, member, plain) for member in dense.members],
+    )  # fmt: skip
     config = _student_config(dense.config, variant, n_epoch)
     members = [
         _student(Predictor(dense.config, dense.target_names, dense.unit, [s], [member]),
@@ -112,13 +132,22 @@ def compress(
     small = replace(dense, config=config, members=members)
     test = table.select("test")
     before, after = dense.predict(test.graphs), small.predict(test.graphs)
+    known = np.isfinite(test.exact)
     return Compressed(
         small,
-        score_rows(after, test)["rmse"],
-        score_rows(before, test)["rmse"],
-        float(np.mean([spearman(a, b) for a, b in zip(before.T, after.T, strict=True)])),
+        score_rows(after, test),
+        score_rows(before, test),
+        [spearman(a[k], b[k]) for a, b, k in zip(before.T, after.T, known.T, strict=True)],
         _share(members[0]),
     )
+
+
+def _plain(dense: Predictor, member: BindingNetwork, variant: Variant) -> BindingNetwork:
+    """Return the network with its layers in fp32."""
+    config = dense.config.model_copy(update={"variant": variant})
+    model = build_network(config, n_task=len(dense.target_names), seed=0)
+    model.load_state_dict(member.state_dict())
+    return model.eval()
 
 
 def _student_config(config: TrainConfig, variant: Variant, n_epoch: int) -> TrainConfig:
