@@ -38,8 +38,16 @@ def test_tables_show_the_newest_row_of_a_question():
 def test_goals_show_the_worst_shape():
     rows = [row(0.1, 9.0, block=16), row(0.1, 7.0, block=16, batch=64), row(0.5, 1.0, block=16)]
     text = goals(rows)
-    assert "| step at 90 % zeros over oneDNN, block 16 | ≥ 8 | 7 | 2 |" in text
-    assert "| two threads over one | ≥ 1.8 | not measured | 0 |" in text
+    want = "| step at 90 % zeros over oneDNN, block 16 | ≥ 8 | 7 | 64 x 8, block 16 | 8 | 1 of 2 |"
+    assert want in text
+    assert "| two threads over one | ≥ 1.8 | not measured |" in text
+
+
+def test_a_step_that_never_wins_is_the_worst_there_is():
+    rows = [row(0.1, 0.9), row(0.5, 0.5)]
+    assert m.least_sparsity(rows) == 1.0
+    text = goals([row(1, 1, what="break-even", block=4, sparsity_vs_onednn=1.0)])
+    assert "block 4 | ≤ 0.3 | 1 | 8 x 8, block 4 | 1 | 0 of 1 |" in text
 
 
 def test_the_page_is_what_its_rows_say():
