@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rdkit import Chem
@@ -51,18 +52,41 @@ def calibrate(
     training part, so that an easy or hard valid part cancels. On 30 scaffold splits of five sets
     this halved the scatter of the coverage against intervals from the valid part alone.
     """
+    return stand_in(train, y, valid).interval(true, predicted)
+
+
+class StandIn(NamedTuple):
+    """What the molecules say of errors before there is a model: all of `calibrate` but its end.
+
+    `predicted` and `scale` are float64 [valid]: what the stand-in says, and its expected error;
+    empty where the valid part is too small.
+    """
+
+    line: tuple[float, float, float]
+    predicted: np.ndarray
+    scale: np.ndarray
+
+    def interval(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Return (c0, c1, c2) for a model that says `predicted` of the valid part."""
+        if len(true) < MIN_CALIBRATION:
+            return np.full(3, np.nan)
+        base, slope, factor = self.line
+        ours, theirs = (np.mean(np.abs(p - true) / self.scale) for p in (predicted, self.predicted))
+        return np.array([base, slope, factor * float(ours / max(theirs, np.finfo(float).tiny))])
+
+
+def stand_in(train: Sequence[Chem.Mol], y: np.ndarray, valid: Sequence[Chem.Mol]) -> StandIn:
+    """Return the stand-in for a train and a valid part; see `calibrate`."""
     if len(valid) < MIN_CALIBRATION:
-        return np.full(3, np.nan)
+        return StandIn((math.nan, math.nan, math.nan), np.empty(0), np.empty(0))
     keep = np.random.default_rng(0).permutation(len(train))[:MAX_CROSS]
     train, y = [train[i] for i in keep], y[keep].astype(np.float64)
     mix = MixKernel.of(train)
     kernel, keys = mix.against(train), similarity_keys(train)
-    base, slope, factor = fit_interval(*_cross_errors(train, y, kernel, keys))
-    stand_in = fit_gaussian_process(kernel, y).predict(mix.against(valid))
+    line = fit_interval(*_cross_errors(train, y, kernel, keys))
+    predicted = fit_gaussian_process(kernel, y).predict(mix.against(valid))
     distance = 1.0 - tanimoto(similarity_keys(valid), keys).max(axis=1)
-    scale = base + slope * distance
-    ours, theirs = (np.mean(np.abs(p - true) / scale) for p in (predicted, stand_in))
-    return np.array([base, slope, factor * float(ours / max(theirs, np.finfo(float).tiny))])
+    return StandIn(line, predicted, line[0] + line[1] * distance)
 
 
 def _cross_errors(

@@ -3,19 +3,48 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rdkit import Chem
 
-from apps.chemistry.calibration import calibrate, similarity_keys
+from apps.chemistry.calibration import StandIn, similarity_keys, stand_in
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import N_ATOM_FEATURE, MolGraph, mol_from_smiles
 from apps.chemistry.molecules.fingerprint import KeySets, tanimoto
+from apps.lab.memo import once_per_object
 
 # Of the training molecules, this share is farther from its nearest fellow than the border.
 EDGE_SHARE, OUT_SHARE = 0.25, 0.05
+
+
+class _Known(NamedTuple):
+    """What a table says before there is a model."""
+
+    train: Table
+    border: tuple[float, float]
+    seen: np.ndarray
+    stand_ins: list[StandIn]
+
+
+@once_per_object
+def _known(table: Table) -> _Known:
+    train, valid = table.select("train"), table.select("valid")
+    mols, valid_mols = ([mol_from_smiles(text) for text in part.smiles] for part in (train, valid))
+    keys = similarity_keys(mols)
+    fellow = tanimoto(keys, keys)
+    np.fill_diagonal(fellow, -1.0)
+    inside = np.quantile(fellow.max(axis=1), (EDGE_SHARE, OUT_SHARE))
+    stand_ins = []
+    for task in range(train.target.shape[1]):
+        fitted, held = (np.nonzero(np.isfinite(p.exact[:, task]))[0] for p in (train, valid))
+        y = train.exact[fitted, task]
+        stand_ins.append(stand_in([mols[i] for i in fitted], y, [valid_mols[i] for i in held]))
+    seen = np.zeros(N_ATOM_FEATURE, dtype=bool)
+    for graph in train.graphs:
+        seen |= (graph.atom_features != 0).any(axis=0)
+    return _Known(train, (float(inside[0]), float(inside[1])), seen, stand_ins)
 
 
 @dataclass(frozen=True)
@@ -40,30 +69,12 @@ class Reference:
     @classmethod
     def of(cls, table: Table, prediction: np.ndarray) -> "Reference":
         """Make it from a table and predictions of its valid part, float [valid row, T]."""
-        train, valid = table.select("train"), table.select("valid")
-        mols, valid_mols = (
-            [mol_from_smiles(text) for text in part.smiles] for part in (train, valid)
-        )
-        keys = similarity_keys(mols)
-        fellow = tanimoto(keys, keys)
-        np.fill_diagonal(fellow, -1.0)
-        inside = np.quantile(fellow.max(axis=1), (EDGE_SHARE, OUT_SHARE))
-        n_task = train.target.shape[1]
-        interval = np.full((n_task, 3), np.nan)
-        for task in range(n_task):
-            fitted, held = (np.nonzero(np.isfinite(p.exact[:, task]))[0] for p in (train, valid))
-            interval[task] = calibrate(
-                [mols[i] for i in fitted],
-                train.exact[fitted, task],
-                [valid_mols[i] for i in held],
-                valid.exact[held, task],
-                prediction[held, task],
-            )
-        seen = np.zeros(N_ATOM_FEATURE, dtype=bool)
-        for graph in train.graphs:
-            seen |= (graph.atom_features != 0).any(axis=0)
-        border = (float(inside[0]), float(inside[1]))
-        return cls(train.smiles, train.exact, interval, border, seen)
+        valid, known = table.select("valid").exact, _known(table)
+        interval = np.full((valid.shape[1], 3), np.nan)
+        for task, known_errors in enumerate(known.stand_ins):
+            held = np.isfinite(valid[:, task])
+            interval[task] = known_errors.interval(valid[held, task], prediction[held, task])
+        return cls(known.train.smiles, known.train.exact, interval, known.border, known.seen)
 
     @cached_property
     def keys(self) -> KeySets:

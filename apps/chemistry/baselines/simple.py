@@ -1,6 +1,6 @@
 """The lines that every model must beat: mean, nearest neighbour, forest and SVM on ECFP4."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
 from apps.chemistry.molecules.descriptors import descriptors
 from apps.chemistry.molecules.fingerprint import key_sets, tanimoto
+from apps.lab.memo import once_per_object
 
 if TYPE_CHECKING:
     from sklearn.ensemble import ExtraTreesRegressor
@@ -21,8 +22,9 @@ N_TREE = 100
 MAX_FEATURES = 0.1  # share of the bits tried at each split
 
 
+@once_per_object
 def predict_baselines(
-    table: Table, *, parts: Collection[str] = ("train",), seed: int = 0
+    table: Table, *, parts: tuple[str, ...] = ("train",), seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Fit the baselines to the training rows and predict every row.
 
@@ -30,7 +32,7 @@ def predict_baselines(
     ----------
     table : Table
         Only values of rows in `parts` are read.
-    parts : collection of str
+    parts : tuple of str
         Splits to fit, with settings chosen by cross-validation inside them.
     seed : int
         Seeds the forest and the folds.
@@ -61,6 +63,7 @@ def predict_baselines(
     return out
 
 
+@once_per_object
 def nearest_training_row(table: Table) -> tuple[np.ndarray, np.ndarray]:
     """Return int64 [molecule] and float64 [molecule]: most similar training row and similarity.
 

@@ -1,5 +1,6 @@
 """One door to every set: the embedded pocket, BACE, or a file of the user's."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,6 +163,7 @@ def _is_file(data: str) -> bool:
     return bool(Path(data).suffix) or Path(data).is_file()
 
 
+@functools.cache  # runs of one process share it
 def _pocket_table() -> Table:
     drawn = pocket.generate()
     atom_pk = np.empty(len(drawn.ligands), dtype=object)
