@@ -3,8 +3,10 @@
 from apps.weather.forecast.budget import EnergyBudget, energy
 from apps.weather.forecast.forecast import ForecastConfig, verify_radiation
 from apps.weather.forecast.netcdf import dataset, model_state, open_dataset, snapshot, write_dataset
+from apps.weather.forecast.regrid import regrid
 from apps.weather.forecast.restart import begin_finer, load_state, save_state
 from apps.weather.forecast.sample import load_sample
+from apps.weather.forecast.sea import sea_surface
 from apps.weather.forecast.simulate import ModelConfig, SimulateConfig, first_state
 from apps.weather.forecast.verify import Verification, make_truth, score_forecasts
 
@@ -23,8 +25,10 @@ __all__ = [
     "make_truth",
     "model_state",
     "open_dataset",
+    "regrid",
     "save_state",
     "score_forecasts",
+    "sea_surface",
     "snapshot",
     "verify_radiation",
     "write_dataset",

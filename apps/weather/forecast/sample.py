@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apps.weather.forecast.restart import begin_finer, load_state
+from apps.weather.forecast.regrid import regrid
+from apps.weather.forecast.restart import load_state
 from apps.weather.model import Model, ModelState
 
 SAMPLE_FILE = Path(__file__).resolve().parents[3] / "data" / "samples" / "weather_t21l8.safetensors"
 SPIN_UP_DAY = 240
-TRUNCATION = 21
+RESOLUTION = "T21L8"
 
 
 def load_sample(model: Model) -> ModelState:
     """Give the shipped state, T21L8 after `SPIN_UP_DAY` days from rest.
 
-    A finer model on the same levels begins from it by a forward step; its smaller scales take a
-    week or two to fill. Other levels and coarser grids are refused.
+    A model of another grid, other levels or another step begins from its fields by a forward step
+    (`regrid`): smaller scales and other levels take a week or two to settle.
     """
-    if model.grid.truncation == TRUNCATION:
+    own = Model(RESOLUTION, dtype=model.transform.dtype)
+    if (model.grid, model.levels, model.dt) == (own.grid, own.levels, own.dt):
         return load_state(SAMPLE_FILE, model)
-    return begin_finer(SAMPLE_FILE, model)
+    return regrid(load_state(SAMPLE_FILE, own), own, model)

@@ -5,7 +5,6 @@ from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.sample import SAMPLE_FILE, SPIN_UP_DAY, load_sample
 from apps.weather.model import Model
 from apps.weather.physics import ExactRadiation, Physics
-from core.errors import DataError
 
 LARGEST_BYTE = 400_000
 
@@ -46,10 +45,17 @@ def test_a_finer_model_begins_from_the_same_fields():
     assert float(later.levels.current.vorticity[:, 22:].abs().sum()) > 0.0
 
 
-def test_other_levels_coarser_grids_and_other_steps_are_refused():
-    with pytest.raises(DataError, match=r"has 8 levels .* the model 10 .*T31L8, or start from"):
-        load_sample(Model("T31L10"))
-    with pytest.raises(DataError, match="finer than the model's T10L8"):
-        load_sample(Model("T10L8"))
-    with pytest.raises(DataError, match="has resolution 'T21L8', the model has 'T21L4'"):
-        load_sample(Model("T21L4"))
+@pytest.mark.parametrize("resolution", ["T31L10", "T10L8", "T21L20"])
+def test_other_levels_and_grids_begin_from_the_same_climate(resolution):
+    coarse, other = Model("T21L8"), Model(resolution)
+    one, two = coarse.diagnose(load_sample(coarse)), other.diagnose(load_sample(other))
+    assert two["mean_temperature_k"] == pytest.approx(one["mean_temperature_k"], abs=1.0)
+    assert two["mean_surface_pressure_pa"] == pytest.approx(1e5, rel=1e-4)
+    assert two["min_temperature_k"] > 180.0
+
+
+def test_another_step_begins_anew_and_the_same_step_goes_on():
+    same, other = load_sample(Model("T21L8")), load_sample(Model("T21L8", dt=1800.0))
+    assert same.levels.n_step > 0 == other.levels.n_step
+    for a, b in zip(same.levels.current, other.levels.current, strict=True):
+        assert torch.equal(a, b)
