@@ -1,5 +1,6 @@
 """The benchmark: every target of a suite, members and hybrid beside the baselines."""
 
+import json
 import tomllib
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from apps.lab.variant import VARIANTS, Variant
 from core.errors import DataError
 
 PUBLISHED = Path(__file__).with_name("published.toml")
+CPU_FILE = "cpu_s.json"  # CPU seconds by kind of stage, in the folder of a group's stages
 SUITES = ("moleculeace", "bace", "pocket")
 
 
@@ -125,6 +127,16 @@ def run_folder(out: Path, source: str, seed: int) -> Path:
     return out / source.strip("/").replace("/", "-") / f"seed-{seed}"
 
 
+def parts_folder(out: Path, settings: TargetConfig, seed: int) -> Path:
+    """Return where the stages of a group leave their results.
+
+    `settings` are those of any set of the group.
+    """
+    data = settings.data.model_copy(update={"source": settings.together[0]})
+    first = settings.model_copy(update={"data": data})
+    return out / "parts" / config_sha256(first)[:12] / f"seed-{seed}"
+
+
 def _settings(config: BenchmarkConfig, source: str, group: list[str]) -> TargetConfig:
     given = {
         name: getattr(config, name).model_dump(exclude_unset=True)
@@ -148,7 +160,7 @@ def _run_group(
     settings: list[TargetConfig], folders: list[Path], out: Path, seed: int, n_job: int
 ) -> list[Record]:
     one = settings[0]
-    place = out / "parts" / config_sha256(one)[:12] / f"seed-{seed}"
+    place = parts_folder(out, one, seed)
     sources = tuple(setting.data for setting in settings)
     whole = one.data.model_copy(update={"more": tuple(data.source for data in sources[1:])})
     train = TrainConfig(**one.model_dump(exclude={"n_fold", "joint", "together", "data"}),
@@ -157,6 +169,7 @@ def _run_group(
     group = Group(train, sources, seed, one.n_fold, is_taught, place)
     for stages in (["teach", *group.set_stages], group.fold_stages):
         map_tasks(partial(Group.work, group), stages, n_job=n_job)
+    write_atomic(place / CPU_FILE, json.dumps(group.cpu_s(), indent=1) + "\n")
     models = group.models()
     true = [m.table.exact[:, 0] for m in models]
     weights = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.chemistry.benchmark.run import run_folder
+from apps.chemistry.benchmark.run import CPU_FILE, TargetConfig, parts_folder, run_folder
 from apps.chemistry.evaluate import PREDICTIONS_FILE
 from apps.chemistry.hybrid import MEMBERS, paired_bootstrap
 from apps.chemistry.summary import aligned
@@ -34,7 +34,7 @@ _COLUMNS = {
     "publ. SVM": "published_svm",
     "publ. graph": "published_graph",
 }
-_METRICS = ("rmse", "rmse_cliff", "rmse_seen", "rmse_unseen")
+_METRICS = ("rmse", "rmse_cliff", "rmse_seen", "rmse_unseen", "auc_published", "auc_repaired")
 _PAIRS = (("hybrid", "kernel"), ("kernel_graph", "kernel"), ("hybrid", "svm_ecfp4"),
           ("kernel", "svm_ecfp4"), ("graph", "svm_ecfp4"), ("graph", "kernel"))  # fmt: skip
 
@@ -69,9 +69,22 @@ def benchmark_document(records: Sequence[Record], out: Path) -> Document:
             member: round(mean(r.accuracy["test"][f"weight_{member}"] or 0.0 for r in records), 4)
             for member in MEMBERS
         },
+        "cpu_s": _cpu_s(records, out),
         "errors": errors,
         "differences": _differences(records, out),
     }
+
+
+def _cpu_s(records: Sequence[Record], out: Path) -> dict[str, float]:
+    """Return the CPU seconds by kind of stage, all sets together, mean over the seeds."""
+    settings = {r.config_sha256: TargetConfig.model_validate(r.config) for r in records}
+    places = {parts_folder(out, settings[r.config_sha256], r.seed) for r in records}
+    total: dict[str, float] = {}
+    for place in sorted(places):
+        for kind, spent in json.loads((place / CPU_FILE).read_text(encoding="utf-8")).items():
+            total[kind] = total.get(kind, 0.0) + spent
+    n_seed = len({record.seed for record in records})
+    return {kind: round(spent / n_seed, 1) for kind, spent in total.items()}
 
 
 def benchmark_summary(document: Document) -> str:
@@ -131,7 +144,12 @@ def _tables(document: Document) -> dict[str, list[list[str]]]:
 def _weights(document: Document) -> str:
     parts = ", ".join(f"{member} {w:.2f}" for member, w in document["weights"].items())
     seeds = ", ".join(map(str, document["seeds"]))
-    return f"hybrid, weights from held-out folds: {parts}; seeds {seeds}"
+    spent = document["cpu_s"]
+    cost = ", ".join(f"{kind} {value / 60:.1f}" for kind, value in spent.items())
+    return (
+        f"hybrid, weights from held-out folds: {parts}; seeds {seeds}\n"
+        f"CPU minutes of a seed, all sets: {sum(spent.values()) / 60:.1f} ({cost})"
+    )
 
 
 def _difference_rows(document: Document) -> list[list[str]]:

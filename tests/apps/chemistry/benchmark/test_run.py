@@ -55,7 +55,10 @@ def columns(monkeypatch):
 
 
 def rows_of(out, record):
-    folder = module.run_folder(out, record.config["data"]["source"], record.seed)
+    return rows_below(module.run_folder(out, record.config["data"]["source"], record.seed))
+
+
+def rows_below(folder):
     with (folder / "predictions.csv").open() as text:
         return list(csv.DictReader(text))
 
@@ -86,6 +89,9 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     path = tmp_path / "document.json"
     path.write_text(json.dumps(document))
     assert benchmark_markdown(read_document(path)) == benchmark_markdown(document)
+    kinds = {"networks", "kernel, trees, baselines"} | ({"teacher"} if joint else set())
+    assert document["cpu_s"].keys() == kinds
+    assert all(value > 0 for value in document["cpu_s"].values())
     first = document["errors"]["set0.csv"]["hybrid"]["rmse"]
     assert first == pytest.approx(records[0].accuracy["test"]["rmse"], abs=FOUR_DECIMALS)
     folder = next(tmp_path.glob("**/record.json")).parent
@@ -160,3 +166,31 @@ def test_a_teacher_changes_the_network_and_nothing_else(files, columns, tmp_path
     taught, alone = (record.members for record in records)
     assert taught["kernel"] == alone["kernel"]
     assert taught["graph"] != alone["graph"]
+
+
+def test_values_of_the_test_part_reach_no_model(files, columns, tmp_path):
+    """Two joint runs, taught by the kernel; in the second every test value is another."""
+    config = load_config(BenchmarkConfig, overrides=TINY)
+    other = []
+    for i, path in enumerate(files):
+        with open(path, newline="") as text:
+            rows = list(csv.DictReader(text))
+        for row in rows:
+            if row["split"] == "test":
+                row["pk"] = f"{float(row['pk']) + 3.0:.4f}"
+        other.append(str(tmp_path / f"set{i}.csv"))
+        with open(other[-1], "w", newline="") as text:
+            writer = csv.DictWriter(text, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    for sources, out in ((files, tmp_path / "a"), (other, tmp_path / "b")):
+        run_benchmark(config, sources, out=out, seeds=[0])
+    for a, b in zip(files, other, strict=True):
+        first, second = (
+            rows_below(module.run_folder(out, source, 0))
+            for source, out in ((a, tmp_path / "a"), (b, tmp_path / "b"))
+        )
+        assert len(first) == len(second) == 30
+        for one, two in zip(first, second, strict=True):
+            assert float(two.pop("measured")) - float(one.pop("measured")) > 2.9
+            assert one == two
