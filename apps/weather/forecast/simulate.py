@@ -18,7 +18,7 @@ from apps.weather.atmosphere.cases import mountain
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.atmosphere.held_suarez import HeldSuarez
-from apps.weather.boundary import Boundary
+from apps.weather.boundary import Boundary, SeaSurface
 from apps.weather.forecast.budget import EnergyBudget
 from apps.weather.forecast.figures import hovmoller_figure, spectrum_figure
 from apps.weather.forecast.netcdf import (
@@ -31,6 +31,7 @@ from apps.weather.forecast.netcdf import (
 )
 from apps.weather.forecast.restart import load_extra, load_state, save_state
 from apps.weather.forecast.sample import load_sample
+from apps.weather.forecast.sea import sea_surface
 from apps.weather.model import Model, ModelState
 from apps.weather.physics import ExactRadiation, Physics
 from apps.weather.physics.surface import SstShape
@@ -43,7 +44,8 @@ RESTART_FILE = "restart.safetensors"
 class ModelConfig(Config):
     """Which model: resolution, physics and what surrounds the air.
 
-    `mountain_m` is the height of a lone cone at 30 degrees north; none without it.
+    `sst` is ``control``, ``qobs``, or a file (.nc, .zarr) as `sea_surface` reads it; `mountain_m`
+    is the height of a lone cone at 30 degrees north; none without it.
     """
 
     resolution: str = "T21L8"
@@ -53,10 +55,11 @@ class ModelConfig(Config):
     n_longwave: int = Field(default=128, ge=2)
     n_shortwave: int = Field(default=32, ge=8)
     radiation_interval_h: float = Field(default=3.0, gt=0)
-    sst: SstShape = "qobs"
+    sst: str = "qobs"
     warming_k: float = 0.0
     co2_ppmv: float = Field(default=348.0, gt=0)
     seasonal: bool = False
+    diurnal: bool = True
     mountain_m: float = Field(default=0.0, ge=0)
 
     def build(self, device: torch.device | str = "cpu") -> Model:
@@ -71,11 +74,26 @@ class ModelConfig(Config):
             physics=Physics(radiation) if moist else HeldSuarez(),
             dt=self.dt_s,
             radiation_interval_s=3600.0 * self.radiation_interval_h,
-            boundary=Boundary(self.sst, self.warming_k, self.co2_ppmv, self.seasonal),
+            boundary=Boundary(
+                _sea(self.sst), self.warming_k, self.co2_ppmv, self.seasonal, self.diurnal
+            ),
             surface_geopotential=ground,
             dtype=PRECISIONS[self.precision],
             device=device,
         )
+
+
+def _sea(name: str) -> SstShape | SeaSurface:
+    """Give the sea surface that a setting names."""
+    shapes: dict[str, SstShape] = {"control": "control", "qobs": "qobs"}
+    if name in shapes:
+        return shapes[name]
+    if Path(name).suffix in (".nc", ".zarr"):
+        return sea_surface(open_dataset(name), who=name)
+    raise ConfigError(
+        f"model.sst must be 'control', 'qobs' or a .nc or .zarr file that holds "
+        f"sea_surface_temperature, got {name!r}"
+    )
 
 
 class SimulateConfig(Config):
@@ -84,7 +102,7 @@ class SimulateConfig(Config):
     `file_format` is ``netcdf``, or ``zarr`` where that package is installed.
     """
 
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig(resolution="T31L10")
     start: str = "sample"
     n_day: int = Field(default=10, ge=1)
     output_every_h: float = Field(default=24.0, gt=0)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import xarray as xr
@@ -7,6 +8,7 @@ from apps.lab.record import read_record
 from apps.weather.atmosphere.cases import rossby_haurwitz
 from apps.weather.atmosphere.held_suarez import HeldSuarez
 from apps.weather.forecast.figures import kinetic_spectrum
+from apps.weather.forecast.netcdf import write_dataset
 from apps.weather.forecast.simulate import (
     RESTART_FILE,
     ModelConfig,
@@ -138,3 +140,20 @@ def test_a_state_that_is_not_finite_stops_with_the_last_good_one(
     monkeypatch.setattr(Model, "step", broken)
     with pytest.raises(DataError, match=sentence):
         run(config(n_day=2), out=tmp_path / "run", device="cpu")
+
+
+def test_your_own_sea_by_configuration(tmp_path):
+    lat, lon = np.linspace(-90.0, 90.0, 19), np.arange(0.0, 360.0, 10.0)
+    warm = xr.Dataset(
+        {"sea_surface_temperature": (("lat", "lon"), np.full((19, 36), 301.0), {"units": "K"})},
+        coords={"lat": lat, "lon": lon},
+    )
+    path = write_dataset(tmp_path / "sea.nc", warm)
+    settings = {"sst": str(path), "warming_k": 1.0, "diurnal": False}
+    model = TINY.model_copy(update=settings).build()
+    columns = model.columns(model.equations.to_grid(model.initial().levels.current), 0.0)
+    assert columns.sst.tolist() == pytest.approx([302.0] * len(columns.sst))
+    by_longitude = columns.cos_zenith.view(model.grid.n_lon, -1)
+    assert float(by_longitude.std(0).max()) == 0.0
+    with pytest.raises(ConfigError, match=r"'control', 'qobs' or a .nc or .zarr file .* 'warm'"):
+        TINY.model_copy(update={"sst": "warm"}).build()
