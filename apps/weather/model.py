@@ -191,11 +191,19 @@ class Model:
             latitude=self._latitude,
         )
 
-    def _fill(self, columns: Columns) -> Tensor:
-        """Make humidity non-negative with the global mass of each level unchanged."""
-        weight = self._area * columns.pressure_half[:, -1:]
-        positive = columns.humidity.clamp(min=0.0)
-        mass = (weight * columns.humidity).sum(0).clamp(min=0.0)
+    def filled(self, humidity: Tensor, surface_pressure: Tensor) -> Tensor:
+        """Make humidity non-negative with the global mass of each level unchanged.
+
+        Parameters
+        ----------
+        humidity : Tensor [column, level]
+            kg/kg; what the harmonics of a sharp edge dip below nought is taken from the rest.
+        surface_pressure : Tensor [column]
+            Pa.
+        """
+        weight = self._area * surface_pressure.unsqueeze(1)
+        positive = humidity.clamp(min=0.0)
+        mass = (weight * humidity).sum(0).clamp(min=0.0)
         return positive * (mass / (weight * positive).sum(0).clamp(min=1e-30))
 
     def step(self, state: ModelState) -> ModelState:
@@ -205,7 +213,7 @@ class Model:
         surface: tuple[Tensor | None, ...] = state[3:]
         if self.physics is not None:
             columns = self.columns(self.equations.to_grid(levels.previous), state.time_s)
-            filled = self._fill(columns)
+            filled = self.filled(columns.humidity, columns.pressure_half[:, -1])
             interval = self.dt if levels.n_step == 0 else 2.0 * self.dt
             raw, columns = columns.humidity, columns._replace(humidity=filled)
             if radiation is None or levels.n_step % self.n_step_radiation == 0:

@@ -1,6 +1,7 @@
 """Free runs, states in files, and forecasts scored against the exact scheme."""
 
 from apps.weather.forecast.budget import EnergyBudget, energy
+from apps.weather.forecast.ensemble import forecast_dataset
 from apps.weather.forecast.forecast import ForecastConfig, verify_radiation
 from apps.weather.forecast.netcdf import dataset, model_state, open_dataset, snapshot, write_dataset
 from apps.weather.forecast.regrid import regrid
@@ -20,6 +21,7 @@ __all__ = [
     "dataset",
     "energy",
     "first_state",
+    "forecast_dataset",
     "load_sample",
     "load_state",
     "make_truth",

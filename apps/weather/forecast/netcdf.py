@@ -48,10 +48,16 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(model: Model, state: ModelState) -> Snapshot:
-    """Take the fields of a state that a file holds; fluxes are those of the last call."""
+    """Take the fields of a state that a file holds; fluxes are those of the last call.
+
+    Humidity is that which the physics sees, nowhere negative (`Model.filled`).
+    """
     grid = model.equations.to_grid(state.levels.current)
+    humidity = model.filled(grid.humidity.flatten(0, 1), grid.surface_pressure.flatten()).view_as(
+        grid.humidity
+    )
     fields: dict[str, Tensor] = dict(
-        zip(_REQUIRED, (grid.temperature, grid.humidity, grid.u, grid.v), strict=False)
+        zip(_REQUIRED, (grid.temperature, humidity, grid.u, grid.v), strict=False)
     )
     fields["surface_pressure"] = grid.surface_pressure
     shape = (model.grid.n_lon, model.grid.n_lat)
@@ -77,7 +83,8 @@ def dataset(model: Model, snapshots: Sequence[Snapshot], *, title: str = "") -> 
         standard_name, unit, level = VARIABLES[name]
         axes = ("time", "level", "lat", "lon") if level else ("time", "lat", "lon")
         stacked = np.stack([s.fields[name] for s in snapshots]).astype(np.float32)
-        variables[name] = (axes, stacked, {"standard_name": standard_name, "units": unit})
+        about = {"standard_name": standard_name, "units": unit, "cell_methods": "time: point"}
+        variables[name] = (axes, stacked, about)
     bounds = np.stack([np.array(levels.half[:-1]), np.array(levels.half[1:])], axis=1)
     out = xr.Dataset(
         variables,
@@ -85,7 +92,7 @@ def dataset(model: Model, snapshots: Sequence[Snapshot], *, title: str = "") -> 
             "time": (
                 "time",
                 np.array([s.time_s for s in snapshots]) / DAY_S,
-                {"standard_name": "time", "units": TIME_UNITS, "calendar": "standard"},
+                {"standard_name": "time", "units": TIME_UNITS, "calendar": "standard", "axis": "T"},
             ),
             "level": (
                 "level",
@@ -118,7 +125,8 @@ def dataset(model: Model, snapshots: Sequence[Snapshot], *, title: str = "") -> 
             "vertical_scheme": levels.scheme,
         },
     )
-    out["level_bounds"] = (("level", "bound"), bounds)
+    terms = out["level"].attrs["formula_terms"].replace("level", "level_bounds")
+    out["level_bounds"] = (("level", "bound"), bounds, {"formula_terms": terms})
     out["top_pressure"] = ((), 0.0, {"units": "Pa", "long_name": "pressure at the model top"})
     return out
 
@@ -138,7 +146,8 @@ def write_dataset(path: str | Path, data: Dataset) -> Path:
     """
     path = Path(path)
     encoding: dict[str, dict[str, Any]] = {
-        str(name): {"_FillValue": None} for name in data.variables
+        str(name): {"_FillValue": np.nan if bool(variable.isnull().any()) else None}
+        for name, variable in data.variables.items()
     }
     if path.suffix == ".zarr":
         return _write_zarr(path, data, encoding)

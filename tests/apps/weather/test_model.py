@@ -104,7 +104,7 @@ def test_filled_humidity_is_not_negative_and_keeps_each_levels_mass():
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(grid.humidity.shape, generator=generator, dtype=torch.float64)
     columns = model.columns(grid._replace(humidity=1e-3 * (drawn + 1.0)), 0.0)
-    filled = model._fill(columns)
+    filled = model.filled(columns.humidity, columns.pressure_half[:, -1])
     assert columns.humidity.min() < 0
     assert filled.min() >= 0
     weight = model._area * columns.pressure_half[:, -1:]

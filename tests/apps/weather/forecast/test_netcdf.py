@@ -45,6 +45,18 @@ def test_dataset_follows_cf(model, data):
     np.testing.assert_allclose(data["level_bounds"].values[:, 1], [1 / 3, 2 / 3, 1])
 
 
+def test_a_cf_reader_finds_axes_and_pressure(data, tmp_path):
+    xr, cf = pytest.importorskip("xarray"), pytest.importorskip("cf_xarray")
+    assert cf.__version__
+    with xr.open_dataset(write_dataset(tmp_path / "a.nc", data)) as file:
+        axes = {"X": ["lon"], "Y": ["lat"], "Z": ["level"], "T": ["time"]}
+        assert file.cf.axes == axes
+        assert file.cf["air_temperature"].name == "temperature"
+        file.cf.decode_vertical_coords(outnames={"level": "pressure"})
+        expected = file["surface_pressure"] * file["level"]
+        np.testing.assert_allclose(file["pressure"], expected.transpose(*file["pressure"].dims))
+
+
 def test_winds_stand_at_their_place(model, data):
     """u of the wave at a marked point, from its closed form through another route."""
     state = rossby_haurwitz(model.equations)
@@ -65,6 +77,19 @@ def test_round_trip_through_a_file(model, data, tmp_path):
         like = state.levels.current.vorticity if name == "divergence" else other
         scale = max(float(like.abs().max()), 1e-12)
         assert float((one - other).abs().max()) < FILE_ROUNDING * scale, name
+
+
+def test_humidity_on_file_is_not_negative_and_keeps_its_mass():
+    model = Model("T5L3", dtype=torch.float64)
+    state = model.initial()
+    # one harmonic about a mean that it exceeds: negative over a part of the globe
+    state.levels.current.humidity[0, 0, 0] = 1e-3
+    state.levels.current.humidity[0, 0, 2] = 2e-3
+    raw = model.equations.to_grid(state.levels.current).humidity
+    written = torch.from_numpy(snapshot(model, state).fields["specific_humidity"]).permute(2, 1, 0)
+    assert float(raw.min()) < -1e-4
+    assert float(written.min()) == 0.0
+    torch.testing.assert_close(model.grid.mean(written), model.grid.mean(raw), rtol=1e-12, atol=0)
 
 
 def test_time_decodes_to_dates(data, tmp_path):
