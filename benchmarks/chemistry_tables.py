@@ -1,11 +1,17 @@
 """The tables of CHEMISTRY.md, from the documents below results/chemistry.
 
-``tessera chemistry benchmark --suite S --results benchmarks/results/chemistry/S.json`` writes a
-document; ``python -m benchmarks.chemistry_tables`` makes the page anew.
+``tessera chemistry benchmark --suite S --results benchmarks/results/chemistry/S.json`` and
+``tessera chemistry compress MODEL --results benchmarks/results/chemistry/compress-NAME.json`` write
+documents; ``python -m benchmarks.chemistry_tables`` makes the page anew.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
+from apps.chemistry import compress
 from apps.chemistry.benchmark import SCHEMA, benchmark_markdown, read_document
 from apps.lab.files import write_atomic
 
@@ -31,21 +37,64 @@ own split; settings, epochs and weights never saw it.
 """
 
 
+COMPRESSED = """## Compressed networks
+
+`tessera chemistry compress MODEL` on networks of the run above: pruned by blocks while they learn
+the dense network's own answers, weights rounded as they rest, no measured value read. Test parts;
+rank correlation is between the predictions of both on each set's own test molecules.
+"""
+
+
 def page() -> str:
     """Return the page that the documents make."""
-    parts = [HEAD]
+    parts, compressed = [HEAD], []
     for path in sorted(RESULTS.glob("*.json")):
-        if f'"{SCHEMA}"' not in path.read_text(encoding="utf-8"):
-            continue  # a record of another kind
-        document = read_document(path)
-        config = document["config"]
-        settings = (
-            f"{document['n_together']} set(s) to a network, {config['n_fold']} networks, "
-            f"{config['train']['n_epoch']} epochs, width {config['model']['d_hidden']}, "
-            f"variant {config['variant']['name']}, teacher {'on' if config['teacher'] else 'off'}"
-        )
-        parts.append(f"## {path.stem}\n\n{settings}.\n\n{benchmark_markdown(document)}")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        schema = found.get("schema") if isinstance(found, dict) else None
+        if schema == SCHEMA:
+            parts.append(_benchmark(path))
+        elif schema == compress.SCHEMA:
+            compressed.append(found)
+    if compressed:
+        parts.append(_compressed(compressed))
     return "\n".join(parts)
+
+
+def _benchmark(path: Path) -> str:
+    document = read_document(path)
+    config = document["config"]
+    settings = (
+        f"{document['n_together']} set(s) to a network, {config['n_fold']} networks, "
+        f"{config['train']['n_epoch']} epochs, width {config['model']['d_hidden']}, "
+        f"variant {config['variant']['name']}, teacher {'on' if config['teacher'] else 'off'}"
+    )
+    return f"## {path.stem}\n\n{settings}.\n\n{benchmark_markdown(document)}"
+
+
+def _compressed(documents: Sequence[dict[str, Any]]) -> str:
+    """Return the table of pruned and rounded networks, means over the sets of each."""
+    head = "| sets | networks | variant | epochs | weights left | dense fp32 rmse | small rmse | "
+    head += "difference | worst set | rank correlation | least |"
+    lines = [head, "|---" * 3 + "|---:" * 8 + "|"]
+    for one in sorted(documents, key=lambda d: (len(d["data"]), d["data"][0], d["weight_share"])):
+        dense, small, rank = one["dense"], one["small"], one["rank_correlation"]
+        worst = max(small[key] - dense[key] for key in dense if key.startswith("rmse"))
+        name = one["data"][0] if len(one["data"]) == 1 else f"{len(one['data'])} sets"
+        cells = [
+            name,
+            str(one["n_network"]),
+            one["variant"]["name"],
+            str(one["n_epoch"]),
+            f"{100 * one['weight_share']:.1f} %",
+            f"{dense['rmse']:.4f}",
+            f"{small['rmse']:.4f}",
+            f"{small['rmse'] - dense['rmse']:+.4f}",
+            f"{worst:+.4f}",
+            f"{mean(rank):.4f}",
+            f"{min(rank):.4f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return COMPRESSED + "\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from apps.lab.variant import Variant
 from core.errors import ConfigError
 from core.sparse import BlockSparseLinear
 
+SCHEMA = "tessera.chemistry.compress/1"
 SMALL = Variant(density=0.1, block=16, weight_format="int8")
 N_EPOCH = 60  # three fifths of them to prune, the rest to recover
 LEARNING_RATE = 1e-3
@@ -57,6 +58,8 @@ class Compressed:
     def document(self) -> dict[str, Any]:
         """Return what is kept of it: errors and correlations, no molecule."""
         return {
+            "schema": SCHEMA,
+            "data": self.predictor.target_names,
             "variant": self.predictor.config.variant.model_dump(),
             "n_epoch": self.predictor.config.train.n_epoch,
             "n_network": len(self.predictor.members),

@@ -1,5 +1,31 @@
+import json
+
+from apps.chemistry.compress import SCHEMA
+from apps.lab.variant import Variant
 from benchmarks import chemistry_tables
 
 
 def test_the_page_is_what_the_documents_make():
     assert chemistry_tables.PAGE.read_text(encoding="utf-8") == chemistry_tables.page()
+
+
+def test_compressed_networks_are_told_by_mean_and_worst_set(tmp_path, monkeypatch):
+    document = {
+        "schema": SCHEMA,
+        "data": ["a", "b"],
+        "variant": Variant(density=0.1, block=16, weight_format="int8").model_dump(),
+        "n_epoch": 12,
+        "n_network": 1,
+        "weight_share": 0.1012,
+        "dense": {"rmse": 0.7, "rmse_a": 0.6, "rmse_b": 0.8},
+        "small": {"rmse": 0.705, "rmse_a": 0.59, "rmse_b": 0.82},
+        "rank_correlation": [0.99, 0.97],
+    }
+    (tmp_path / "compress-x.json").write_text(json.dumps(document))
+    (tmp_path / "other.json").write_text("[]")
+    monkeypatch.setattr(chemistry_tables, "RESULTS", tmp_path)
+    last = chemistry_tables.page().splitlines()[-1]
+    assert [cell.strip() for cell in last.strip("| ").split("|")] == [
+        "2 sets", "1", "sparse-16x16-90-int8", "12", "10.1 %", "0.7000", "0.7050", "+0.0050",
+        "+0.0200", "0.9800", "0.9700",
+    ]  # fmt: skip

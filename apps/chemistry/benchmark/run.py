@@ -219,6 +219,7 @@ def _judge(
 
     whole = {name: member.whole for name, member in models.members.items()}
     whole["kernel_graph"] = mixed["kernel_graph"]
+    networks = {f"graph-{i}": values for i, values in enumerate(models.networks)}
     baselines = {name: scores(values) for name, values in models.baselines.items()}
     baselines |= {k: {"test": dict(v)} for k, v in _published(config.data.source).items()}
     columns = {
@@ -254,7 +255,7 @@ def _judge(
                 **{f"n_{part}": int((table.split == part).sum()) for part in SPLITS},
             },
             accuracy={"test": scores(mixed[""])["test"] | taken},
-            members={name: scores(values) for name, values in whole.items()},
+            members={name: scores(values) for name, values in (whole | networks).items()},
             baselines=baselines,
         )
         write_record(place.dir, record)

@@ -38,6 +38,8 @@ class Models:
     table: Table
     members: dict[str, Member]
     """By the names of `hybrid.MEMBERS`."""
+    networks: np.ndarray
+    """float [fold, row]: what each network of the graph member says."""
     baselines: dict[str, np.ndarray]
     """float [row] by name."""
     similarity: np.ndarray
@@ -132,7 +134,8 @@ class Group:
                 if name.startswith("baseline_")
             }
             seen = np.array([smiles in others for smiles in table.smiles])
-            out.append(Models(table, members, lines, found["similarity"], seen))
+            networks = np.array(own)[:, :, 0]
+            out.append(Models(table, members, networks, lines, found["similarity"], seen))
         return out
 
     def _fold(self, i_fold: int) -> dict[str, np.ndarray]:

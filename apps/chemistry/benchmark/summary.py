@@ -28,6 +28,7 @@ _COLUMNS = {
     "SVM": "svm_ecfp4",
     "kernel": "kernel",
     "trees": "trees",
+    "one graph": "graph-",
     "graph": "graph",
     "k+g": "kernel_graph",
     "hybrid": "",
@@ -56,7 +57,13 @@ def benchmark_document(records: Sequence[Record], out: Path) -> Document:
         ]
         errors[name] = {}
         for title, key in _COLUMNS.items():
-            each = [place.get(key, {}).get("test", {}) for place in places]
+            # a name that ends in a dash stands for all that are numbered so
+            each = [
+                scores.get("test", {})
+                for place in places
+                for label, scores in place.items()
+                if label == key or (key.endswith("-") and label.startswith(key))
+            ]
             found = {m: _mean([one.get(m) for one in each]) for m in _METRICS}
             errors[name][title] = {m: round(v, 4) for m, v in found.items() if v is not None}
     config = {k: v for k, v in records[0].config.items() if k not in ("data", "together")}

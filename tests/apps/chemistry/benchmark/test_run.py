@@ -69,7 +69,8 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     records = run_benchmark(config, files, out=tmp_path, seeds=[0])
     assert [r.data.name for r in records] == ["set0.csv", "set1.csv"]
     for record in records:
-        assert set(record.members) == {"graph", "kernel", "trees", "kernel_graph"}
+        numbered = {"graph-0", "graph-1"}
+        assert set(record.members) == {"graph", "kernel", "trees", "kernel_graph"} | numbered
         assert {"train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4"} == set(
             record.baselines
         )
@@ -92,6 +93,10 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     kinds = {"networks", "kernel, trees, baselines"} | ({"teacher"} if joint else set())
     assert document["cpu_s"].keys() == kinds
     assert all(value > 0 for value in document["cpu_s"].values())
+    single = [records[0].members[f"graph-{i}"]["test"]["rmse"] for i in range(2)]
+    assert document["errors"]["set0.csv"]["one graph"]["rmse"] == pytest.approx(
+        sum(single) / 2, abs=FOUR_DECIMALS
+    )
     first = document["errors"]["set0.csv"]["hybrid"]["rmse"]
     assert first == pytest.approx(records[0].accuracy["test"]["rmse"], abs=FOUR_DECIMALS)
     folder = next(tmp_path.glob("**/record.json")).parent
