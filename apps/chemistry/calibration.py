@@ -58,18 +58,22 @@ def calibrate(
 class StandIn(NamedTuple):
     """What the molecules say of errors before there is a model: all of `calibrate` but its end.
 
-    `predicted` and `scale` are float64 [valid]: what the stand-in says, and its expected error;
-    empty where the valid part is too small.
+    `distance`, `predicted` and `scale` are float64 [valid]: from the training molecules, what the
+    stand-in says, and its expected error. The latter two and `line` are None where all training
+    molecules have one scaffold: nothing can be held out, and the valid part has to do alone.
     """
 
-    line: tuple[float, float, float]
-    predicted: np.ndarray
-    scale: np.ndarray
+    distance: np.ndarray
+    line: tuple[float, float, float] | None = None
+    predicted: np.ndarray | None = None
+    scale: np.ndarray | None = None
 
     def interval(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Return (c0, c1, c2) for a model that says `predicted` of the valid part."""
         if len(true) < MIN_CALIBRATION:
             return np.full(3, np.nan)
+        if self.line is None or self.scale is None or self.predicted is None:
+            return np.array(fit_interval(np.abs(predicted - true), self.distance))
         base, slope, factor = self.line
         ours, theirs = (np.mean(np.abs(p - true) / self.scale) for p in (predicted, self.predicted))
         return np.array([base, slope, factor * float(ours / max(theirs, np.finfo(float).tiny))])
@@ -78,36 +82,40 @@ class StandIn(NamedTuple):
 def stand_in(train: Sequence[Chem.Mol], y: np.ndarray, valid: Sequence[Chem.Mol]) -> StandIn:
     """Return the stand-in for a train and a valid part; see `calibrate`."""
     if len(valid) < MIN_CALIBRATION:
-        return StandIn((math.nan, math.nan, math.nan), np.empty(0), np.empty(0))
+        return StandIn(np.empty(0))
     keep = np.random.default_rng(0).permutation(len(train))[:MAX_CROSS]
     train, y = [train[i] for i in keep], y[keep].astype(np.float64)
     mix = MixKernel.of(train)
     kernel, keys = mix.against(train), similarity_keys(train)
-    line = fit_interval(*_cross_errors(train, y, kernel, keys))
-    predicted = fit_gaussian_process(kernel, y).predict(mix.against(valid))
     distance = 1.0 - tanimoto(similarity_keys(valid), keys).max(axis=1)
-    return StandIn(line, predicted, line[0] + line[1] * distance)
+    error, from_rest = _cross_errors(train, y, kernel, keys)
+    if len(error) < MIN_CALIBRATION:
+        return StandIn(distance)
+    line = fit_interval(error, from_rest)
+    predicted = fit_gaussian_process(kernel, y).predict(mix.against(valid))
+    return StandIn(distance, line, predicted, line[0] + line[1] * distance)
 
 
 def _cross_errors(
     mols: Sequence[Chem.Mol], y: np.ndarray, kernel: np.ndarray, keys: KeySets
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return error and distance of each molecule, predicted without those of its scaffold."""
+    """Return error and distance of each molecule, predicted without those of its scaffold.
+
+    Empty where all have one scaffold.
+    """
     fold = np.empty(len(mols), dtype=np.int64)
     sets = scaffold_sets(mols, chirality=False)
     dealt = np.random.default_rng(0).permutation(np.arange(len(sets)) % N_FOLD)
     for number, members in zip(dealt, sets, strict=True):
         fold[list(members)] = number
     near = tanimoto(keys, keys)
-    error, distance = [], []
+    error, distance = [np.zeros(0)], [np.zeros(0)]
     for i in range(N_FOLD):
         held, rest = np.nonzero(fold == i)[0], np.nonzero(fold != i)[0]
         if held.size and rest.size > 1:
             fit = fit_gaussian_process(np.ascontiguousarray(kernel[np.ix_(rest, rest)]), y[rest])
             error.append(np.abs(fit.predict(kernel[np.ix_(held, rest)]) - y[held]))
             distance.append(1.0 - near[np.ix_(held, rest)].max(axis=1))
-    if not error:  # one scaffold: nothing can be held out, the valid part has to do
-        return np.abs(y - y.mean()), np.zeros(len(y))
     return np.concatenate(error), np.concatenate(distance)
 
 

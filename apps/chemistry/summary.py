@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from apps.lab.record import CostEntry, Record
+from apps.lab.record import CostEntry, Record, record_content
 
 _COLUMNS = ("rmse", "mae", "r2", "spearman", "rmse_cliff")
 
@@ -63,7 +63,7 @@ def cost_table(entries: Sequence[CostEntry]) -> str:
 
 def records_json(records: Sequence[Record]) -> str:
     """Return the record, or the list of records of several seeds, as JSON."""
-    whole = [json.loads(record.model_dump_json(by_alias=True)) for record in records]
+    whole = [record_content(record) for record in records]
     return json.dumps(whole[0] if len(whole) == 1 else whole, indent=1)
 
 

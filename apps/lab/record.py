@@ -184,15 +184,22 @@ def new_record(
 
 
 def write_record(run_dir: str | Path, record: Record) -> Path:
-    """Write `record.json` into the run folder, whole or not at all, and give its path.
+    """Write `record.json` into the run folder, whole or not at all, and give its path."""
+    import json
+
+    text = json.dumps(record_content(record), indent=1, ensure_ascii=False)
+    return write_atomic(Path(run_dir) / RECORD_FILE, text + "\n")
+
+
+def record_content(record: Record) -> dict[str, Any]:
+    """Return what a record file holds.
 
     Its last entry, `sha256`, is the hash of all others, so that a damaged record is not believed.
     """
     import json
 
     content = json.loads(record.model_dump_json(by_alias=True))
-    text = json.dumps(content | {"sha256": _digest(content)}, indent=1, ensure_ascii=False)
-    return write_atomic(Path(run_dir) / RECORD_FILE, text + "\n")
+    return content | {"sha256": _digest(content)}
 
 
 def _digest(content: dict[str, Any]) -> str:
