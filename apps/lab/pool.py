@@ -10,11 +10,11 @@ twice is given up alone. The results do not depend on who did the work.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -26,9 +26,6 @@ from core.errors import ConfigError, DataError, TesseraError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-# Workers that may die under a task before it is given up.
-N_TRY = 2
 
 
 class WorkerLostError(TesseraError, RuntimeError):
@@ -57,7 +54,7 @@ def run_tasks(
     function : callable
         At the top of a module, so that a worker can import it; what it gives can be pickled.
     tasks : iterable
-        Begun in this order.
+        Begun in this order, each taken when a process is free for it.
     n_job : int
         Processes at a time, one thread each; all workers of a `scheduler` are used.
     scheduler : str, optional
@@ -72,7 +69,7 @@ def run_tasks(
         If the scheduler does not answer.
     """
     if has_dask():
-        return _by_dask(function, list(tasks), n_job, scheduler)
+        return _by_dask(function, tasks, n_job, scheduler)
     if scheduler is not None:
         raise ConfigError(
             "--scheduler needs dask.distributed; install the extra: pip install tessera-ml[sweep]"
@@ -120,33 +117,52 @@ def has_dask() -> bool:
 
 
 def _by_dask(
-    function: Callable[[T], R], tasks: list[T], n_job: int, scheduler: str | None
+    function: Callable[[T], R], tasks: Iterable[T], n_job: int, scheduler: str | None
 ) -> Iterator[Ended[T, R]]:
+    """Do the tasks on dask workers.
+
+    A worker that dies takes along all that it had been given, not only what it was at. Those tasks
+    are then tried again one by one, so that only a task that kills its own worker fails.
+    """
     from distributed import KilledWorker, as_completed
 
     with _client(n_job, scheduler) as client:
         # A window of tasks, not all at once: the first of them begin first.
-        left = deque(tasks)
+        left = iter(tasks)
         under_way: dict[Any, T] = {}
+        hurt: list[T] = []
 
-        def submit() -> Any:
-            task = left.popleft()
-            future = client.submit(function, task, pure=False, retries=0)
-            under_way[future] = task
-            return future
+        def submit(some: Iterable[T]) -> list[Any]:
+            found = {client.submit(function, task, pure=False, retries=0): task for task in some}
+            under_way.update(found)
+            return list(found)
 
         n_worker = max(n_job, sum(client.nthreads().values())) if scheduler else n_job
-        stream = as_completed([submit() for _ in range(min(n_worker, len(left)))])
+        stream = as_completed(submit(itertools.islice(left, n_worker)))
         for future in stream:
-            if left:
-                stream.add(submit())
             task = under_way.pop(future)
-            try:
-                yield Ended(task, future.result())
-            except KilledWorker:
-                yield Ended(task, error=WorkerLostError())
-            except Exception as error:
-                yield Ended(task, error=error)
+            is_hurt = future.status == "error" and isinstance(future.exception(), KilledWorker)
+            if is_hurt:
+                hurt.append(task)
+            for more in submit(itertools.islice(left, 1)):
+                stream.add(more)
+            if not is_hurt:
+                yield _ended(task, future)
+        for task in hurt:
+            (future,) = submit([task])
+            under_way.pop(future)
+            yield _ended(task, future)
+
+
+def _ended(task: T, future: Any) -> Ended[T, Any]:
+    from distributed import KilledWorker
+
+    try:
+        return Ended(task, future.result())
+    except KilledWorker:
+        return Ended(task, error=WorkerLostError())
+    except Exception as error:
+        return Ended(task, error=error)
 
 
 @contextmanager
@@ -156,7 +172,7 @@ def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.scheduler.allowed-failures": N_TRY - 1,
+        "distributed.scheduler.allowed-failures": 0,  # what is tried again is decided here
         "distributed.comm.timeouts.connect": "60s",
         # A run holds its process for minutes; that is no reason to speak up.
         "distributed.admin.tick.limit": "1h",
@@ -198,33 +214,38 @@ def _by_processes(
     A process that dies takes its neighbours' pool with it. Those that were under way are then
     tried again alone, so that only a task that kills its own process fails.
     """
-    left = deque(tasks)
-    while left:
+    left = iter(tasks)
+    while True:
         hurt: list[T] = []
         yield from _in_one_pool(function, left, n_job, hurt)
+        if not hurt:
+            return
         for task in hurt:
             alone: list[T] = []
-            yield from _in_one_pool(function, deque([task]), 1, alone)
+            yield from _in_one_pool(function, iter([task]), 1, alone)
             if alone:
                 yield Ended(task, error=WorkerLostError())
 
 
 def _in_one_pool(
-    function: Callable[[T], R], left: deque[T], n_job: int, hurt: list[T]
+    function: Callable[[T], R], left: Iterator[T], n_job: int, hurt: list[T]
 ) -> Iterator[Ended[T, R]]:
     """Take tasks from `left` until none is left or the pool breaks, which `hurt` then names."""
     spawn = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(n_job, mp_context=spawn, initializer=_end_with_parent)
     with _one_thread_each(), executor as pool:
         under_way: dict[Future[R], T] = {}
+
+        def fill() -> None:
+            while not hurt and len(under_way) < n_job and (some := [*itertools.islice(left, 1)]):
+                try:
+                    under_way[pool.submit(function, some[0])] = some[0]
+                except BrokenProcessPool:
+                    hurt.extend(some)
+
         try:
-            while (left and not hurt) or under_way:
-                while left and not hurt and len(under_way) < n_job:
-                    task = left.popleft()
-                    try:
-                        under_way[pool.submit(function, task)] = task
-                    except BrokenProcessPool:
-                        hurt.append(task)
+            fill()
+            while under_way:
                 ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in ended:
                     task = under_way.pop(future)
@@ -234,6 +255,7 @@ def _in_one_pool(
                         hurt.append(task)
                     except Exception as error:
                         yield Ended(task, error=error)
+                fill()
         except BaseException:  # interrupted, or nobody asks for more
             pool.shutdown(wait=False, cancel_futures=True)
             raise

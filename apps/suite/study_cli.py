@@ -46,6 +46,9 @@ def run(
     device: DeviceOption = "cpu",
     resume: ResumeOption = False,
     scheduler: SchedulerOption = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no run after that long; go on with --resume.")
+    ] = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -55,8 +58,17 @@ def run(
     """
     from apps.suite.study import run_study
 
-    code = run_study(file, out, n_job=jobs, device=device, resume=resume, scheduler=scheduler)
-    raise SystemExit(code)
+    raise SystemExit(
+        run_study(
+            file,
+            out,
+            n_job=jobs,
+            device=device,
+            resume=resume,
+            scheduler=scheduler,
+            minutes=minutes,
+        )
+    )
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -34,6 +36,7 @@ def run_study(
     device: str = "cpu",
     resume: bool = False,
     scheduler: str | None = None,
+    minutes: float | None = None,
     applications: Mapping[str, str] = APPLICATIONS,
 ) -> int:
     """Run a study and write its report.
@@ -52,6 +55,9 @@ def run_study(
         where they stopped, and failed ones are tried again.
     scheduler : str, optional
         Address of a dask scheduler that does the runs; its workers see `out` under the same path.
+    minutes : float, optional
+        Begin no run after that long: those under way are finished and the report is written; the
+        rest waits for `resume`.
 
     Returns
     -------
@@ -76,10 +82,14 @@ def run_study(
         kept = state.count("done")
         say(f"study: {len(state.points)} points, {len(state.runs)} runs, {kept} kept, in {folder}")
         start, run_s, n_run, more = time.monotonic(), 0.0, 0, points
+        end = math.inf if minutes is None else start + 60 * minutes
         while more:
             jobs = _jobs(state, more, folder / STORE, device, applications)
-            run_s += _run(state, jobs, folder, n_job, scheduler)
-            n_run += len(jobs)
+            n_begun, spent = _run(state, jobs, folder, n_job, scheduler, end)
+            run_s += spent
+            n_run += n_begun
+            if n_begun < len(jobs):
+                break
             more = promoted(study, points, folder / STORE, applications)
             points += more
             _add(state, more, folder, known)
@@ -95,6 +105,8 @@ def run_study(
                 f"study: {n_run} runs of {run_s:.0f} s in {wall_s:.0f} s, {n_job} at a time; "
                 f"overhead {100 * session.share:.1f} %"
             )
+        if n_wait := state.count("waiting"):
+            say(f"study: {n_wait} runs wait; go on with --resume")
         say(f"report: {page}")
     finally:
         if lock is not None:
@@ -150,11 +162,20 @@ def _add(state: StudyState, points: list[Point], folder: Path, known: StudyState
 
 
 def _run(
-    state: StudyState, jobs: list[Job], folder: Path, n_job: int, scheduler: str | None
-) -> float:
-    """Run the jobs; give the seconds that they took, of all processes together."""
-    spent = 0.0
-    for i_done, (job, outcome) in enumerate(run_jobs(jobs, n_job, scheduler), start=1):
+    state: StudyState,
+    jobs: list[Job],
+    folder: Path,
+    n_job: int,
+    scheduler: str | None,
+    end: float,
+) -> tuple[int, float]:
+    """Run the jobs, none begun after `end` (monotonic seconds).
+
+    Gives how many were run, and the seconds that they took, of all processes together.
+    """
+    in_time = itertools.takewhile(lambda _: time.monotonic() < end, jobs)
+    i_done, spent = 0, 0.0
+    for i_done, (job, outcome) in enumerate(run_jobs(in_time, n_job, scheduler), start=1):
         failed = outcome.status == "failed"
         spent += outcome.wall_s
         state.runs[job.folder.name] = RunState(
@@ -164,7 +185,7 @@ def _run(
         say(f"[{i_done}/{len(jobs)}] {job.name}: {outcome.status}, {outcome.wall_s:.0f} s")
         if failed:
             say(outcome.problem.strip().splitlines()[-1], verbosity=0)
-    return spent
+    return i_done, spent
 
 
 def _jobs(

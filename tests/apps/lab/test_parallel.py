@@ -148,7 +148,8 @@ def test_an_application_trains_under_torchrun(application, tmp_path, one_thread)
             "columns.gap_day=0.5",
             "columns.n_column_per_call=32", "columns.run_longwave=8", "columns.run_shortwave=8",
             "columns.label_longwave=16", "columns.label_shortwave=8", "network.width=32",
-            "network.n_epoch=2", "network.batch=128", "forecast=none", "cost=false",
+            "network.n_epoch=2", "network.sparse_stretch=1", "network.batch=128",
+            "forecast=none", "cost=false",
         ],
     }[application]  # fmt: skip
     settings.append("variant.density=0.5")

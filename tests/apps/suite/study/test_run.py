@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,21 @@ def test_a_stopped_study_can_be_read_and_goes_on(toy, serial, monkeypatch):
     monkeypatch.setattr(module, "run_jobs", whole)
     assert go(toy, resume=True) == 0
     assert sorted(log_of(folder)) == sorted(set(log_of(folder)))  # the sixth had its record
+
+
+def test_no_run_is_begun_when_the_time_is_over(toy, serial, monkeypatch, capsys):
+    folder, _ = toy
+    assert go(toy, minutes=0) == 0
+    assert read_state(folder / "out").count("waiting") == N_RUN
+    assert f"{N_RUN} runs wait; go on with --resume" in capsys.readouterr().err
+    # a clock that jumps an hour a look: one to begin with, one for each run
+    clock = iter(range(0, 10**6, 3600))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    assert go(toy, resume=True, minutes=60 * 4.5) == 0
+    state = read_state(folder / "out")
+    assert (state.count("done"), state.count("waiting")) == (4, N_RUN - 4)
+    assert state.sessions[-1].n_run == 4
+    assert "4 of 12 runs are finished" in (folder / "out" / "report.html").read_text()
 
 
 def test_a_point_that_fails_is_told_and_the_rest_goes_on(toy, serial, capsys):
