@@ -24,11 +24,13 @@ def fields_of(model: Model, state: ModelState) -> Tensor:
 
 
 def state_of(model: Model, fields: Tensor, time_s: float) -> ModelState:
-    """Begin a model state from columns; humidity below nought is set to nought."""
+    """Begin a model state from columns; `Model.filled` mends humidity below nought."""
     n, shape = model.levels.n_level, (model.grid.n_lon, model.grid.n_lat, -1)
-    parts = fields.to(model.transform.dtype).view(shape).split([n, n, n, n, 1], dim=-1)
-    u, v, temperature, humidity, pressure = (part.contiguous() for part in parts)
-    grid = GridState(u, v, temperature, humidity.clamp(min=0.0), pressure.squeeze(-1))
+    fields = fields.to(model.transform.dtype)
+    u, v, temperature, humidity, pressure = fields.split([n, n, n, n, 1], dim=-1)
+    humidity = model.filled(humidity, pressure.squeeze(-1))
+    parts = (part.reshape(shape) for part in (u, v, temperature, humidity))
+    grid = GridState(*parts, pressure.reshape(shape[:2]))
     return model.begin(model.equations.from_grid(grid), time_s)
 
 
@@ -69,7 +71,7 @@ class Filter:
 
     radius_m: float = 3.0e6
     inflation: float = 1.0
-    relaxation: float = 0.7
+    relaxation: float = 0.6
 
 
 @dataclass

@@ -38,8 +38,9 @@ def spectrum_figure(folder: Path, model: Model, state: ModelState) -> dict[str, 
     for sigma in (UPPER_SIGMA, 0.5, 0.9):
         k = int(np.abs(full - sigma).argmin())
         ax.loglog(n, spectrum[1 : len(n) + 1, k], label=f"sigma {full[k]:.2f}")
-    slope = spectrum[1 : len(n) + 1].max() * (n / n[0]) ** -3.0
-    ax.loglog(n, slope, color="#000000", linewidth=0.6, linestyle=":", label="n^-3")
+    eddies = n[n >= min(8, n[-1])]
+    slope = spectrum[eddies[0]].max() * (eddies / eddies[0]) ** -3.0
+    ax.loglog(eddies, slope, color="#000000", linewidth=0.6, linestyle=":", label="n^-3")
     ax.set(xlabel="total wavenumber", ylabel="kinetic energy, m2 s-2")
     ax.legend()
     save_svg(figure, folder / "spectrum.svg")
