@@ -148,16 +148,16 @@ def score_rows(prediction: np.ndarray, table: Table) -> dict[str, float]:
     Returns
     -------
     dict
-        Those of `metrics.score` (means over the tasks); `rmse_NAME` for each task where there are
-        several, and for each kind of row in `held_out` where the table tells them apart;
-        `auc_published` and `auc_repaired` where it has classes.
+        Those of `metrics.score` (means over the tasks); `rmse_NAME` (and `rmse_cliff_NAME`) for
+        each task where there are several, and `rmse_KIND` for each kind of row in `held_out` where
+        the table tells them apart; `auc_published` and `auc_repaired` where it has classes.
     """
     target = table.exact
     out = score(target, prediction, cliff=table.extra.get("cliff_mol"))
     if len(table.target_names) > 1:
         for task, name in enumerate(table.target_names):
-            one = score(target[:, task], prediction[:, task])
-            out |= {f"rmse_{name}": one["rmse"]} if one else {}
+            one = score(target[:, task], prediction[:, task], cliff=table.extra.get("cliff_mol"))
+            out |= {f"{k}_{name}": one[k] for k in ("rmse", "rmse_cliff") if k in one}
     for name, active in table.extra.items():
         if name.startswith("active_"):
             out[name.replace("active", "auc")] = roc_auc(active.astype(float), prediction[:, 0])

@@ -158,6 +158,9 @@ def test_several_files_are_one_run_with_a_line_for_each(csv_file, tmp_path):
         device="cpu",
     )
     for scores in (record.accuracy, record.members["graph"], record.members["kernel"]):
-        assert {"rmse_small.csv", "rmse_other.csv"} <= set(scores["test"])
+        test = scores["test"]
+        for kind in ("rmse", "rmse_cliff"):
+            each = [test[f"{kind}_{name}.csv"] for name in ("small", "other")]
+            assert test[kind] == pytest.approx(sum(each) / 2)
     table = load_table(str(other), target="pk", split_column="split")
     assert record.data.n_test == 2 * int((table.split == "test").sum())
