@@ -29,8 +29,8 @@ def state_of(model: Model, fields: Tensor, time_s: float) -> ModelState:
     fields = fields.to(model.transform.dtype)
     u, v, temperature, humidity, pressure = fields.split([n, n, n, n, 1], dim=-1)
     humidity = model.filled(humidity, pressure.squeeze(-1))
-    parts = (part.reshape(shape) for part in (u, v, temperature, humidity))
-    grid = GridState(*parts, pressure.reshape(shape[:2]))
+    u, v, temperature, humidity = (x.reshape(shape) for x in (u, v, temperature, humidity))
+    grid = GridState(u, v, temperature, humidity, pressure.reshape(shape[:2]))
     return model.begin(model.equations.from_grid(grid), time_s)
 
 

@@ -36,6 +36,15 @@ VARIABLES = {
     "absorbed_shortwave": ("toa_net_downward_shortwave_flux", "W m-2", ""),
 }
 _REQUIRED = tuple(VARIABLES)[:5]
+# Beyond these a value is in another unit, whatever its attribute says; dips of humidity below
+# nought come from spectral models.
+PLAUSIBLE = {
+    "temperature": (100.0, 400.0),
+    "specific_humidity": (-0.01, 0.1),
+    "eastward_wind": (-400.0, 400.0),
+    "northward_wind": (-400.0, 400.0),
+    "surface_pressure": (3.0e4, 1.2e5),
+}
 # Grids agree when their coordinates do to the rounding of a float32 file.
 _SAME = 1e-4
 
@@ -205,8 +214,9 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
     Raises
     ------
     DataError
-        If a variable or its unit is missing, the unit is another, the vertical coordinate is not
-        sigma, or grid or levels differ (both are named).
+        If a variable or its unit is missing, the unit is another, values are not finite or beyond
+        `PLAUSIBLE`, the vertical coordinate is not sigma, or grid or levels differ (both are
+        named).
     """
     who = who or "dataset"
     for name in _REQUIRED:
@@ -222,6 +232,9 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
         if came != unit:
             raise DataError(f"{who}: {name!r} is in {came!r}, expected {unit!r}; convert it")
     _check_grid(model, data, who)
+    n_time = data.sizes.get("time", 0)
+    if not -n_time <= index < n_time:
+        raise DataError(f"{who}: index {index} asks for more than the {n_time} times that it has")
     fields = {
         name: torch.as_tensor(data[name].isel(time=index).transpose(..., "lat", "lon").values)
         for name in _REQUIRED
@@ -229,6 +242,12 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
     for name, field in fields.items():
         if not bool(torch.isfinite(field).all()):
             raise DataError(f"{who}: {name!r} holds values that are not finite")
+        low, high = PLAUSIBLE[name]
+        if float(field.min()) < low or float(field.max()) > high:
+            raise DataError(
+                f"{who}: {name!r} runs from {float(field.min()):g} to {float(field.max()):g} "
+                f"{VARIABLES[name][1]}, expected {low:g} to {high:g}; is it in another unit?"
+            )
     dtype, device = model.transform.dtype, model.transform.device
     t, q, u, v, p = (
         x.permute(*reversed(range(x.dim()))).to(device, dtype).contiguous() for x in fields.values()

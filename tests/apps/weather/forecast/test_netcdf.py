@@ -133,6 +133,19 @@ def test_missing_variable_and_nan_are_refused(model, data):
         model_state(model, data)
 
 
+def test_values_in_another_unit_and_times_that_are_not_there_are_refused(model, data):
+    hectopascal = data.copy(deep=True)
+    hectopascal["surface_pressure"][:] /= 100.0
+    with pytest.raises(DataError, match=r"'surface_pressure' runs from .* Pa, expected 30000 to"):
+        model_state(model, hectopascal)
+    celsius = data.copy(deep=True)
+    celsius["temperature"][:] -= 273.15
+    with pytest.raises(DataError, match=r"'temperature' runs from .* is it in another unit\?"):
+        model_state(model, celsius)
+    with pytest.raises(DataError, match="index 2 asks for more than the 2 times that it has"):
+        model_state(model, data, index=2)
+
+
 def test_one_flipped_bit_in_a_value_is_seen(data, tmp_path):
     path = write_dataset(tmp_path / "a.nc", data)
     whole = path.read_bytes()
