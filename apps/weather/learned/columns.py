@@ -153,7 +153,8 @@ def sample_columns(config: ColumnsConfig, *, seed: int) -> LabelledColumns:
     Raises
     ------
     ConfigError
-        If the days do not leave room for the three splits.
+        If the days do not leave room for the three splits, or a call has fewer columns than are to
+        be drawn from it.
     """
     if config.n_day * (1.0 - config.train_share) < 2.0 * config.gap_day + 2.0:
         raise ConfigError(
@@ -191,10 +192,15 @@ def _drawn(
         warming_k=climate.warming_k,
         co2_ppmv=climate.co2_factor * control.co2_ppmv,
     ).build()
+    area = model.grid.area_weight.expand(model.grid.n_lon, -1).reshape(-1)
+    if config.n_column_per_call > len(area):
+        raise ConfigError(
+            f"sample_columns: n_column_per_call = {config.n_column_per_call} is more than the "
+            f"{len(area)} columns of {config.resolution}; draw fewer, or run a finer model"
+        )
     state = first_state(model, config.start, seed)
     for _ in track(range(skip_day), "before sampling, days"):
         state = model.run(state, DAY_S)
-    area = model.grid.area_weight.expand(model.grid.n_lon, -1).reshape(-1)
     sampler = _Sampler(config, area, generator)
     model.physics = sampler
     begin = state.time_s

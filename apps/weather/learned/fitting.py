@@ -20,6 +20,7 @@ from apps.weather.learned.muon import Muon
 from apps.weather.learned.narrow import even_out, round_layer
 from apps.weather.physics import Clouds
 from core import LayerSpec, freeze
+from core.errors import ConfigError
 from core.precision import format_named
 
 
@@ -57,16 +58,16 @@ class NetworkConfig(Recipe):
     method: Literal["static", "set", "rigl", "prune", "dense-to-sparse"] = "prune"
     optimizer: Literal["muon", "adamw", "lamb", "sgd"] = "muon"  # type: ignore[assignment]
     kind: Literal["mlp", "gru"] = "mlp"
-    width: int = 96
-    n_hidden: int = 2
-    n_epoch: int = 24
+    width: int = Field(default=96, ge=1)
+    n_hidden: int = Field(default=2, ge=1)
+    n_epoch: int = Field(default=24, ge=1)
     sparse_stretch: float = Field(default=4.0, ge=1.0)
-    batch: int = 256
-    learning_rate: float = 2e-2
+    batch: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=2e-2, gt=0.0)
     narrow_share: float = Field(default=0.17, gt=0.0, lt=1.0)
-    narrow_rate: float = 4e-3
-    weight_decay: float = 1e-5
-    ema_decay: float = 0.999
+    narrow_rate: float = Field(default=4e-3, gt=0.0)
+    weight_decay: float = Field(default=1e-5, ge=0.0)
+    ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
 
     def span(self) -> tuple[float, float]:
         """Give the shares of all steps at which patterns begin and cease to change.
@@ -152,7 +153,14 @@ def fit_emulator(
 
     Where `config.method` says so, patterns change while it learns in fp32. Networks of 8 bits and
     fewer then learn around their own rounding; at the end the bias is corrected (`correct_bias`).
+    ConfigError if there are fewer training columns than a batch has.
     """
+    n_step = len(train) // config.batch
+    if n_step == 0:
+        raise ConfigError(
+            f"fit_emulator: batch = {config.batch} is more than the {len(train)} training columns; "
+            "take smaller batches, or more columns"
+        )
     sun = train.columns.cos_zenith
     model.normalise(
         features(train.columns, clouds),
@@ -161,7 +169,6 @@ def fit_emulator(
     )
     data = tensors_of(model, train, clouds)
     unseen = tensors_of(model, valid, clouds)
-    n_step = len(train) // config.batch
 
     def stage(net: Emulator, first: int, n_epoch: int, rate: float, suffix: str) -> FitResult:
         def batches(epoch: int) -> Iterator[Batch]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_run_leaves_a_record_that_reads_back(done):
     assert record.accuracy["test"]["radiation_cpu_ratio"] > 0.0
     assert {"train_mean", "linear", "exact_16", "exact_41"} <= record.baselines.keys()
     assert {"persistence", "noise_floor", "coarse_radiation"} <= record.baselines.keys()
-    assert [row["epoch"] for row in record.history] == list(range(9))  # sparse: three times 3
+    assert [row["epoch"] for row in record.history] == list(range(12))  # sparse: four times 3
     assert "exact radiation takes" in table(record)
 
 
@@ -107,3 +108,29 @@ def test_a_misspelt_setting_names_its_neighbour():
     with pytest.raises(ConfigError, match=r"unknown key 'n_epochs'.*did you mean 'n_epoch'"):
         load_config(TrainConfig, overrides=["network.n_epochs=3"])
     assert load_config(TrainConfig, overrides=["variant=dense-bf16"]).variant.name == "dense-bf16"
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked"),
+    [
+        ("width=0", "width: Input should be greater than or equal to 1, got 0"),
+        ("n_hidden=0", "n_hidden: Input should be greater than or equal to 1, got 0"),
+        ("n_epoch=0", "n_epoch: Input should be greater than or equal to 1, got 0"),
+        ("batch=0", "batch: Input should be greater than or equal to 1, got 0"),
+        ("learning_rate=-1", "learning_rate: Input should be greater than 0, got -1"),
+        ("ema_decay=1", "ema_decay: Input should be less than 1, got 1"),
+        ("kind=lstm", "kind: Input should be 'mlp' or 'gru', got 'lstm'"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_refused_before_anything_is_made(setting, asked):
+    with pytest.raises(ConfigError, match=asked):
+        load_config(TrainConfig, overrides=[f"network.{setting}"])
+
+
+def test_a_batch_that_no_training_can_fill_is_refused(done, tmp_path):
+    _, folder = done
+    for path in folder.parent.glob("columns-*.safetensors"):
+        shutil.copy(path, tmp_path)
+    many = TINY.model_copy(update={"network": TINY.network.model_copy(update={"batch": 9999})})
+    with pytest.raises(ConfigError, match="batch = 9999 is more than the 1280 training columns"):
+        run(many, out=tmp_path / "run", seed=1)

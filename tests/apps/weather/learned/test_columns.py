@@ -212,3 +212,10 @@ def test_too_few_days_are_refused(tmp_path):
     short = TINY.model_copy(update={"n_day": 5})
     with pytest.raises(ConfigError, match=r"n_day = 5 leaves no days to validate and test"):
         cached_columns(short, seed=0, folder=tmp_path)
+
+
+def test_more_columns_than_a_call_has_are_refused(tmp_path):
+    many = TINY.model_copy(update={"n_column_per_call": 500})
+    asked = "n_column_per_call = 500 is more than the 128 columns of T5L4; draw fewer, or run a"
+    with pytest.raises(ConfigError, match=asked):
+        cached_columns(many, seed=0, folder=tmp_path)
