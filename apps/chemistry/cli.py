@@ -159,7 +159,9 @@ def predict(
 def explain(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or its model file.")],
     smiles: Annotated[list[str], typer.Argument(help="Molecules.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the drawings.")] = Path(),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the drawings and pairs.")
+    ] = Path(),
     kind: Annotated[str, typer.Option("--format", help="svg or png.")] = "svg",
     target: Annotated[
         str | None, typer.Option("--target", help="Which of several.", show_default=False)
@@ -167,7 +169,10 @@ def explain(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Draw what each atom adds to a prediction; the shares sum to prediction minus baseline."""
+    """Draw what each atom adds to a prediction, and list matched pairs among training molecules.
+
+    The shares sum to the prediction minus the baseline: what the model says of the scaffold.
+    """
     from apps.chemistry import answers as room
     from apps.chemistry.predictor import Predictor
 
@@ -176,11 +181,19 @@ def explain(
     for i, text in enumerate(smiles, start=1):
         answer = room.explain(predictor, text, task=task)
         path = room.draw(answer, out / f"explain-{i}.{kind}")
+        pairs = room.matched_pairs(predictor, answer, task=task)
+        room.write_pairs(pairs, out / f"pairs-{i}.csv")
         if not quiet:
             typer.echo(
-                f"{text}: {answer.prediction:.2f} = {answer.baseline:.2f} (training mean) "
-                f"{answer.share.sum():+.2f} ({answer.n_cut} branches asked): {path}"
+                f"{text}: {answer.prediction:.2f} = {answer.baseline:.2f} (scaffold) "
+                f"{answer.share.sum():+.2f} ({answer.n_cut} branches asked): {path}; "
+                f"{len(pairs)} matched pair(s): {out / f'pairs-{i}.csv'}"
             )
+            if answer.is_guess:
+                typer.echo(
+                    "  no branch can be cut without leaving what the training molecules show: "
+                    "the shares are a guess"
+                )
 
 
 @app.command()

@@ -1,0 +1,159 @@
+"""Molecules cut short or with heteroatoms made carbon: the questions that explanations ask."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rdkit import Chem
+
+_CARBON = 6
+_SINGLE = Chem.BondType.SINGLE
+_MULTIPLE = (Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
+
+
+class Branch(NamedTuple):
+    """Atoms on the far side of a single bond outside of rings."""
+
+    inner: int
+    """Atom that stays."""
+    outer: int
+    """First atom of the branch."""
+    atoms: frozenset[int]
+
+
+def branches(mol: Chem.Mol) -> list[Branch]:
+    """Return the branches of a molecule seen from its central ring, nearest bonds first."""
+    distance = Chem.GetDistanceMatrix(mol)
+    from_centre = distance[centre(mol)]
+    out = []
+    for bond in mol.GetBonds():
+        if bond.IsInRing() or bond.GetBondType() != _SINGLE:
+            continue
+        ends = (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
+        inner, outer = sorted(ends, key=lambda i: from_centre[i])
+        out.append(Branch(inner, outer, _beyond(mol, outer, inner)))
+    return sorted(out, key=lambda b: (from_centre[b.inner], b.outer))
+
+
+def centre(mol: Chem.Mol) -> int:
+    """Return the ring atom (any atom, without rings) nearest to all others."""
+    distance = Chem.GetDistanceMatrix(mol).sum(axis=1)
+    ring = [atom.GetIdx() for atom in mol.GetAtoms() if atom.IsInRing()]
+    rank = Chem.CanonicalRankAtoms(mol)  # ties must not depend on the order of the atoms
+    return min(ring or range(mol.GetNumAtoms()), key=lambda i: (distance[i], rank[i]))
+
+
+def _beyond(mol: Chem.Mol, start: int, behind: int) -> frozenset[int]:
+    seen, waiting = {start}, [start]
+    while waiting:
+        for atom in mol.GetAtomWithIdx(waiting.pop()).GetNeighbors():
+            i = atom.GetIdx()
+            if i != behind and i not in seen:
+                seen.add(i)
+                waiting.append(i)
+    return frozenset(seen)
+
+
+def shorten(
+    mol: Chem.Mol,
+    gone: Iterable[Branch],
+    *,
+    methyl: Iterable[Branch] = (),
+    ethyl: Branch | None = None,
+) -> Chem.Mol | None:
+    """Return the molecule with branches replaced.
+
+    Parameters
+    ----------
+    mol : Mol
+    gone : iterable of Branch
+        Replaced by hydrogen.
+    methyl : iterable of Branch
+        Replaced by methyl.
+    ethyl : Branch, optional
+        Replaced by ethyl.
+
+    Returns
+    -------
+    Mol or None
+        None where no valid molecule is left.
+    """
+    out = Chem.RWMol(mol)
+    kept = [*methyl, *([ethyl] if ethyl else [])]
+    removed: set[int] = set()
+    for branch in kept:
+        out.ReplaceAtom(branch.outer, Chem.Atom(_CARBON))
+        removed |= branch.atoms - {branch.outer}
+    for branch in gone:
+        removed |= branch.atoms
+        atom = out.GetAtomWithIdx(branch.inner)
+        if (atom.GetNoImplicit() or atom.GetIsAromatic()) and atom.GetAtomicNum() != _CARBON:
+            atom.SetNumExplicitHs(atom.GetNumExplicitHs() + 1)
+        elif atom.GetNoImplicit():
+            atom.SetNoImplicit(False)
+    if ethyl is not None:
+        out.AddBond(ethyl.outer, out.AddAtom(Chem.Atom(_CARBON)), _SINGLE)
+    out.BeginBatchEdit()
+    for i in removed:
+        out.RemoveAtom(i)
+    out.CommitBatchEdit()
+    return _valid(out)
+
+
+def as_carbon(mol: Chem.Mol, atoms: Sequence[int], *, saturate: bool) -> Chem.Mol | None:
+    """Return the molecule with atoms made carbon, or None where that is no valid molecule.
+
+    Parameters
+    ----------
+    mol : Mol
+    atoms : sequence of int
+    saturate : bool
+        Make their double and triple bonds single: a carboxylate becomes isopropyl, not isopropenyl.
+    """
+    out = Chem.RWMol(mol)
+    for i in atoms:
+        atom = out.GetAtomWithIdx(i)
+        atom.SetAtomicNum(_CARBON)
+        atom.SetFormalCharge(0)
+        atom.SetNumExplicitHs(0)
+        atom.SetNoImplicit(False)
+        for bond in atom.GetBonds():
+            if saturate and bond.GetBondType() in _MULTIPLE:
+                bond.SetBondType(_SINGLE)
+    return _valid(out)
+
+
+def polar_groups(mol: Chem.Mol, atoms: Iterable[int]) -> list[list[int]]:
+    """Return the heteroatoms among `atoms`; those on one unsaturated carbon stand together."""
+    groups: list[list[int]] = []
+    for i in sorted(atoms):
+        atom = mol.GetAtomWithIdx(i)
+        if atom.GetAtomicNum() == _CARBON:
+            continue
+        fellows = {
+            far.GetIdx()
+            for near in atom.GetNeighbors()
+            if _is_unsaturated_carbon(near)
+            for far in near.GetNeighbors()
+        }
+        group = next((g for g in groups if fellows & set(g)), None)
+        if group is None:
+            groups.append([i])
+        else:
+            group.append(i)
+    return groups
+
+
+def _is_unsaturated_carbon(atom: Chem.Atom) -> bool:
+    return (
+        atom.GetAtomicNum() == _CARBON
+        and not atom.GetIsAromatic()
+        and any(bond.GetBondType() in _MULTIPLE for bond in atom.GetBonds())
+    )
+
+
+def _valid(mol: Chem.RWMol) -> Chem.Mol | None:
+    from rdkit import rdBase
+
+    with rdBase.BlockLogs():
+        out = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
+    return out if out is not None and out.GetNumAtoms() else None
