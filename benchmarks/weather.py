@@ -37,9 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.part is None and {"-h", "--help"} & set(rest):
         parser.print_help()
         return 0
-    for part in [args.part] if args.part else parts():
-        importlib.import_module(f"benchmarks.weather_{part}").main(rest)
-    return 0
+    asked = [args.part] if args.part else parts()
+    return max(importlib.import_module(f"benchmarks.weather_{part}").main(rest) for part in asked)
 
 
 def present(
