@@ -230,7 +230,10 @@ class Model:
         levels = self.stepper.step(levels, explicit)
         if self.fix_mass:
             log_pressure = levels.current.log_pressure
-            mean = self.grid.mean(self.transform.synthesise(log_pressure).exp())
+            # mean of exp(x) as 1 + mean(x), a coefficient, + mean(exp(x) - 1 - x), in which the
+            # transform's rounding of x counts x times: 1e-10 in float32 where exp(x) gives 1e-9
+            x = self.transform.synthesise(log_pressure).double()
+            mean = 1.0 + log_pressure[0, 0, 0].double() + self.grid.mean(x.expm1() - x)
             log_pressure[0, 0, 0] -= mean.log().to(log_pressure.dtype)
         return ModelState(levels, state.time_s + self.dt, radiation, *surface)
 
