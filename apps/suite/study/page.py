@@ -11,6 +11,7 @@ from apps.lab.report.page import machine_name, render
 from apps.lab.report.parts import Cell, Row
 from apps.suite.study import sections
 from apps.suite.study.break_even import AS_FAST, BreakEven
+from apps.suite.study.headlines import headlines
 from apps.suite.study.map_rows import MapRows
 from apps.suite.study.sheet import MEASURES, machine_titles, read_sheets
 from apps.suite.study.state import StudyState, read_state
@@ -48,6 +49,7 @@ def write_page(folder: Path) -> Path:
         title=state.study.title,
         state=state,
         sheets=sheets,
+        headlines=headlines(sheets),
         titles=machine_titles(sheets),
         phases=PHASES,
         measures=MEASURES,

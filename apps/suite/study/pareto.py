@@ -51,25 +51,24 @@ def front(points: Sequence[Placed], metric: str) -> list[Placed]:
     return best
 
 
-def frugal(sheet: Sheet, phase: str, machine: str, measure: str) -> Placed | None:
-    """Give the cheapest point whose accuracy is that of the reference within seed noise.
+def is_as_accurate(sheet: Sheet, line: Line) -> bool:
+    """Whether a point is as accurate as the reference of its sheet, or more, within seed noise.
 
     Within two standard deviations of a difference of two means; with one seed, within 2 %.
     """
-    if sheet.study.headline is None:
-        return None
-    metric = sheet.study.headline[1]
-    base = sheet.accuracy(sheet.study.reference)
-    if base is None:
-        return None
-    known = sheet.seed_noise
-    found = []
-    for point in placed(sheet, phase, machine, measure):
-        n_ours, n_theirs = len(point.line.runs), len(sheet.study.reference.runs)
-        allowed = (
-            0.02 * abs(base) if known is None else 2 * known * (1 / n_ours + 1 / n_theirs) ** 0.5
-        )
-        near = abs(point.accuracy - base) <= allowed
-        if point.fits and (near or is_better(metric, point.accuracy, base)):
-            found.append(point)
-    return min(found, key=lambda p: p.cost) if found else None
+    value, base = sheet.accuracy(line), sheet.accuracy(sheet.study.reference)
+    if sheet.study.headline is None or value is None or base is None:
+        return False
+    noise = sheet.seed_noise
+    if noise is None:
+        allowed = 0.02 * abs(base)
+    else:
+        allowed = 2 * noise * (1 / len(line.runs) + 1 / len(sheet.study.reference.runs)) ** 0.5
+    return abs(value - base) <= allowed or is_better(sheet.study.headline[1], value, base)
+
+
+def frugal(sheet: Sheet, phase: str, machine: str, measure: str) -> Placed | None:
+    """Give the cheapest point that is as accurate as the reference (`is_as_accurate`)."""
+    points = placed(sheet, phase, machine, measure)
+    found = [point for point in points if point.fits and is_as_accurate(sheet, point.line)]
+    return min(found, key=lambda point: point.cost, default=None)

@@ -39,6 +39,8 @@ def accuracy_name(sheet: Sheet) -> str:
         return "accuracy"
     split, metric = sheet.study.headline
     name, unit = f"{split} {metric_label(metric)}", metric_unit(metric)
+    if metric in ("rmse", "mae"):
+        unit = sheet.study.data.unit
     return f"{name} ({unit})" if unit else name
 
 

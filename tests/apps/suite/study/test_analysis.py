@@ -2,13 +2,16 @@
 
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
 
 from apps.lab.report.parts import Line
+from apps.lab.report.words import MISSING, times
 from apps.suite.study.effects import effects
 from apps.suite.study.export import export
+from apps.suite.study.headlines import headlines
 from apps.suite.study.pareto import Placed, front, frugal
 from apps.suite.study.sheet import read_sheets
 from apps.suite.study.state import read_state
@@ -179,3 +182,33 @@ def test_the_page_is_whole_links_its_records_and_escapes(finished):
     assert page.count('<svg class="chart"') == 12
     assert "faint" in page  # the dense points do not fit the GC200
     assert page.count("Looks wrong if") >= 4
+
+
+def test_the_page_begins_with_accuracy_and_its_cost(sheet):
+    (line,) = headlines([sheet])
+    assert line.application == "toy"
+    text = re.sub("<[^>]+>", "", line.accuracy)
+    # dense at rate 2: 1 - 0.05 + 0.0005; every sparse point is 0.1 worse than its dense one
+    assert text == (
+        "test RMSE (pK): 0.950 of density 1.0, rate 2.0 (± 7.1e\N{MINUS SIGN}04 from seed to seed); "
+        "1.00 of density 1.0, rate 1.0; 17 % lower than the best baseline, mean (1.15). 0 of 4 sparse "
+        "points are as accurate as dense within noise."
+    )
+    assert [row.label for row in line.rows] == [
+        f"{machine}, {phase} step"
+        for machine in ("Graphcore GC200", "NVIDIA A100-SXM4 80 GB")
+        for phase in ("inference", "training")
+    ]
+    for row in line.rows:
+        texts = [cell.text for cell in row.cells]
+        assert texts == ["dense", MISSING, MISSING, MISSING, "4 of 4", "4 of 4"]
+
+
+def test_a_sparse_point_as_accurate_as_dense_is_priced(sheet, monkeypatch):
+    monkeypatch.setattr("apps.suite.study.headlines.is_as_accurate", lambda sheet, line: True)
+    (line,) = headlines([sheet])
+    for row in line.rows:
+        point, accuracy, energy, speed, *_ = row.cells
+        assert point.text == "density 0.5, block 16, rate 1.0"
+        assert (accuracy.text, energy.text, speed.text) == ("1.10", times(2), times(2))
+        assert all(cell.href.endswith("record.json") for cell in row.cells[:4])
