@@ -190,9 +190,10 @@ def test_the_page_begins_with_accuracy_and_its_cost(sheet):
     text = re.sub("<[^>]+>", "", line.accuracy)
     # dense at rate 2: 1 - 0.05 + 0.0005; every sparse point is 0.1 worse than its dense one
     assert text == (
-        "test RMSE (pK): 0.950 of density 1.0, rate 2.0 (± 7.1e\N{MINUS SIGN}04 from seed to seed); "
-        "1.00 of density 1.0, rate 1.0; 17 % lower than the best baseline, mean (1.15). 0 of 4 sparse "
-        "points are as accurate as dense within noise."
+        "test RMSE (pK): 0.950 of density 1.0, rate 2.0 "
+        "(± 7.1e\N{MINUS SIGN}04 from seed to seed); 1.00 of density 1.0, rate 1.0; "
+        "17 % lower than the best baseline, mean (1.15). "
+        "0 of 4 sparse points are as accurate as dense within noise."
     )
     assert [row.label for row in line.rows] == [
         f"{machine}, {phase} step"
