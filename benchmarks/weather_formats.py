@@ -7,6 +7,7 @@ formats than the hidden ones (`apps.weather.learned.emulator.end_spec`).
 
 import argparse
 import hashlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from apps.lab.config import load_config
 from apps.lab.variant import Variant
 from apps.weather import learned
 from apps.weather.learned import (
+    Emulator,
     LearnedRadiation,
     cached_columns,
     load_emulator,
@@ -40,6 +42,14 @@ VARIANTS = (
     (0.25, "int8", "int8"),
     (0.125, "int8", "int8"),
 )
+
+
+def live_share(net: Emulator) -> float:
+    """Give the share of the multiply-adds of the whole network that live blocks leave."""
+    live = sum(p.numel() for p in net.parameters() if p.ndim > 1)
+    sizes = [len(net.input_mean), *[net.width] * net.n_hidden]
+    whole = sum(a * b for a, b in itertools.pairwise(sizes))
+    return live / (whole + net.n_hidden * net.width * len(net.output_mean))
 
 
 def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -80,6 +90,7 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {
             "variant": variant.name,
             "width": network.width,
+            "live_share": live_share(net),
             "n_epoch": network.n_epoch,
             "seed": args.seed,
             "split": args.split,
@@ -89,7 +100,15 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         }
 
 
-COLUMNS = ("variant", "width", "lw_rmse_k_per_day", "lw_ratio", "sw_rmse_k_per_day", "sw_ratio")
+COLUMNS = (
+    "variant",
+    "width",
+    "live_share",
+    "lw_rmse_k_per_day",
+    "lw_ratio",
+    "sw_rmse_k_per_day",
+    "sw_ratio",
+)
 COLUMNS += ("lw_bias_k_per_day", "sw_bias_k_per_day", "r2_min")
 
 
@@ -108,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="add rows to results/weather.jsonl")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    title = "Error in K/day by format and density, and over that of dense fp32 of the same width."
+    title = "Error in K/day by format and density, and over that of dense fp32 of the same width. "
+    title += "Formats and density are of the hidden layers; where these have 8 bits or fewer the "
+    title += "first and the last layer have bf16. live_share: of all multiply-adds."
     present(
         "formats", rows(args), COLUMNS, title=title, key=("variant", "width", "split", "seed"),
         is_json=args.json, is_kept=args.keep,
