@@ -96,6 +96,8 @@ def _holds_other_run(job: Job, sha256: str) -> bool:
     """Whether the folder holds a run with other settings, which is then made anew."""
     try:
         there = json.loads((job.folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(there, dict):
         return False
     return bool((there.get("config_sha256"), there.get("seed")) != (sha256, job.seed))
