@@ -41,7 +41,7 @@ data["64 + 16"]
 
 # %% [markdown]
 # ## A map and a section
-# Wrong if the tropics are not the warmest, or the coldest air does not lie above them.
+# Wrong if the tropics are not the warmest below, or the air does not grow colder with height.
 
 # %%
 temperature = data["64 + 16"]["temperature"].isel(init_time=0, lead_time=-1, member=0)

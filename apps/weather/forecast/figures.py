@@ -75,3 +75,60 @@ def hovmoller_figure(folder: Path, model: Model, taken: Sequence[Snapshot]) -> d
         "caption": "Hovmoller diagram of the last file: waves move along the stripes.",
         "wrong_if": "stripes stand upright from first to last, or alternate from day to day",
     }
+
+
+def map_figure(folder: Path, model: Model, last: Snapshot) -> dict[str, str]:
+    """Draw the weather of one time: air near the ground in colour, surface pressure in lines."""
+    lon, lat = (np.degrees(x.numpy()) for x in (model.grid.longitude, model.grid.latitude))
+    figure, (ax,) = new_figure(height_inch=3.4)
+    drawn = ax.pcolormesh(
+        lon, lat, last.fields["temperature"][-1], cmap="viridis", shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
+    pressure = 0.01 * last.fields["surface_pressure"]
+    if float(np.ptp(pressure)) > 1.0:
+        lines = ax.contour(
+            lon, lat, pressure, levels=np.arange(900, 1100, 8), colors="#ffffff", linewidths=0.7
+        )
+        ax.clabel(lines, fontsize=6, fmt="%.0f")
+    ax.set(xlabel="longitude", ylabel="latitude")
+    ax.grid(visible=False)
+    figure.colorbar(drawn, ax=ax, label="temperature, K")
+    save_svg(figure, folder / "map.svg")
+    return {
+        "file": "map.svg",
+        "title": f"Lowest air and surface pressure (hPa), day {last.time_s / 86400.0:g}",
+        "caption": "Temperature of the lowest layer; lines of equal surface pressure every 8 hPa.",
+        "wrong_if": "there are no closed lows between 30 and 70 degrees, or stripes of one grid "
+        "length",
+    }
+
+
+def zonal_figure(folder: Path, model: Model, taken: Sequence[Snapshot]) -> dict[str, str]:
+    """Draw zonal means over the times given: eastward wind in colour, temperature in lines."""
+    lat, sigma = np.degrees(model.grid.latitude.numpy()), model.levels.full
+    u, t = (
+        np.mean([s.fields[name].mean(-1) for s in taken], axis=0)
+        for name in ("eastward_wind", "temperature")
+    )
+    figure, (ax,) = new_figure(height_inch=3.4)
+    most = max(float(np.abs(u).max()), 1e-12)
+    drawn = ax.pcolormesh(
+        lat, sigma, u, cmap="RdBu_r", vmin=-most, vmax=most, shading="nearest", rasterized=True
+    )
+    if float(np.ptp(t)) > 1.0:
+        lines = ax.contour(
+            lat, sigma, t, levels=np.arange(150, 330, 10), colors="#000000", linewidths=0.6
+        )
+        ax.clabel(lines, fontsize=6, fmt="%.0f")
+    ax.set(xlabel="latitude", ylabel="sigma", ylim=(1.0, 0.0))
+    ax.grid(visible=False)
+    figure.colorbar(drawn, ax=ax, label="eastward wind, m/s")
+    save_svg(figure, folder / "zonal_mean.svg")
+    return {
+        "file": "zonal_mean.svg",
+        "title": "Zonal mean wind and temperature (K)",
+        "caption": "Mean over the last file; lines of equal temperature every 10 K.",
+        "wrong_if": "the two hemispheres differ much on a sea that is even about the equator, or "
+        "the trade winds blow from the west",
+    }

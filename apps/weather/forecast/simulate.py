@@ -20,7 +20,12 @@ from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.atmosphere.held_suarez import HeldSuarez
 from apps.weather.boundary import Boundary, SeaSurface
 from apps.weather.forecast.budget import EnergyBudget
-from apps.weather.forecast.figures import hovmoller_figure, spectrum_figure
+from apps.weather.forecast.figures import (
+    hovmoller_figure,
+    map_figure,
+    spectrum_figure,
+    zonal_figure,
+)
 from apps.weather.forecast.netcdf import (
     Snapshot,
     dataset,
@@ -105,7 +110,7 @@ class SimulateConfig(Config):
     model: ModelConfig = ModelConfig(resolution="T31L10")
     start: str = "sample"
     n_day: int = Field(default=10, ge=1)
-    output_every_h: float = Field(default=24.0, gt=0)
+    output_every_h: float = Field(default=12.0, gt=0)
     file_day: int = Field(default=30, ge=1)
     file_format: Literal["netcdf", "zarr"] = "netcdf"
 
@@ -227,4 +232,7 @@ def _figures(
     folder: Path, model: Model, state: ModelState, taken: Sequence[Snapshot]
 ) -> list[dict[str, str]]:
     out = [spectrum_figure(folder, model, state)]
-    return [*out, hovmoller_figure(folder, model, taken)] if taken else out
+    if taken:
+        out = [map_figure(folder, model, taken[-1]), zonal_figure(folder, model, taken), *out]
+        out.append(hovmoller_figure(folder, model, taken))
+    return out

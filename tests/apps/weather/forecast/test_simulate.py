@@ -38,7 +38,8 @@ def test_a_run_writes_files_a_restart_and_a_record(tmp_path):
         assert data["time"].values.tolist() == [1.5, 2.0]
         assert data["outgoing_longwave"].attrs["units"] == "W m-2"
         assert float(data["precipitation"].min()) >= 0.0
-    assert [figure.file for figure in record.figures] == ["spectrum.svg", "hovmoller.svg"]
+    drawn = ["map.svg", "zonal_mean.svg", "spectrum.svg", "hovmoller.svg"]
+    assert [figure.file for figure in record.figures] == drawn
     for figure in record.figures:
         assert (tmp_path / "run" / figure.file).read_text().startswith("<?xml")
     assert abs(seen["energy_residual_w_m2"]) < 50.0  # a coarse grid at rest, hardly a day
