@@ -36,17 +36,27 @@ def standardise(smiles: str, level: str = "parent") -> tuple[Chem.Mol, list[str]
     ------
     DataError
         If the SMILES cannot be read, no fragment is organic (salts only), or a metal stays.
+
+    Examples
+    --------
+    >>> from rdkit import Chem
+    >>> mol, changes = standardise("CC(=O)[O-].[Na+]")
+    >>> Chem.MolToSmiles(mol), changes
+    ('CC(=O)O', ['left out [Na+]', 'balanced charges (O-1 to none)'])
     """
     mol = mol_from_smiles(smiles)
     changes: list[str] = []
     if level == "none" or (level != "tautomer" and _is_plain(smiles)):
         return mol, changes
-    with rdBase.BlockLogs():
-        mol = _organic_fragment(mol, smiles, changes)
-        if level != "fragment":
-            mol = _balanced(mol, changes)
-        if level == "tautomer":
-            mol = _canonical_tautomer(mol, changes)
+    try:
+        with rdBase.BlockLogs():
+            mol = _organic_fragment(mol, smiles, changes)
+            if level != "fragment":
+                mol = _balanced(mol, changes)
+            if level == "tautomer":
+                mol = _canonical_tautomer(mol, changes)
+    except (Chem.MolSanitizeException, RuntimeError) as error:  # of a fragment, on its own
+        raise DataError(f"{_shown(smiles)} cannot be standardised ({error}); drop it") from error
     if not changes:
         return mol, changes
     # once more through text: hydrogen counts, rings and stereo labels as of a molecule just read

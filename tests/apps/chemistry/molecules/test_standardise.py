@@ -71,6 +71,7 @@ def test_none_leaves_a_salt_as_it_is():
         ("C[Hg]C.[Fe]", "drop it"),
         ("[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "no molecule any more after standardisation"),
         ("C1CC(", "is not a SMILES"),
+        ("O=C(N1CCC1[U+6])c1cc(Cl)~ccn1", "cannot be standardised .*valence.*drop it"),
     ],
 )
 def test_refuses(smiles, match):
