@@ -208,6 +208,14 @@ def cost(
         If the machine is unknown or its file is wrong.
     DataError
         If a fake run needs a real value.
+
+    Examples
+    --------
+    >>> import torch, hw
+    >>> model = torch.nn.Linear(256, 256)
+    >>> report = hw.cost(model, torch.randn(64, 256), machine="ipu_bow")
+    >>> report.machine, len(report.ops) > 0, report.time_s < 1e-3
+    ('ipu_bow', True, True)
     """
     machine = load_machine(machine)
     program = trace(step, *args, fake=fake)
@@ -229,6 +237,14 @@ def cost_program(
     """Return what a traced program costs; one trace serves many machines. See `cost`.
 
     Without an `objective` that of the machine counts (`hw.machine.planned_for`).
+
+    Examples
+    --------
+    >>> import torch, hw
+    >>> program = hw.trace(torch.nn.Linear(256, 256), torch.randn(64, 256))
+    >>> times = [hw.cost_program(program, name).time_s for name in ("ipu_gc2", "ipu_bow")]
+    >>> times[0] > times[1] > 0.0
+    True
     """
     machine = load_machine(machine)
     machine = planned_for(machine, objective or machine.objective)

@@ -267,7 +267,14 @@ _TEXT = ("name", "title", "kind")
 
 
 def machine_names() -> list[str]:
-    """Return the names of the machines that ship with the package, sorted."""
+    """Return the names of the machines that ship with the package, sorted.
+
+    Examples
+    --------
+    >>> import hw
+    >>> "ipu_bow" in hw.machine_names()
+    True
+    """
     return sorted(path.stem for path in MACHINE_DIR.glob("*.toml"))
 
 
@@ -283,6 +290,13 @@ def load_machine(machine: str | Path | Machine) -> Machine:
     ------
     MachineError
         If there is no such machine, or its file has a missing, unknown or implausible field.
+
+    Examples
+    --------
+    >>> import hw
+    >>> bow = hw.load_machine("ipu_bow")
+    >>> bow.kind, bow.clock_hz > 1e9
+    ('tile', True)
     """
     if isinstance(machine, Machine):
         return machine

@@ -70,6 +70,13 @@ def trace(step: Callable[..., Any], *args: Any, fake: bool = False) -> Program:
     ------
     DataError
         If a fake run needs a value that only a real run has.
+
+    Examples
+    --------
+    >>> import torch, hw
+    >>> program = hw.trace(torch.nn.Linear(8, 4), torch.randn(2, 8))
+    >>> [op.name for op in program.ops]
+    ['aten.t', 'aten.addmm']
     """
     tracer = _Tracer()
     with ExitStack() as stack:

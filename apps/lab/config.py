@@ -73,7 +73,13 @@ def config_toml(config: Config) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Spell a value as TOML does; None as `NONE`."""
+    """Spell a value as TOML does; None as `NONE`.
+
+    Examples
+    --------
+    >>> toml_value({"train.n_epoch": 3, "rate": [0.1, None]})
+    '{"train.n_epoch" = 3, rate = [0.1, "none"]}'
+    """
     if value is None:
         return json.dumps(NONE)
     if isinstance(value, bool):
@@ -89,7 +95,13 @@ def toml_value(value: Any) -> str:
 
 
 def near_miss(name: str, known: Sequence[str]) -> str:
-    """Give ``; did you mean 'x'?``, or the list of what there is when nothing is close."""
+    """Give ``; did you mean 'x'?``, or the list of what there is when nothing is close.
+
+    Examples
+    --------
+    >>> near_miss("learning_rat", ["learning_rate", "n_epoch"])
+    "; did you mean 'learning_rate'?"
+    """
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"

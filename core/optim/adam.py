@@ -28,6 +28,17 @@ class Adam(StatefulOptimizer):
     -----
     Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 1; Loshchilov & Hutter 2019,
     arXiv 1711.05101, algorithm 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.optim import Adam
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    >>> optimizer = Adam([w], lr=0.1, state_format="bf16")
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> w.detach().round(decimals=3)
+    tensor([ 0.9000, -1.9000])
     """
 
     moments: ClassVar[dict[str, bool]] = {"mean": False, "square": True}

@@ -29,6 +29,16 @@ class Lamb(Adam):
     w = w - lr |w| / |u| u, the ratio being 1 where a norm is zero.
     Source: You et al. 2020, arXiv 1904.00962, algorithm 2, with the identity for phi. The norms
     are those of one parameter tensor; live blocks of a block-sparse layer are one tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.optim import Lamb
+    >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    >>> w.square().sum().backward()
+    >>> Lamb([w], lr=0.1).step()  # a tenth of the weights' own length
+    >>> round(float((w.detach() - torch.tensor([3.0, 4.0])).norm()), 3)
+    0.5
     """
 
     def __init__(

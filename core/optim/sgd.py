@@ -22,6 +22,16 @@ class Sgd(StatefulOptimizer):
     lr, momentum, weight_decay : float
     state_format : str
     seed : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.optim import Sgd
+    >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    >>> w.square().sum().backward()
+    >>> Sgd([w], lr=0.25, momentum=0.0).step()
+    >>> w.detach()
+    tensor([ 0.5000, -1.0000])
     """
 
     moments: ClassVar[dict[str, bool]] = {"momentum": False}

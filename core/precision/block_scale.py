@@ -36,6 +36,15 @@ def quantize_blocks(
         If `x` is no matrix or a block size is not positive.
     FormatError
         If the format is unknown or wider than 8 bits.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.precision import dequantize_blocks, quantize_blocks
+    >>> x = torch.tensor([[1.0, 2.0, 100.0, 200.0]])
+    >>> codes, scale = quantize_blocks(x, "int8", (1, 2))
+    >>> codes.tolist(), dequantize_blocks(codes, scale, (1, 2)).tolist()
+    ([[64, 127, 64, 127]], [[1.0078740119934082, 2.0, 100.78739929199219, 200.0]])
     """
     check_shape("quantize_blocks", "x", x, (None, None), "flatten other axes into rows")
     if min(block) < 1:
@@ -50,7 +59,16 @@ def quantize_blocks(
 
 
 def dequantize_blocks(codes: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
-    """Return codes * scale, dtype of `scale` [rows, cols]; the inverse of `quantize_blocks`."""
+    """Return codes * scale, dtype of `scale` [rows, cols]; the inverse of `quantize_blocks`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.precision import dequantize_blocks
+    >>> codes = torch.tensor([[1, 2, 3, 4]], dtype=torch.int8)
+    >>> dequantize_blocks(codes, torch.tensor([[0.5, 10.0]]), (1, 2))
+    tensor([[ 0.5000,  1.0000, 30.0000, 40.0000]])
+    """
     (rows, cols), (br, bc) = codes.shape, block
     check_shape(
         "dequantize_blocks", "scale", scale, (-(-rows // br), -(-cols // bc)), "one scale a block"

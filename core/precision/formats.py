@@ -89,7 +89,14 @@ FORMATS: dict[str, Format] = {
 
 
 def format_named(name: str) -> Format:
-    """Return the format called `name`; FormatError names the near miss of an unknown one."""
+    """Return the format called `name`; FormatError names the near miss of an unknown one.
+
+    Examples
+    --------
+    >>> from core.precision import format_named
+    >>> format_named("bf16").n_mantissa, format_named("fp8_e4m3").max_value
+    (7, 448.0)
+    """
     if name in FORMATS:
         return FORMATS[name]
     near = difflib.get_close_matches(str(name), FORMATS, n=1, cutoff=0.4)

@@ -25,6 +25,13 @@ class LossScaler:
         Good steps before the scale doubles.
     smallest : float
         Below it the run counts as lost.
+
+    Examples
+    --------
+    >>> from core.precision import LossScaler
+    >>> scaler = LossScaler(1024.0)
+    >>> scaler.scale
+    1024.0
     """
 
     def __init__(self, scale: float = 2.0**16, *, every: int = 2000, smallest: float = 1.0) -> None:

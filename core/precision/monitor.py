@@ -87,6 +87,14 @@ def fit_of(
     -----
     SQNR of rounding to m fraction bits, for a signal spread evenly over an octave: each doubling
     of the step costs 6.02 dB (Widrow & Kollar 2008, chapter 12).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.precision import fit_of
+    >>> fit = fit_of(torch.tensor([1.0, 1e6]), "fp16")
+    >>> fit.saturation, fit.max_abs
+    (0.5, 1000000.0)
     """
     if isinstance(format, str):
         format = format_named(format)

@@ -30,6 +30,12 @@ class PrecisionPolicy:
     ------
     FormatError
         If a format is unknown or unfit for its role.
+
+    Examples
+    --------
+    >>> from core.precision import PrecisionPolicy
+    >>> PrecisionPolicy(weight="int8", activation="bf16").activation
+    'bf16'
     """
 
     weight: str = "fp32"

@@ -73,6 +73,13 @@ def quantize(x: Tensor, format: Format | str, *, axis: int | None = None) -> tup
     ------
     FormatError
         If the format is unknown or wider than 8 bits.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> codes, scale = core.quantize(torch.tensor([[-1.0, 0.5], [0.0, 100.0]]), "int8", axis=0)
+    >>> codes.tolist()
+    [[-127, 64], [0, 127]]
     """
     format = _narrow(format)
     scale = scale_of(x, format, axis=axis)
@@ -86,6 +93,14 @@ def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32)
     ------
     ShapeError
         If `scale` does not broadcast to `codes`.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> x = torch.tensor([1.0, -0.5, 0.25])
+    >>> codes, scale = core.quantize(x, "int8")
+    >>> bool((core.dequantize(codes, scale) - x).abs().max() <= scale.max() / 2)
+    True
     """
     return torch.ops.core.dequantize(codes, scale, dtype)
 
@@ -95,6 +110,15 @@ def fake_quantize(x: Tensor, format: Format | str, *, axis: int | None = None) -
 
     The straight-through rule (Bengio et al. 2013, arXiv 1308.3432): with scales from the largest
     magnitude nothing is clipped, so no gradient has to be stopped.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.precision import fake_quantize
+    >>> x = torch.tensor([0.1, 3.0], requires_grad=True)
+    >>> fake_quantize(x, "int4").sum().backward()
+    >>> x.grad  # as if nothing had been rounded
+    tensor([1., 1.])
     """
     format = _narrow(format)
     scale = scale_of(x.detach(), format, axis=axis)

@@ -59,6 +59,12 @@ def round_to_format(
     Source: IEEE 754-2019, section 4.3.1 (nearest, ties to even); Croci et al. 2022,
     doi 10.1098/rsos.211631, definition 1 (stochastic).
     Checked against: torch and ml_dtypes casts, all codes of the 8-bit formats and all midpoints.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> core.round_to_format(torch.tensor([1.06, -3.3, 500.0]), "fp8_e4m3")
+    tensor([  1.0000,  -3.2500, 448.0000])
     """
     if isinstance(format, str):
         format = format_named(format)

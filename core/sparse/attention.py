@@ -48,6 +48,16 @@ def block_sparse_attention(
     ------
     ShapeError
         If the operands do not belong together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.sparse import attention_blocks, block_sparse_attention
+    >>> q = torch.ones(1, 2, 8, 4)  # batch, head, token, feature
+    >>> value = torch.arange(8.0).reshape(1, 1, 8, 1).expand(1, 2, 8, 4)
+    >>> near = attention_blocks(8, 2, window=0)  # each token sees its own block of two
+    >>> block_sparse_attention(q, q, value, near)[0, 0, :, 0]
+    tensor([0.5000, 0.5000, 2.5000, 2.5000, 4.5000, 4.5000, 6.5000, 6.5000])
     """
     (n_query, n_key), (br, bc) = pattern.shape, pattern.block
     lead, d = query.shape[:-2], query.shape[-1]

@@ -13,7 +13,14 @@ from core.sparse.build import LayerSpec, build_linear
 
 
 def dilated_taps(height: int, width: int, dilation: int) -> list[tuple[int, int]]:
-    """Return the taps of a kernel of height x width points, `dilation` apart, row by row."""
+    """Return the taps of a kernel of height x width points, `dilation` apart, row by row.
+
+    Examples
+    --------
+    >>> from core.sparse import dilated_taps
+    >>> dilated_taps(3, 1, 2)
+    [(-2, 0), (0, 0), (2, 0)]
+    """
     return [
         (dilation * (i - height // 2), dilation * (j - width // 2))
         for i in range(height)
@@ -46,6 +53,16 @@ class SparseConv2d(nn.Module):
     ------
     ConfigError
         If there is no tap or one occurs twice.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core.sparse import SparseConv2d, dilated_taps
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> taps = dilated_taps(3, 3, 2)
+    >>> layer = SparseConv2d(2, 3, taps=taps, is_periodic=(False, True), generator=generator)
+    >>> layer(torch.ones(1, 2, 8, 16)).shape
+    torch.Size([1, 3, 8, 16])
     """
 
     def __init__(

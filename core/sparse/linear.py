@@ -120,6 +120,14 @@ class DenseLinear(nn.Linear):
     ------
     FormatError
         If a format is unknown or the two do not go together.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> layer = core.DenseLinear(8, 4, weight_format="int8", generator=generator)
+    >>> layer(torch.ones(3, 8)).shape
+    torch.Size([3, 4])
     """
 
     def __init__(
@@ -182,6 +190,15 @@ class BlockSparseLinear(nn.Module):
         If `dense_from` is negative.
     FormatError
         If a format is unknown or the two do not go together.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> pattern = core.BlockPattern.random((64, 32), (8, 8), 0.25, generator)
+    >>> layer = core.BlockSparseLinear(32, 64, pattern=pattern, generator=generator)
+    >>> layer(torch.ones(5, 32)).shape, layer.values.shape
+    (torch.Size([5, 64]), torch.Size([8, 8, 8]))
     """
 
     row_ptr: Tensor

@@ -48,6 +48,14 @@ class EdgeOrder:
     source_ptr : Tensor, int32 [source + 1]
     target, edge_s : Tensor, int32 [edge]
         The like for the order by source.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> edge_index = torch.tensor([[0, 2, 1], [1, 1, 0]])  # 0 -> 1, 2 -> 1, 1 -> 0
+    >>> order = core.EdgeOrder.from_index(edge_index, 3)
+    >>> order.target_ptr.tolist(), order.source.tolist()
+    ([0, 1, 3, 3], [1, 0, 2])
     """
 
     target_ptr: Tensor
@@ -146,6 +154,15 @@ def pass_messages(
     ------
     ShapeError, DtypeError, ConfigError
         If the operands do not belong together or a word is unknown.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> order = core.EdgeOrder.from_index(torch.tensor([[0, 2, 1], [1, 1, 0]]), 3)
+    >>> core.pass_messages(torch.tensor([[1.0], [2.0], [5.0]]), order)
+    tensor([[2.],
+            [6.],
+            [0.]])
     """
     who = "pass_messages"
     n_source, n_edge = order.source_ptr.numel() - 1, order.source.numel()

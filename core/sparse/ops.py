@@ -77,6 +77,14 @@ def matmul(
     ------
     ShapeError, DtypeError, PatternError
         If the operands do not belong together.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> pattern = core.BlockPattern.from_mask(torch.eye(4, dtype=torch.bool), (2, 2))
+    >>> values = torch.ones(pattern.n_block, 2, 2)
+    >>> core.matmul(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), values, pattern)
+    tensor([[3., 3., 7., 7.]])
     """
     rows, cols = pattern.shape
     if x.shape[-1] != cols:

@@ -58,6 +58,16 @@ class BlockPattern:
         Block rows in transposed order.
     order_t : Tensor, int32 [n_block]
         Position in row order of each block of the transposed order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from core import BlockPattern
+    >>> mask = torch.zeros(4, 6, dtype=torch.bool)
+    >>> mask[0, 0] = mask[3, 3] = True  # one live entry keeps its block
+    >>> pattern = BlockPattern.from_mask(mask, (2, 2))
+    >>> pattern.shape, pattern.n_block, round(pattern.density, 3)
+    ((4, 6), 2, 0.333)
     """
 
     shape: tuple[int, int]

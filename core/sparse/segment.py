@@ -35,6 +35,14 @@ def segment_sum(x: Tensor, index: Tensor, n_segment: int) -> Tensor:
     ------
     ShapeError, DtypeError, IndexRangeError
         If `index` does not give one valid segment per row.
+
+    Examples
+    --------
+    >>> import torch, core
+    >>> core.segment_sum(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([1, 0, 1]), 3)
+    tensor([[2.],
+            [6.],
+            [0.]])
     """
     return torch.ops.core.segment_sum(x, index, n_segment)
 

@@ -49,6 +49,13 @@ class TopologyRule:
     ------
     ConfigError
         If a setting lies outside its bounds.
+
+    Examples
+    --------
+    >>> from core.sparse import TopologyRule
+    >>> rule = TopologyRule(method="set", first=10, last=100, every=10)
+    >>> rule.fraction, rule.density
+    (0.3, 0.1)
     """
 
     method: Literal["prune", "set", "rigl"]

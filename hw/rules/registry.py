@@ -32,5 +32,12 @@ def find_rule(name: str) -> Rule | None:
 
 
 def known_ops() -> list[str]:
-    """Return the names of all ops with a rule, sorted."""
+    """Return the names of all ops with a rule, sorted.
+
+    Examples
+    --------
+    >>> from hw.rules import known_ops
+    >>> "aten.addmm" in known_ops()
+    True
+    """
     return sorted(_RULES)

@@ -38,6 +38,14 @@ def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:
     ------
     UnknownOpError
         Names every op without a rule, with its number of calls.
+
+    Examples
+    --------
+    >>> import torch, hw
+    >>> from hw.rules import tasks_of
+    >>> program = hw.trace(torch.relu, torch.randn(4))
+    >>> [(task.op.name, len(task.items)) for task in tasks_of(program)]
+    [('aten.relu', 1)]
     """
     unknown: Counter[str] = Counter()
     tasks: list[Task] = []

@@ -84,7 +84,13 @@ class GaussianGrid:
 
 
 def parse_resolution(resolution: str) -> tuple[int, int]:
-    """Split ``"T21L8"`` into truncation 21 and 8 levels; ConfigError otherwise."""
+    """Split ``"T21L8"`` into truncation 21 and 8 levels; ConfigError otherwise.
+
+    Examples
+    --------
+    >>> parse_resolution("T21L8")
+    (21, 8)
+    """
     match = re.fullmatch(r"T(\d+)L(\d+)", resolution)
     if match is None:
         raise ConfigError(
