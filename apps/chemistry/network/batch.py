@@ -42,6 +42,10 @@ class MolBatch(NamedTuple):
     hint_weight: Tensor | None = None
     """float32 [G, T]: weight of the distance from `hint` in the loss, a measured value's being 1;
     0 where there is no hint."""
+    edge_kind: Tensor | None = None
+    """int32 [E]: row of each edge in `edge_table`; None: `edge_attr` has to be read."""
+    edge_table: Tensor | None = None
+    """float32 [kind, feature]: the distinct rows of `edge_attr`; bonds are of a few kinds."""
 
     @property
     def num_graphs(self) -> int:
@@ -105,7 +109,18 @@ def pack(
     )
     limits = None if bound is None else torch.from_numpy(bound).float()
     tensors = [torch.from_numpy(array) for array in arrays]
-    return MolBatch._make([*tensors, limits, None, None])
+    return MolBatch._make([*tensors, limits, None, None, *_kinds(arrays[2])])
+
+
+def _kinds(edge_features: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+    """Return kinds and table of edges whose features are zeros and ones; None for others."""
+    if not ((edge_features == 0) | (edge_features == 1)).all():
+        return None, None
+    code = edge_features @ (2.0 ** np.arange(edge_features.shape[1])).astype(np.float32)
+    _, first, kind = np.unique(code, return_index=True, return_inverse=True)
+    if not first.size:  # single atoms
+        return None, None
+    return torch.from_numpy(kind.astype(np.int32)), torch.from_numpy(edge_features[first])
 
 
 def pyg_data(graph: MolGraph, target: np.ndarray | None = None) -> "Data":

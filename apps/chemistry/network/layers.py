@@ -8,17 +8,24 @@ from torch.nn import functional
 
 import core
 
-# Rows of a product are filled up to a multiple of this, so that batches share few shapes: oneDNN
-# compiles each shape of a bf16 product anew, for ten times as long as the product takes.
+# Rows of a dense bf16 product are filled up to a multiple of this, so that batches share few
+# shapes: oneDNN compiles each shape anew, for ten times as long as the product takes.
 ROW_STEP = 256
 
 
 def by_rows(linear: nn.Module, x: Tensor) -> Tensor:
-    """Return ``linear(x)``, worked out on a multiple of `ROW_STEP` rows; x is float [row, n]."""
+    """Return ``linear(x)``; x is float [row, n].
+
+    Layers that may run a dense product in bf16 work on a multiple of `ROW_STEP` rows.
+    """
+    is_float32 = isinstance(linear, core.DenseLinear) and linear.roles.compute_dtype is None
+    if is_float32 or isinstance(linear, core.BlockSparseLinear):
+        out: Tensor = linear(x)
+        return out
     n_row = x.shape[0]
     filled = functional.pad(x, (0, 0, 0, -n_row % ROW_STEP))
-    out: Tensor = linear(filled)
-    return out[:n_row]
+    whole: Tensor = linear(filled)
+    return whole[:n_row]
 
 
 class EdgeMessageLayer(nn.Module):
@@ -60,9 +67,15 @@ class EdgeMessageLayer(nn.Module):
         self.second = core.build_linear(d_hidden, d_hidden, spec, generator=generator, bias=False)
         self.second_norm = nn.BatchNorm1d(d_hidden)
 
-    def forward(self, h: Tensor, order: core.EdgeOrder, edge_attr: Tensor) -> Tensor:
-        """Return the new states, float32 [atom, d_hidden]; `order` is that of the edges."""
-        z = h + core.pass_messages(h, order, by_rows(self.edge, edge_attr), activation="relu")
+    def forward(
+        self, h: Tensor, order: core.EdgeOrder, edge_attr: Tensor, kind: Tensor | None = None
+    ) -> Tensor:
+        """Return the new states, float32 [atom, d_hidden].
+
+        `order` is that of the edges; with `kind`, int32 [edge], `edge_attr` is a table of kinds.
+        """
+        edge = by_rows(self.edge, edge_attr)
+        z = h + core.pass_messages(h, order, edge, kind=kind, activation="relu")
         z = torch.relu(self.first_norm(by_rows(self.first, z)))
         return h + self.second_norm(by_rows(self.second, z))
 
@@ -112,9 +125,14 @@ class Readout(nn.Module):
     def forward(self, states: Sequence[Tensor], batch: Tensor, ptr: Tensor) -> Tensor:
         """Return float32 [molecule, 2 n_state d_count] from one float32 [atom, d_hidden] each."""
         n_atom = (ptr[1:] - ptr[:-1]).to(states[0].dtype)
+        # each atom sends what it shows to its molecule: one fused pass in either direction
+        atoms = torch.arange(batch.shape[0], device=batch.device)
+        order = core.EdgeOrder.from_index(
+            torch.stack([atoms, batch]), batch.shape[0], ptr.shape[0] - 1
+        )
         count = torch.cat(
             [
-                core.segment_sum(torch.relu(by_rows(detect, state)), batch, ptr.shape[0] - 1)
+                core.pass_messages(by_rows(detect, state), order, activation="relu")
                 for detect, state in zip(self.detect, states, strict=True)
             ],
             dim=1,

@@ -80,8 +80,10 @@ class BindingNetwork(nn.Module):
         """Return scaled predictions, float32 [molecule, task], of a MolBatch or a PyG Batch."""
         states = [by_rows(self.embed, batch.x)]
         order = core.EdgeOrder.from_index(batch.edge_index, batch.x.shape[0])
+        kind = getattr(batch, "edge_kind", None)
+        edge_attr = batch.edge_attr if kind is None else batch.edge_table
         for layer in self.layers:
-            states.append(layer(states[-1], order, batch.edge_attr))
+            states.append(layer(states[-1], order, edge_attr, kind))
         row = torch.relu(self.head(self.readout(states, batch.batch, batch.ptr)))
         return self.out(row + torch.relu(self.mix(row)))
 

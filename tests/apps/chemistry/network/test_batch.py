@@ -26,6 +26,17 @@ def test_pack_places_atoms_edges_and_targets_of_each_molecule():
     assert batch.y_weight.tolist() == [[1, 0], [1, 1], [0, 1], [1, 1]]
 
 
+def test_edges_are_rows_of_a_table_of_kinds():
+    batch = pack([featurise(s) for s in SMILES])
+    assert batch.edge_kind.dtype == torch.int32
+    assert torch.equal(batch.edge_table[batch.edge_kind], batch.edge_attr)
+    assert len(batch.edge_table) == 4  # single, single in conjugation, aromatic, double
+    graph = featurise("CCO")
+    odd = pack([graph._replace(edge_features=graph.edge_features * 0.5)])
+    assert odd.edge_kind is None
+    assert pack([featurise("C")]).edge_kind is None
+
+
 def test_pack_without_target_measures_nothing():
     batch = pack([featurise("CCO")])
     assert batch.y_weight.tolist() == [[0.0]]
@@ -39,7 +50,7 @@ def test_pack_is_the_batch_of_pyg():
     target[1, 0] = np.nan
     ours = pack(graphs, target)
     theirs = Batch.from_data_list([pyg_data(g, t) for g, t in zip(graphs, target, strict=True)])
-    for name in set(ours._fields) - {"bound", "hint", "hint_weight"}:
+    for name in set(ours._fields[:7]):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     assert ours.num_graphs == theirs.num_graphs
 
