@@ -13,15 +13,14 @@ from apps.lab.record import CostEntry
 from apps.lab.variant import REFERENCE_MACHINES
 
 
-def cost_entries(
+def cost_reports(
     model: BindingNetwork,
     batch: MolBatch,
     *,
-    variant: str,
     make_optimizer: Callable[[BindingNetwork], torch.optim.Optimizer],
     machines: Sequence[str] = (),
-) -> list[CostEntry]:
-    """Return the cost entries of a record, training step and inference on each machine.
+) -> list[hw.CostReport]:
+    """Return what a training step and inference cost on each machine.
 
     Parameters
     ----------
@@ -29,8 +28,6 @@ def cost_entries(
         Left as it is; copies are traced, the one for inference frozen (`core.freeze`).
     batch : MolBatch
         One packed batch of real molecules, on the device of the model.
-    variant : str
-        Name of the variant in the record.
     make_optimizer : callable
         Makes the optimizer of a model; its step is part of the training step.
     machines : sequence of str
@@ -52,7 +49,7 @@ def cost_entries(
         return frozen.predict(batch)
 
     train_program, infer_program = hw.trace(train_step, batch), hw.trace(infer, batch)
-    reports = [
+    return [
         report
         for machine in machines or REFERENCE_MACHINES
         for report in (
@@ -60,6 +57,10 @@ def cost_entries(
             hw.cost_program(infer_program, machine, phase="inference"),
         )
     ]
+
+
+def cost_entries(reports: Sequence[hw.CostReport], variant: str) -> list[CostEntry]:
+    """Return the cost entries of a record; `variant` is the name in it."""
     return [
         CostEntry.model_validate(
             report.entry(variant)

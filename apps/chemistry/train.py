@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.chemistry.answers.picture import draw_molecules
 from apps.chemistry.baselines import JointKernel
 from apps.chemistry.config import TrainConfig
-from apps.chemistry.cost import cost_entries
+from apps.chemistry.cost import cost_entries, cost_reports
 from apps.chemistry.datasets import SPLITS, Table, join_tables, load_table
 from apps.chemistry.evaluate import Evaluation, evaluate
 from apps.chemistry.fitting import fit_network, make_optimizer
@@ -24,7 +25,9 @@ from apps.lab.launch import Run, set_seed, start_run
 from apps.lab.pool import map_tasks
 from apps.lab.progress import say
 from apps.lab.record import CostEntry, Record, new_record, read_record, write_record
+from apps.lab.step_figure import draw_step
 from core.errors import DataError
+from hw import CostReport
 
 APPLICATION = "chemistry"
 # Seeds of the members of an ensemble lie this far apart, so that runs with neighbouring seeds
@@ -92,6 +95,7 @@ def run(
         result = evaluate(
             predictor, table, each, answers, seed=seed, history=fits[0].history, folder=place.dir
         )
+        result.figures.extend(draw_molecules(predictor, table, whole, place.dir))
         record = _record(config, table, place, predictor, fits, result, seed)
         write_record(place.dir, record)
     return record
@@ -209,6 +213,7 @@ def _record(
     start = time.perf_counter()
     predictor.predict(table.graphs)
     infer_s = time.perf_counter() - start
+    reports = _reports(predictor, table, machines=())
     return new_record(
         application=APPLICATION,
         command="chemistry train",
@@ -230,8 +235,8 @@ def _record(
             "train_item_per_s": float(np.mean([f.item_per_s for f in fits])),
             "infer_item_per_s": len(table) / infer_s,
         },
-        cost=_cost(predictor, table, machines=()),
-        figures=result.figures,
+        cost=cost_entries(reports, config.variant.name),
+        figures=[*result.figures, *draw_step(reports, place.dir)],
         history=fits[0].history,
     )
 
@@ -240,16 +245,16 @@ def cost_run(folder: Path, *, machines: Sequence[str] = ()) -> list[CostEntry]:
     """Return the cost entries of a finished run's network, on a batch of its training data."""
     predictor = Predictor.load(folder)
     table = read_table(predictor.config, read_record(folder).seed)
-    return _cost(predictor, table, machines=machines)
+    reports = _reports(predictor, table, machines=machines)
+    return cost_entries(reports, predictor.config.variant.name)
 
 
-def _cost(predictor: Predictor, table: Table, *, machines: Sequence[str]) -> list[CostEntry]:
+def _reports(predictor: Predictor, table: Table, *, machines: Sequence[str]) -> list[CostReport]:
     """Cost one member, as members run one after the other."""
     config = predictor.config
-    return cost_entries(
+    return cost_reports(
         predictor.members[0],
         first_batch(table, config).to(predictor.members[0].target_mean.device),
-        variant=config.variant.name,
         make_optimizer=lambda model: make_optimizer(model, config.train),
         machines=machines,
     )

@@ -56,7 +56,7 @@ def exact_step(scheme: ExactRadiation, columns: Columns) -> RadiationResult:
     )
 
 
-def cost_entries(
+def cost_reports(
     emulator: Emulator,
     batch: Batch,
     *,
@@ -65,8 +65,8 @@ def cost_entries(
     exact_points: Sequence[tuple[int, int]] = (),
     n_column: int = N_COLUMN,
     machines: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Give the cost entries of a record on each machine.
+) -> list[tuple[str, hw.CostReport]]:
+    """Give what each variant costs on each machine.
 
     One radiation call of `n_column` columns by the learned scheme and by each exact scheme
     (longwave, shortwave points; variants ``exact-128+32`` ...), and one training step on `batch`.
@@ -101,24 +101,28 @@ def cost_entries(
             scheme = ExactRadiation(*points, entries_per_chunk=1 << 40)
             name = f"exact-{points[0]}+{points[1]}"
             programs.append((name, "inference", hw.trace(exact_step, scheme, columns)))
-    entries = []
-    for machine in machines or REFERENCE_MACHINES:
-        for name, phase, program in programs:
-            entry = hw.cost_program(program, machine, phase=phase).entry(name)
-            peak = math.ceil(entry["peak_tile_memory_byte"])
-            entries.append(entry | {"peak_tile_memory_byte": peak})
-    return entries
+    return [
+        (name, hw.cost_program(program, machine, phase=phase))
+        for machine in machines or REFERENCE_MACHINES
+        for name, phase, program in programs
+    ]
+
+
+def cost_entries(reports: Sequence[tuple[str, hw.CostReport]]) -> list[dict[str, Any]]:
+    """Give the cost entries of a record."""
+    entries = [report.entry(name) for name, report in reports]
+    return [e | {"peak_tile_memory_byte": math.ceil(e["peak_tile_memory_byte"])} for e in entries]
 
 
 def untrained_cost(
     network: NetworkConfig, variant: Variant, *, n_level: int = 8, machines: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Give `cost_entries` of a network that was never trained: cost needs shapes only."""
+    """Give the cost entries of a network that was never trained: cost needs shapes only."""
     generator = torch.Generator().manual_seed(0)
     emulator = make_emulator(n_level, network, variant.layer_spec(), generator)
     n_in, n_out = len(emulator.input_mean), len(emulator.output_mean)
     x, y = torch.randn(network.batch, n_in), torch.randn(network.batch, n_out)
-    return cost_entries(
+    reports = cost_reports(
         emulator,
         (x, y, torch.ones_like(y)),
         variant=variant.name,
@@ -126,6 +130,7 @@ def untrained_cost(
         exact_points=EXACT_POINTS,
         machines=machines,
     )
+    return cost_entries(reports)
 
 
 def measured_steps(

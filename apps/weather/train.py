@@ -14,9 +14,10 @@ from apps.lab.config import Config
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
 from apps.lab.progress import say
-from apps.lab.record import Record, new_record, write_record
+from apps.lab.record import Figure, Record, new_record, write_record
+from apps.lab.step_figure import draw_step
 from apps.lab.variant import Variant
-from apps.weather.cost import EXACT_POINTS, cost_entries
+from apps.weather.cost import EXACT_POINTS, cost_entries, cost_reports
 from apps.weather.forecast.forecast import COARSE, LEARNED, ForecastConfig, verify_radiation
 from apps.weather.forecast.forecast import save_figure as forecast_figure
 from apps.weather.forecast.verify import NOISE_FLOOR, PERSISTENCE
@@ -183,7 +184,7 @@ def _judged(
     results = {config.variant.name: scheme(test.columns)}
     for name, points in COARSE_POINTS.items():
         results[name] = ExactRadiation(*points, clouds)(test.columns)
-    figures = [
+    figures: list[Figure | dict[str, str]] = [
         profile_figure(place.dir, test, results),
         scatter_figure(place.dir, test, results[config.variant.name]),
         history_figure(place.dir, fitted.history),
@@ -203,13 +204,15 @@ def _judged(
     cost = []
     if config.cost:
         batch = tensors_of(emulator, parts["train"].take(some[: config.network.batch]), clouds)
-        cost = cost_entries(
+        reports = cost_reports(
             emulator,
             batch,
             variant=config.variant.name,
             make_optimizer=lambda model: make_optimizer(model, config.network),
             exact_points=EXACT_POINTS,
         )
+        cost = cost_entries(reports)
+        figures += draw_step((report for _, report in reports), place.dir)
     return new_record(
         application=APPLICATION,
         command="weather train",

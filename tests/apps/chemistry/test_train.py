@@ -85,6 +85,20 @@ def test_record_is_complete_and_written(finished):
         assert figure.wrong_if
 
 
+def test_the_worst_test_molecule_is_drawn(finished):
+    out, record = finished
+    with (out / "predictions.csv").open() as text:
+        rows = list(csv.DictReader(text))
+    worst = max(rows, key=lambda r: abs(float(r["predicted_pk"]) - float(r["measured_pk"])))
+    figures = {figure.file: figure for figure in record.figures}
+    assert {"step.svg", "molecule-typical.svg", "molecule-worst.svg"} <= figures.keys()
+    said = (
+        f"predicted {float(worst['predicted_pk']):.2f}, measured {float(worst['measured_pk']):.2f}"
+    )
+    assert worst["smiles"] in figures["molecule-worst.svg"].caption
+    assert said in figures["molecule-worst.svg"].caption
+
+
 def test_beats_the_train_mean(finished):
     # 240 molecules, 12 epochs: .78 here against 1.24; a network that learns nothing has 1.24.
     _, record = finished

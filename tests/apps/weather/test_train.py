@@ -62,7 +62,7 @@ def test_run_leaves_a_record_that_reads_back(done):
 
 def test_figures_are_there_and_explain_themselves(done):
     record, folder = done
-    assert len(record.figures) == 4
+    assert len(record.figures) == 5
     for figure in record.figures:
         assert (folder / figure.file).read_text().startswith("<?xml")
         assert figure.caption.endswith(".")
