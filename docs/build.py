@@ -10,7 +10,9 @@ import re
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "build"
@@ -37,8 +39,7 @@ def build_pages(out: Path) -> None:
 
     texts = pages()
     links = [f'<a href="{stem}.html">{title_of(text)}</a>' for stem, text in texts.items()]
-    links.append('<a href="reference/core.html">core</a>')
-    links.append('<a href="reference/hw.html">hw</a><a href="reference/apps.html">apps</a>')
+    links += [f'<a href="reference/{top}.html">{top}</a>' for top in ("core", "hw", "apps")]
     for stem, text in texts.items():
         extras = ["fenced-code-blocks", "tables", "header-ids", "code-friendly"]
         body = markdown(text, extras=extras)
@@ -52,23 +53,79 @@ def build_pages(out: Path) -> None:
         (out / f"{stem}.html").write_text(page, encoding="utf-8")
 
 
+def modules() -> list[str]:
+    """Return the name of every module: a package whose face has `__all__` does not list its own."""
+    names = []
+    for top in ("core", "hw", "apps"):
+        for file in sorted((HERE.parent / top).rglob("*.py")):
+            parts = file.relative_to(HERE.parent).with_suffix("").parts
+            if parts[-1] != "__main__":
+                names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
 def build_reference(out: Path) -> None:
     """Write the reference of the packages from their docstrings."""
-    arguments = ["--docformat", "numpy", "--no-include-undocumented", "-o", str(out)]
-    command = [sys.executable, "-m", "pdoc", *arguments, "core", "hw", "apps"]
+    arguments = ["--docformat", "numpy", "--no-include-undocumented", "--no-show-source"]
+    command = [sys.executable, "-m", "pdoc", *arguments, "-o", str(out), *modules()]
     done = subprocess.run(command, cwd=HERE.parent, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"docs/build.py: pdoc failed:\n{done.stderr[-2000:]}")
 
 
+class Addresses(HTMLParser):
+    """Collects what a page points to, what it loads, and the ids that can be pointed at."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the addresses and the id of one element."""
+        for name, value in attrs:
+            if name in ("src", "href") and value and not value.startswith("data:"):
+                (self.links if tag == "a" else self.loads).append(value)
+            if name == "id" and value:
+                self.ids.add(value)
+
+
+def broken(out: Path) -> list[str]:
+    """Return links that lead nowhere, and whatever a page would load from the network."""
+    pages = {file: Addresses(file.read_text(encoding="utf-8")) for file in out.rglob("*.html")}
+    wrong = []
+    for file, page in pages.items():
+        where = file.relative_to(out)
+        wrong += [f"{where} loads {load}" for load in page.loads if load.startswith("http")]
+        for link in page.links:
+            if link.startswith(("http://", "https://", "mailto:")):
+                continue
+            path, _, anchor = unquote(link).partition("#")
+            target = (file.parent / path).resolve() if path else file
+            # pdoc also links to members that it leaves out, as they have no docstring
+            known = pages[target].ids if target.parent == out and target in pages else {anchor}
+            if not target.exists() or (anchor and anchor not in known):
+                wrong.append(f"{where} links to {link}")
+    return wrong
+
+
+def build(out: Path) -> None:
+    """Build all into the new folder `out`; a link that leads nowhere is an error."""
+    out.mkdir(parents=True)
+    shutil.copy(HERE / "tessera.svg", out)
+    build_pages(out)
+    build_reference(out / "reference")
+    if wrong := broken(out.resolve()):
+        raise SystemExit("docs/build.py: " + "\n".join(wrong[:20]))
+
+
 def main() -> None:
-    """Build all into a new folder, then put it in the place of the old one."""
+    """Build all beside the old documentation, then take its place."""
     fresh = OUT.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    shutil.copy(HERE / "tessera.svg", fresh)
-    build_pages(fresh)
-    build_reference(fresh / "reference")
+    build(fresh)
     shutil.rmtree(OUT, ignore_errors=True)
     fresh.rename(OUT)
     print(OUT / "index.html")

@@ -11,7 +11,10 @@ import typer
 from apps.suite.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "studies/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(page, language):
@@ -32,6 +35,8 @@ def commands(page):
         line for block in re.findall(r"```\w*\n(.*?)```", text, re.S) for line in block.split("\n")
     ]
     lines += re.findall(r"`(tessera [^`]*--[^`]*)`", text)
+    # `python -m apps.chemistry train`, under torchrun or not, is `tessera chemistry train`
+    lines = [re.sub(r"^.* -m apps\.(chemistry|weather) ", r"tessera \1 ", line) for line in lines]
     return [line.split("   ")[0].strip() for line in lines if line.strip().startswith("tessera ")]
 
 
