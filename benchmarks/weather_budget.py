@@ -19,6 +19,7 @@ from apps.weather.atmosphere import constants as c
 from apps.weather.forecast import EnergyBudget, load_sample
 from apps.weather.model import Model, ModelState
 from apps.weather.physics import ExactRadiation, Physics
+from apps.weather.physics.surface import Surface
 from benchmarks.weather import present
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
@@ -47,7 +48,8 @@ def mass_rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def energy_row(args: argparse.Namespace) -> dict[str, Any]:
     """Fluxes and residual of one run."""
     radiation = ExactRadiation(args.n_longwave, args.n_shortwave)
-    model = Model(args.resolution, physics=Physics(radiation))
+    surface = Surface() if args.diffusivity is None else Surface(diffusivity=args.diffusivity)
+    model = Model(args.resolution, physics=Physics(radiation, surface))
     state = load_sample(model)
     if args.skip:
         state = model.run(state, args.skip * c.DAY_S)
@@ -62,8 +64,9 @@ def energy_row(args: argparse.Namespace) -> dict[str, Any]:
 
     model.run(state, args.n_day * c.DAY_S, observe)
     found = budget.close()
+    mixing = "" if args.diffusivity is None else f", diffusivity {args.diffusivity:g} m2/s"
     return {
-        "case": f"{args.resolution}, {args.n_longwave} + {args.n_shortwave} points",
+        "case": f"{args.resolution}, {args.n_longwave} + {args.n_shortwave} points{mixing}",
         "n_day": args.n_day,
         "residual_w_m2": found["residual"],
         "asr_w_m2": found["asr"],
@@ -86,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n-mass-day", type=int, default=5, help="0 leaves the mass out")
     parser.add_argument("--n-longwave", type=int, default=64)
     parser.add_argument("--n-shortwave", type=int, default=32)
+    parser.add_argument("--diffusivity", type=float, help="of the boundary layer, m2/s")
     parser.add_argument("--json", action="store_true", help="a JSON line for each row")
     parser.add_argument("--keep", action="store_true", help="add rows to results/weather.jsonl")
     args = parser.parse_args(arguments)

@@ -40,13 +40,18 @@ SIZE = 0.1  # of an analysis error, in climatological standard deviations
 LEVEL = 1  # near sigma 0.2
 
 
-def radiation_of(emulator: Path | None) -> Radiation:
+def radiation_of(args: argparse.Namespace) -> Radiation:
     """Give the learned scheme of a folder, or the exact one."""
-    if emulator is None:
-        return ExactRadiation(128, 32)
+    if args.emulator is None:
+        return ExactRadiation(args.n_longwave, args.n_shortwave)
     from apps.weather.learned import LearnedRadiation, load_emulator
 
-    return LearnedRadiation(load_emulator(emulator)[0])
+    return LearnedRadiation(load_emulator(args.emulator)[0])
+
+
+def scheme_of(args: argparse.Namespace) -> str:
+    """Name the radiation."""
+    return "learned" if args.emulator else f"{args.n_longwave} + {args.n_shortwave} points"
 
 
 def beginnings(
@@ -71,7 +76,7 @@ def beginnings(
 
 def skill(args: argparse.Namespace, kind: str) -> Iterator[dict[str, Any]]:
     """One row for each lead: CRPS, spread over skill, share of truths beyond every member."""
-    model = Model("T21L8", physics=Physics(radiation_of(args.emulator)))
+    model = Model("T21L8", physics=Physics(radiation_of(args)))
     truth, members = beginnings(model, kind, args.n_member, args.seed)
     weight = model.grid.area_weight
     for day in range(1, args.n_day + 1):
@@ -87,6 +92,7 @@ def skill(args: argparse.Namespace, kind: str) -> Iterator[dict[str, Any]]:
         ranks = rank_histogram(stack, true).double()
         yield {
             "ensemble": kind,
+            "radiation": scheme_of(args),
             "day": day,
             "crps_k": float((weight * fair_crps(stack, true)).sum()),
             "spread_skill": float(spread_skill(stack, true, weight)),
@@ -99,7 +105,7 @@ def times(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each resolution: CPU time of a day, and hours of 50 x 14 days by cores."""
     cpu_s: dict[str, float] = {}
     for resolution in RESOLUTIONS:
-        model = Model(resolution, physics=Physics(radiation_of(args.emulator)))
+        model = Model(resolution, physics=Physics(radiation_of(args)))
         state = model.run(load_sample(model), DAY_S / 2)
         begun = time.process_time()
         model.run(state, DAY_S / 2)
@@ -107,14 +113,21 @@ def times(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for resolution, second in cpu_s.items():
         hours = {f"hours_{n}_core": hours_to_solution(cpu_s, n)[resolution] for n in CORES}
         enough = [n for n in CORES if hours[f"hours_{n}_core"] <= DEADLINE_H]
-        row = {"ensemble": f"{resolution}, 50 x 14 days", "cpu_s_per_day": second}
-        yield {**row, **hours, "core_for_deadline": enough[0] if enough else f"> {CORES[-1]}"}
+        row = {"ensemble": f"{resolution}, 50 x 14 days", "radiation": scheme_of(args)}
+        yield {
+            **row,
+            "cpu_s_per_day": second,
+            **hours,
+            "core_for_deadline": enough[0] if enough else f"> {CORES[-1]}",
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print both parts."""
     parser = argparse.ArgumentParser(prog="tessera bench weather --part ensemble")
     parser.add_argument("--emulator", type=Path, help="a `weather train` run's folder")
+    parser.add_argument("--n-longwave", type=int, default=128, help="of the exact scheme")
+    parser.add_argument("--n-shortwave", type=int, default=32)
     parser.add_argument("--n-member", type=int, default=10)
     parser.add_argument("--n-day", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
@@ -122,7 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="add rows to results/weather.jsonl")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    columns = ("ensemble", "day", "crps_k", "spread_skill", "outliers", "outliers_if_reliable")
+    columns = (
+        "ensemble",
+        "radiation",
+        "day",
+        "crps_k",
+        "spread_skill",
+        "outliers",
+        "outliers_if_reliable",
+    )
     for kind in ("balanced", "bred"):
         present(
             "ensemble", skill(args, kind), columns, key=("ensemble", "day"),
@@ -133,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     present(
         "deadline",
         times(args),
-        ("ensemble", "cpu_s_per_day", *hours, "core_for_deadline"),
-        key=("ensemble",),
+        ("ensemble", "radiation", "cpu_s_per_day", *hours, "core_for_deadline"),
+        key=("ensemble", "radiation"),
         title=f"Hours to the end of 50 members and 14 days; deadline {DEADLINE_H:g} hours.",
         is_json=args.json, is_kept=args.keep,
     )  # fmt: skip
