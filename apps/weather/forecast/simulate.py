@@ -18,6 +18,7 @@ from apps.weather.atmosphere.cases import mountain
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.atmosphere.held_suarez import HeldSuarez
+from apps.weather.atmosphere.levels import SigmaLevels
 from apps.weather.boundary import Boundary, SeaSurface
 from apps.weather.forecast.budget import EnergyBudget
 from apps.weather.forecast.figures import (
@@ -66,13 +67,15 @@ class ModelConfig(Config):
     seasonal: bool = False
     diurnal: bool = True
     mountain_m: float = Field(default=0.0, ge=0)
+    vertical_scheme: Literal["simmons-burridge", "trapezoidal"] = "simmons-burridge"
 
     def build(self, device: torch.device | str = "cpu") -> Model:
         """Make the model, with the exact radiation where it is moist."""
         moist = self.physics == "moist"
+        truncation, n_level = parse_resolution(self.resolution)
         ground = None
         if self.mountain_m > 0:
-            ground = mountain(GaussianGrid(parse_resolution(self.resolution)[0]), self.mountain_m)
+            ground = mountain(GaussianGrid(truncation), self.mountain_m)
         radiation = ExactRadiation(self.n_longwave, self.n_shortwave) if moist else None
         return Model(
             self.resolution,
@@ -82,6 +85,7 @@ class ModelConfig(Config):
             boundary=Boundary(
                 _sea(self.sst), self.warming_k, self.co2_ppmv, self.seasonal, self.diurnal
             ),
+            levels=SigmaLevels.equidistant(n_level, self.vertical_scheme),
             surface_geopotential=ground,
             dtype=PRECISIONS[self.precision],
             device=device,

@@ -119,6 +119,15 @@ def test_held_suarez_by_configuration():
     assert model.transform.dtype == torch.float64
 
 
+def test_vertical_scheme_by_configuration():
+    schemes = ("simmons-burridge", "trapezoidal")
+    models = [TINY.model_copy(update={"vertical_scheme": name}).build() for name in schemes]
+    assert [model.levels.scheme for model in models] == list(schemes)
+    assert TINY.build().levels == models[0].levels
+    one, other = (m.run(m.initial(), 86400.0).levels.current.divergence for m in models)
+    assert float((one - other).abs().max()) > 1e-9  # s-1
+
+
 @pytest.mark.parametrize(
     ("bad_step", "sentence"),
     [
