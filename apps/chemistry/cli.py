@@ -307,6 +307,9 @@ def benchmark(
         asked = _overrides({"suite": suite, "split": split})
         pairs = load_config(affinity.AffinityConfig, file=config, overrides=[*asked, *(set_ or [])])
         records = affinity.run_affinity(pairs, out=out, seeds=range(seed, seed + seeds))
+        if results is not None:
+            text = json.dumps(affinity.affinity_document(records), indent=1)
+            write_atomic(results, text + "\n")
         typer.echo(records_json(records) if json_ else affinity.affinity_summary(records))
         return
     from apps.chemistry import benchmark as room

@@ -7,6 +7,7 @@ from statistics import mean
 
 import numpy as np
 
+from apps.chemistry.affinity.document import METRICS, WHOLE, affinity_document
 from apps.chemistry.affinity.kernels import drug_kernel
 from apps.chemistry.affinity.pairs import Kind, PairTable, Split, draw_splits, read_pairs
 from apps.chemistry.affinity.stack import Stacked, Views, pair_features, stack
@@ -18,7 +19,6 @@ from apps.lab.progress import say, track
 from apps.lab.record import RECORD_FILE, Record, new_record, read_record, write_record
 
 PUBLISHED = Path(__file__).with_name("published.toml")
-_METRICS = ("mse", "ci", "rm2", "mse_above_floor", "auroc_hit")
 
 
 class AffinityConfig(Config):
@@ -158,30 +158,14 @@ def _entries(each: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 def affinity_summary(records: Sequence[Record]) -> str:
     """Return one line per model, means over the seeds, the published ones below."""
-    first = records[0]
-    lines: dict[str, list[dict[str, float | None]]] = {
-        "whole answer": [r.accuracy["test"] for r in records]
-    }
-    for kind in ("members", "baselines"):
-        for name in getattr(first, kind):
-            lines[name] = [getattr(r, kind)[name]["test"] for r in records]
-    columns = [c for c in _METRICS if c in first.accuracy["test"]]
-    rows = [[f"test, {first.data.unit}", *columns]]
-    for name, each in lines.items():
-        cells = []
-        for column in columns:
-            known = [v for one in each if (v := one.get(column)) is not None]
-            cells.append(f"{mean(known):.3f}" if known else "-")
-        rows.append([name, *cells])
-    n_test = max(1, len(first.accuracy) - 1)
-    weights = {
-        k.removeprefix("weight_"): v
-        for k, v in first.accuracy["test"].items()
-        if k.startswith("weight_")
-    }
-    shares = ", ".join(f"{name} {value:.2f}" for name, value in weights.items())
+    document = affinity_document(records)
+    columns = [c for c in METRICS if c in document["models"][WHOLE]]
+    rows = [[f"test, {document['unit']}", *columns]]
+    for name, scores in document["models"].items():
+        rows.append([name, *(f"{scores[c]:.3f}" if c in scores else "-" for c in columns)])
+    shares = ", ".join(f"{name} {value:.2f}" for name, value in document["weights"].items())
     return (
-        f"{first.data.name}: {first.data.n_train:,} train and {first.data.n_test:,} test pairs, "
-        f"mean of {n_test} test part(s), {len(records)} seed(s)\n{aligned(rows)}\n"
-        f"weights in the whole answer: {shares}"
+        f"{records[0].data.name}: {document['n_train']:,} train and {document['n_test']:,} test "
+        f"pairs, mean of {len(document['tests'][0])} test part(s), {len(records)} seed(s)\n"
+        f"{aligned(rows)}\nweights in the whole answer: {shares}"
     )
