@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "product.h"
+#include "panels.h"
 
 #if defined(__AVX512VNNI__)
 namespace {
@@ -21,37 +21,49 @@ inline __m128i codes_of(__m512 x, __m512 by, __m512 inverse, __mmask16& odd) {
   return _mm512_cvtepi32_epi8(code);
 }
 
-// Codes of one row; returns whether all its entries were finite.
-bool round_row(const float* x, int64_t n_feature, float scale, uint8_t* out) {
+// Codes of one row and of zeros up to n_padded, in pieces of 64 that lie `apart` bytes from each
+// other; returns whether all its entries were finite.
+bool round_row(const float* x, int64_t n_feature, int64_t n_padded, float scale, uint8_t* out,
+               int64_t apart) {
   const __m512 by = _mm512_set1_ps(scale), inverse = _mm512_set1_ps(1.0f / scale);
   __mmask16 odd = 0;
-  int64_t f = 0;
-  for (; f + LANE <= n_feature; f += LANE)
-    _mm_storeu_si128((__m128i*)(out + f), codes_of(_mm512_loadu_ps(x + f), by, inverse, odd));
-  if (f < n_feature) {
-    const __mmask16 live = (1u << (n_feature - f)) - 1;
-    const __m512 rest = _mm512_maskz_loadu_ps(live, x + f);
-    _mm_mask_storeu_epi8(out + f, live, codes_of(rest, by, inverse, odd));
-  }
+  for (int64_t f = 0; f < n_padded; f += 64, out += apart)
+    for (int i = 0; i < 64; i += LANE) {
+      const int64_t n = n_feature - f - i;
+      const __mmask16 live = n >= LANE ? 0xFFFF : n > 0 ? (1u << n) - 1 : 0;
+      const __m512 v = _mm512_maskz_loadu_ps(live, x + f + i);
+      _mm_storeu_si128((__m128i*)(out + i), codes_of(v, by, inverse, odd));
+    }
   return !odd;
 }
 
-// What the move by 128 adds to each output of the block rows: 128 times the sum of its codes.
-void sum_moves(const Pattern& s, const int8_t* codes, int32_t* moved) {
-  const int n_unit = s.br * s.bc;  // of four codes in a block
-  const __m512i ones = _mm512_set1_epi8(1);
-  std::vector<int32_t> sums(n_unit);
-  for (int64_t i = 0; i < s.n_row; ++i) {
-    std::fill(sums.begin(), sums.end(), 0);
-    for (int64_t k = s.row_ptr[i]; k < s.row_ptr[i + 1]; ++k)
-      for (int u = 0; u < n_unit; u += 16) {
-        const __mmask16 live = n_unit - u < 16 ? (1u << (n_unit - u)) - 1 : 0xFFFF;
-        const __m512i code = _mm512_maskz_loadu_epi32(live, codes + (k * n_unit + u) * 4);
-        const __m512i sum = _mm512_maskz_loadu_epi32(live, sums.data() + u);
-        _mm512_mask_storeu_epi32(sums.data() + u, live, _mm512_dpbusd_epi32(sum, ones, code));
-      }
-    for (int u = 0; u < n_unit; ++u) moved[i * s.br + u / s.bc] += 128 * sums[u];
-  }
+// What the move by 128 adds to each output of the block rows: 128 times the sum of its codes, which
+// lie in units of four.
+void sum_moves(const Pattern& s, const float* codes, int32_t* moved) {
+  const __m512i by = _mm512_set1_epi8(1);
+  for (int64_t i = 0; i < s.n_row; ++i)
+    for (int r = 0; r < s.br; ++r) {
+      int32_t sum = 0;
+      for (int64_t k = s.row_ptr[i]; k < s.row_ptr[i + 1]; ++k)
+        for (int c = 0; c < s.bc; c += LANE) {
+          const __mmask16 live = s.bc - c < LANE ? (1u << (s.bc - c)) - 1 : 0xFFFF;
+          const __m512i code = _mm512_maskz_loadu_epi32(live, codes + (k * s.br + r) * s.bc + c);
+          sum += _mm512_reduce_add_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), by, code));
+        }
+      moved[i * s.br + r] = 128 * sum;
+    }
+}
+
+// The same of turned blocks of a multiple of eight rows.
+void sum_moves_of_eights(const Pattern& s, const float* turned, int32_t* moved) {
+  const __m256i by = _mm256_set1_epi8(1);
+  for (int64_t i = 0; i < s.n_row; ++i)
+    for (int r = 0; r < s.br; r += 8) {
+      __m256i sum = _mm256_setzero_si256();
+      for (int64_t u = s.row_ptr[i] * s.bc; u < s.row_ptr[i + 1] * s.bc; ++u)
+        sum = _mm256_dpbusd_epi32(sum, by, _mm256_loadu_si256((const __m256i*)(turned + u * s.br + r)));
+      _mm256_storeu_si256((__m256i*)(moved + i * s.br + r), _mm256_slli_epi32(sum, 7));
+    }
 }
 
 // Sums of integers that moved by so much, scaled.
@@ -62,40 +74,63 @@ struct Scaled {
     const IVec whole = IVec(sum) - IVec(load(reinterpret_cast<const float*>(moved + f)));
     return __builtin_convertvector(whole, Vec) * load(by + f);
   }
-  float operator()(float sum, int64_t f) const {
-    int32_t whole;
-    std::memcpy(&whole, &sum, 4);
-    return float(whole - moved[f]) * by[f];
+  void operator()(float* to, Half sum, int64_t f, int64_t n) const {
+    const __m256i whole = _mm256_sub_epi32(__m256i(sum), _mm256_loadu_si256((const __m256i*)(moved + f)));
+    const __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_loadu_ps(by + f));
+    if (n >= 8)
+      _mm256_storeu_ps(to, v);
+    else
+      _mm256_mask_storeu_ps(to, (1u << n) - 1, v);
   }
 };
 
-void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const int8_t* codes,
+void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const float* codes,
               const float* scale, float* y, int64_t rows, int n_thread) {
-  const int64_t n_in = s.n_col * s.bc, n_out = (s.n_row * s.br + LANE - 1) / LANE * LANE;  // n_in: units of four
+  const int64_t n_in = s.n_col * s.bc, n_out = s.n_row * s.br + LANE;  // n_in: units of four
   const Scratch of_rows(2 * n_out);
   float* by = of_rows.get();
   int32_t* moved = reinterpret_cast<int32_t*>(by + n_out);
   std::memset(moved, 0, n_out * sizeof(int32_t));
   for (int64_t r = 0; r < n_out; ++r) by[r] = r < rows ? scale[r] * x_scale : 0;
+  auto mark = [&](int n_sample, const float* is_odd, float* to, int64_t n) {
+    for (int i = 0; i < n_sample; ++i)
+      if (is_odd[i]) std::fill(to + i * rows, to + i * rows + n, NAN);
+  };
+  // Turning the blocks pays where more than one tile of samples uses them.
+  if (has_panels(s.br, s.bc) && x.batch > TILE) {
+    const Scratch turned(s.n_block * s.br * s.bc);
+    turn_blocks(codes, s.n_block, s.br, s.bc, turned.get());
+    sum_moves_of_eights(s, turned.get(), moved);
+    multiply_by_panels<Int8Quad>(
+        s, x, turned.get(), y, rows, n_thread,
+        [&](int64_t tile, int n_sample, int slot, float* in, float* is_odd) {
+          const float* from = x.at(tile, slot);
+          for (int i = 0; i < n_sample; ++i, from += x.stride)
+            is_odd[i] = !round_row(from, x.n, 4 * n_in, x_scale, reinterpret_cast<uint8_t*>(in + i * PANEL), slot * 64);
+          for (int64_t f = 0; f < panels_of(n_in) && n_sample < slot; f += PANEL)
+            std::memset(in + f * slot + n_sample * PANEL, 0, (slot - n_sample) * 64);
+        },
+        Scaled{moved, by},
+        [&](int n_sample, const float* is_odd, float* to, int64_t f, int64_t n) {
+          mark(n_sample, is_odd, to + f, n);
+        });
+    return;
+  }
   sum_moves(s, codes, moved);
   auto pack = [&](int64_t tile, int n_sample, float* in, float* is_odd) {
-    const Scratch scratch(n_in * TILE);
-    uint8_t* bytes = reinterpret_cast<uint8_t*>(scratch.get());
+    const int64_t n_row_unit = panels_of(n_in);
+    const Scratch scratch(n_row_unit * TILE);
     const float* from = x.at(tile, TILE);
-    for (int i = 0; i < n_sample; ++i, from += x.stride) {
-      uint8_t* to = bytes + i * n_in * 4;
-      is_odd[i] = !round_row(from, x.n, x_scale, to);
-      std::memset(to + x.n, 128, n_in * 4 - x.n);
-    }
-    pack_features(scratch.get(), n_in, n_sample, n_in, n_in, in);
+    for (int i = 0; i < n_sample; ++i, from += x.stride)
+      is_odd[i] = !round_row(from, x.n, 4 * n_in, x_scale, reinterpret_cast<uint8_t*>(scratch.get() + i * n_row_unit), 64);
+    pack_features(scratch.get(), n_row_unit, n_sample, n_in, n_in, in);
   };
   multiply_by_features<Int8Quad>(
-      s, x, reinterpret_cast<const float*>(codes), y, rows, n_thread, pack,
+      s, x, codes, y, rows, n_thread, pack,
       [&](const float* room, const float* is_odd, int64_t first, int64_t n, float* to,
           int n_sample) {
         unpack_features(room, n, n_sample, to, rows, Scaled{moved + first, by + first});
-        for (int s = 0; s < n_sample; ++s)
-          if (is_odd[s]) std::fill(to + s * rows, to + s * rows + n, NAN);
+        mark(n_sample, is_odd, to, n);
       });
 }
 
@@ -116,7 +151,7 @@ extern "C" int32_t tessera_linear_int8(const float* x, int64_t x_stride, int64_t
   if (const int32_t status = check(s)) return status;
 #if defined(__AVX512VNNI__)
   n_thread = threads_for(0.25 * batch * n_block * br * bc, n_thread);
-  multiply(s, {x, x_stride, batch, cols}, *x_scale, codes, scale, y, rows, n_thread);
+  multiply(s, {x, x_stride, batch, cols}, *x_scale, reinterpret_cast<const float*>(codes), scale, y, rows, n_thread);
   return OK;
 #else
   return NOT_BUILT;

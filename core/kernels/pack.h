@@ -55,36 +55,37 @@ void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_featu
       for (int i = 0; i < LANE; ++i) store(to + i * TILE, a[i]);
     }
   }
-  for (int64_t f = n_whole; f < n_feature; ++f)
-    for (int s = 0; s < TILE; ++s) out[f * TILE + s] = s < n_sample ? x[s * stride + f] : 0.0f;
+  const int n_rest = int(n_feature - n_whole);
+  for (int s0 = 0; n_rest && s0 < TILE; s0 += LANE) {
+    Vec a[LANE];
+    for (int i = 0; i < LANE; ++i)
+      a[i] = s0 + i < n_sample ? load_some(x + (s0 + i) * stride + n_whole, n_rest) : Vec{};
+    transpose(a);
+    for (int i = 0; i < n_rest; ++i) store(out + (n_whole + i) * TILE + s0, a[i]);
+  }
   std::memset(out + n_feature * TILE, 0, (n_padded - n_feature) * TILE * sizeof(float));
 }
 
 inline void write(float* to, Vec v) { store(to, v); }
-inline void write_one(float* to, float v) { *to = v; }
+inline void write_some(float* to, Vec v, int n) { store_some(to, v, n); }
 
+#if defined(__AVX512BF16__)
 // bf16, rounded to nearest even.
-inline void write_one(uint16_t* to, float v) {
-  uint32_t b;
-  std::memcpy(&b, &v, 4);
-  *to = v == v ? uint16_t((b + 0x7FFF + ((b >> 16) & 1)) >> 16) : uint16_t((b >> 16) | 0x40);
+inline void write_some(uint16_t* to, Vec v, int n) {
+  const __m256i h = (__m256i)_mm512_cvtneps_pbh(__m512(v));
+  _mm256_mask_storeu_epi16(to, (1u << n) - 1, h);
 }
 inline void write(uint16_t* to, Vec v) {
-#if defined(__AVX512BF16__)
-  const __m256bh h = _mm512_cvtneps_pbh(__m512(v));
-  std::memcpy(to, &h, sizeof h);
-#else
-  for (int i = 0; i < LANE; ++i) write_one(to + i, v[i]);
-#endif
+  _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(__m512(v)));
 }
+#endif
 
 struct AsTheyAre {
   Vec operator()(Vec v, int64_t) const { return v; }
-  float operator()(float v, int64_t) const { return v; }
 };
 
 // The way back, for n_feature features that start with y[sample][0]; `finish` has the last word on
-// the numbers of features from f on, or of one.
+// the numbers of features from f on.
 template <int TILE = ::TILE, class Out, class Finish = AsTheyAre>
 void unpack_features(const float* in, int64_t n_feature, int n_sample, Out* y, int64_t stride,
                      const Finish& finish = {}) {
@@ -100,9 +101,15 @@ void unpack_features(const float* in, int64_t n_feature, int n_sample, Out* y, i
       else
         for (int i = 0; s0 + i < n_sample; ++i) write(to + i * stride, finish(a[i], f));
     }
+    if (const int n_rest = int(n_feature - n_whole)) {
+      Vec a[LANE];
+      for (int i = 0; i < LANE; ++i)
+        a[i] = i < n_rest ? load(in + (n_whole + i) * TILE + s0) : Vec{};
+      transpose(a);
+      for (int i = 0; i < LANE && s0 + i < n_sample; ++i)
+        write_some(y + (s0 + i) * stride + n_whole, finish(a[i], n_whole), n_rest);
+    }
   }
-  for (int64_t f = n_whole; f < n_feature; ++f)
-    for (int s = 0; s < n_sample; ++s) write_one(y + s * stride + f, finish(in[f * TILE + s], f));
 }
 
 // STEP x STEP quads in registers, transposed: from STEP samples of LANE features to STEP quads of
@@ -148,11 +155,15 @@ inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot,
       for (int i = 0; i < STEP; ++i) store(to + i * n_slot * 4, a[i]);
     }
   }
-  for (int64_t f = n_whole; f < n_feature; f += 4)
-    for (int s = 0; s < n_slot; ++s)
-      for (int i = 0; i < 4; ++i)
-        out[(f / 4 * n_slot + s) * 4 + i] =
-            s < n_sample && f + i < n_feature ? x[s * stride + f + i] : 0.0f;
+  const int n_rest = int(n_feature - n_whole);
+  for (int s0 = 0; n_rest && s0 < n_slot; s0 += STEP) {
+    Vec a[STEP];
+    for (int i = 0; i < STEP; ++i)
+      a[i] = s0 + i < n_sample ? load_some(x + (s0 + i) * stride + n_whole, n_rest) : Vec{};
+    transpose_quads(a);
+    float* to = out + (n_whole * n_slot + s0 * 4);
+    for (int i = 0; 4 * i < n_rest; ++i) store(to + i * n_slot * 4, a[i]);
+  }
 }
 
 // The way back: n_feature features of quads that start with y[sample][0].
@@ -173,8 +184,15 @@ inline void unpack_quads(const float* in, int n_slot, int64_t n_feature, int n_s
         for (int i = 0; i < n; ++i) store(row + i * stride + f, a[i]);
     }
   }
-  for (int64_t f = n_whole; f < n_feature; ++f)
-    for (int s = 0; s < n_sample; ++s) y[s * stride + f] = in[(f / 4 * n_slot + s) * 4 + f % 4];
+  const int n_rest = int(n_feature - n_whole);
+  for (int s0 = 0; n_rest && s0 < n_sample; s0 += STEP) {
+    const float* from = in + (n_whole * n_slot + s0 * 4);
+    Vec a[STEP];
+    for (int i = 0; i < STEP; ++i) a[i] = 4 * i < n_rest ? load(from + i * n_slot * 4) : Vec{};
+    transpose_quads(a);
+    for (int i = 0; i < STEP && s0 + i < n_sample; ++i)
+      store_some(y + (s0 + i) * stride + n_whole, a[i], n_rest);
+  }
 }
 
 #if defined(__AVX512BF16__)

@@ -6,6 +6,7 @@
 
 #include "entries.h"
 #include "outer.h"
+#include "panels.h"
 
 extern "C" int32_t tessera_transpose_blocks(const void* values, const int32_t* order,
                                             int64_t n_block, int32_t br, int32_t bc, void* out,
@@ -76,6 +77,36 @@ void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s
   });
 }
 
+#if defined(__AVX512BF16__)
+void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block,
+                        const Rows<uint16_t>& dy, const Rows<uint16_t>& x, float* out, int n_thread) {
+  const int64_t n_dy = panels_of(n_row * s.br), n_x = panels_of(n_col * s.bc);
+  const int n_pair = panel_slot((x.batch + 1) / 2, std::max(n_x, n_dy), n_thread), slot = 2 * n_pair;
+  const int64_t n_tile = (x.batch + slot - 1) / slot;
+  with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
+    const Scratch scratch((n_x + n_dy) * n_pair);
+    float *in_x = scratch.get(), *in_dy = in_x + n_x * n_pair;
+    const int64_t last = n_tile * (thread + 1) / n_thread;
+    for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
+      const int n_sample = x.n_sample(tile, slot);
+      pack_panels_of_pairs(dy.at(tile, slot), dy.stride, n_sample, n_pair, dy.n, n_dy, in_dy);
+      pack_panels_of_pairs(x.at(tile, slot), x.stride, n_sample, n_pair, x.n, n_x, in_x);
+      Ahead next_dy = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();
+      Ahead next_x = tile + 1 < last ? x.ahead(tile + 1, slot) : Ahead();
+      const int64_t of_dy = next_dy.share(n_block), of_x = next_x.share(n_block);
+      for (int64_t k = 0; k < n_block;) {
+        int64_t stop = k + 1;
+        while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
+        next_dy.fetch(of_dy * (stop - k)), next_x.fetch(of_x * (stop - k));
+        row_of_panels(s.col_index, s.row_index[k], k, stop, s.br, s.bc, n_pair, (n_sample + 1) / 2,
+                      in_dy, in_x, sums);
+        k = stop;
+      }
+    }
+  });
+}
+#endif
+
 // Rows of `p` are the features of `rows`; those of `columns` are read for each of its entries.
 template <bool MULTIPLY>
 void gradients_by_entries(const Pattern& p, const int32_t* order, const float* values,
@@ -120,6 +151,10 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
   if (is_bf16 && has_quads(br, bc)) {
     const Rows<uint16_t> in_dy{static_cast<const uint16_t*>(dy), dy_stride, batch, rows};
     const Rows<uint16_t> in_x{static_cast<const uint16_t*>(x), x_stride, batch, cols};
+    if ((br == 8 || br == 16) && (bc == 8 || bc == 16)) {
+      gradient_by_panels(s, n_row, n_col, n_block, in_dy, in_x, out, n_thread);
+      return OK;
+    }
     gradients_by_quads<Bf16Pair>(nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr,
                                  out, n_thread);
     return OK;

@@ -83,6 +83,15 @@ void transpose_blocks(const Number* values, const int32_t* order, int64_t n_bloc
       for (int r = 0; r < LANE; ++r) a[r] = load(reinterpret_cast<const float*>(from) + r * LANE);
       transpose(a);
       for (int c = 0; c < LANE; ++c) store(reinterpret_cast<float*>(to) + c * LANE, a[c]);
+#if defined(__AVX512F__)
+    } else if constexpr (EDGE == LANE && sizeof(Number) == 2) {
+      Vec a[LANE];
+      for (int r = 0; r < LANE; ++r)
+        a[r] = Vec(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(from + r * LANE))));
+      transpose(a);
+      for (int c = 0; c < LANE; ++c)
+        _mm256_storeu_si256((__m256i*)(to + c * LANE), _mm512_cvtepi32_epi16(__m512i(a[c])));
+#endif
     } else {
       for (int c = 0; c < bc; ++c)
         for (int r = 0; r < br; ++r) to[c * br + r] = from[r * bc + c];

@@ -37,6 +37,23 @@ typedef Quad QuadAny __attribute__((aligned(4), may_alias));
 
 inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<VecAny*>(p) = v; }
+// The first n lanes, n < LANE; the others are zero, or stay as they are.
+inline Vec load_some(const float* p, int64_t n) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_maskz_loadu_ps((1u << n) - 1, p));
+#else
+  Vec v = {};
+  std::memcpy(&v, p, n * sizeof(float));
+  return v;
+#endif
+}
+inline void store_some(float* p, Vec v, int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (1u << n) - 1, __m512(v));
+#else
+  std::memcpy(p, &v, n * sizeof(float));
+#endif
+}
 inline Vec spread(const float* p) {  // by way of integers: any 32 bits survive, NaN or not
   int32_t bits;
   std::memcpy(&bits, p, 4);

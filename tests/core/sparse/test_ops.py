@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 
 from core.errors import DtypeError, PatternError, ShapeError
@@ -79,6 +81,36 @@ def test_the_three_products_equal_masked_dense(block, dtype):
             assert_product(x.grad, dy, dense, dtype)
             gradient = reference_dense(values.grad, pattern)
             assert_product(gradient, dy.t(), x, dtype, mask=pattern.mask())
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data())
+def test_any_pattern_in_any_order_of_its_blocks(data):
+    """Empty rows and columns, full patterns, strided inputs, batches around the edges of tiles."""
+    rows, cols = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)), "shape")
+    block = data.draw(st.tuples(*[st.sampled_from([1, 2, 3, 4, 8, 12, 16, 32])] * 2), "block")
+    dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]), "dtype")
+    batch = data.draw(st.sampled_from([0, 1, 15, 16, 17, 63, 64, 65, 129]), "batch")
+    n_row, n_col = -(-rows // block[0]), -(-cols // block[1])
+    places = st.tuples(st.integers(0, n_row - 1), st.integers(0, n_col - 1))
+    blocks = data.draw(st.lists(places, unique=True, max_size=60), "blocks")
+    where = torch.tensor(blocks, dtype=torch.int64).view(-1, 2)
+    pattern = BlockPattern.from_index((rows, cols), block, where[:, 0], where[:, 1])
+    g = torch.Generator().manual_seed(data.draw(st.integers(0, 99), "seed"))
+    values = torch.randn(pattern.n_block, *block, generator=g).to(dtype).requires_grad_()
+    x = torch.randn(batch, 2 * cols, generator=g).to(dtype)[:, ::2].requires_grad_()
+    dy = torch.randn(rows, batch, generator=g).to(dtype).t()
+    y = matmul(x, values, pattern)
+    gx, gv = torch.autograd.grad(y, (x, values), dy)
+    dense = reference_dense(values.detach(), pattern)
+    assert_product(y, x, dense.t(), dtype)
+    assert_product(gx, dy, dense, dtype)
+    assert_product(reference_dense(gv, pattern), dy.t(), x, dtype, mask=pattern.mask())
 
 
 def test_entries_over_a_ragged_edge_neither_count_nor_learn():
