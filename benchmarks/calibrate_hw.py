@@ -31,7 +31,7 @@ STAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "held_block_cycle",
             "product_start_cycle",
             "sparse_vertex_factor",
-            "scatter_cycle_per_byte",
+            "sparse_piece_cycle",
         )
     },
     "gpu": {

@@ -171,8 +171,10 @@ class TileMachine(Machine):
     """Control code, set-up and loop around one planned product."""
     sparse_vertex_factor: float = _number(1, 3)
     """Cycles of the slowest tile's sparse vertex over the estimate for even workers."""
+    sparse_piece_cycle: float = _number(0, 5000)
+    """Control code for each piece in which a static sparse product's result reaches its place."""
     scatter_cycle_per_byte: float = _number(0, 64)
-    """To put one byte of a sparse product's result, which arrives in pieces, into its place."""
+    """To put one byte of an operand that is read in another order into its place."""
     stream_byte_per_s: float = _number(1e9, 2e12)
     """To and from the memory outside the chip."""
 

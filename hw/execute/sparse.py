@@ -13,12 +13,12 @@ from hw.machine import TileMachine
 from hw.plan.dense import BLOCK, matrix_cycles, vertex_cycles
 from hw.plan.formats import compute_format, stored_byte
 from hw.plan.sparse import (
-    PARTIAL_PIECE,
     StaticPlan,
     block_cycles,
     choose_static,
     dense_grain,
     oriented,
+    placing_cycles,
     reduction_cycles,
 )
 from hw.work import SparseContraction
@@ -81,7 +81,8 @@ def execute_static(
     rows, cols, (br, bc) = oriented(item)
     columns = run.splits()[-1][1].stop
     dense = _padded(rounded(right, item.dense_format, format), -(-cols // bc) * bc, columns)
-    run.ledger.compute("start", machine.product_start_cycle, part="launch")
+    if item.product == "sddmm":
+        run.ledger.compute("start", machine.product_start_cycle, part="launch")
     _gather(run, dense, bc)
     if item.product == "sddmm":
         other = _padded(rounded(left, item.dense_format, format), -(-rows // br) * br, columns)
@@ -156,7 +157,7 @@ def _multiplied(run: _Run, values: Array, dense: Array) -> Array:
             np.arange(*run.splits()[i][1].indices(result.shape[1])),
         )
         result[place], owner[place] = total, tiles
-    adder.close(PARTIAL_PIECE)
+    adder.close()
     return _placed(run, result[:rows, : item.n], owner[:rows, : item.n])
 
 
@@ -171,9 +172,8 @@ def _placed(run: _Run, result: Array, owner: NDArray[np.int64]) -> Array:
         ):
             moved.move(int(source), tile, n_entry * byte)
     run.ledger.exchange("result to its place", *moved.counts)
-    run.ledger.compute(
-        "arrange the result", machine.scatter_cycle_per_byte * moved.received, part="move"
-    )
+    cycles = placing_cycles(machine, moved.received / byte, moved.received)
+    run.ledger.compute("arrange the result", cycles, part="move")
     return rounded(result, machine.native(run.item.out_format))
 
 
@@ -210,7 +210,7 @@ def _sampled(run: _Run, other: Array, dense: Array) -> Array:
     adder = _Adder(run)
     for slot, of_slot in parts.items():
         result[run.blocks_of()[slot]] = adder.add(of_slot)[0]
-    adder.close(1)
+    adder.close()
     return result
 
 
@@ -250,10 +250,9 @@ class _Adder:
         run = self._run
         return run.weight_byte if run.item.product == "sddmm" else run.partial_byte
 
-    def close(self, n_piece: int) -> None:
+    def close(self) -> None:
         """Enter the exchange and the additions of all sums."""
         ledger = self._run.ledger
-        pieces = n_piece * (self._n_part - 1)
-        ledger.exchange("partial sums", *self._moved.counts, n_fragment=pieces)
+        ledger.exchange("partial sums", *self._moved.counts, n_fragment=self._n_part - 1)
         cycles = reduction_cycles(self._run.machine, self._added, self._n_part)
         ledger.compute("reduction", cycles)

@@ -30,8 +30,6 @@ N_DENSE_SPLIT, N_BAND = 32, 128
 TILE_GRAIN = 2
 #: Bytes that say where one live block lies (a 16-bit offset).
 META_BYTE = 2
-#: Separate pieces in which the partial sums of one tile reach another.
-PARTIAL_PIECE = 4
 #: Cycles of the sparse block vertex by block side: once a worker, then for each worker's columns
 #: of one block (first column, each further one), for 2-byte and 4-byte entries.
 BLOCK_CYCLE = {
@@ -248,6 +246,17 @@ def reduction_cycles(machine: TileMachine, n_out: Array, n_partial: Array) -> Ar
     return np.where(n_partial > 1, cycles, 0.0)
 
 
+def placing_cycles(machine: TileMachine, n_entry: Array, byte: Array) -> Array:
+    """Return a tile's cycles to put `n_entry` results that arrive from others into their place.
+
+    A tile's share of the result counts as wide as it is high: the root of its entries is the number
+    of pieces that arrive, each with control code of its own, beside a copy of every byte. On the
+    published products a cost for each byte alone is too low for few columns and too high for many.
+    """
+    cycles: Array = machine.sparse_piece_cycle * np.sqrt(n_entry)
+    return cycles + byte / machine.load_byte_per_cycle
+
+
 def _expected_spreads(item: SparseContraction, machine: TileMachine) -> Spread:
     """Return all spreads, with the counts that a random pattern of the same density leads to."""
     rows, cols, (br, bc) = oriented(item)
@@ -339,8 +348,8 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
     traffic = machine.load_interleaved_byte_per_cycle + machine.store_byte_per_cycle
     local_byte = item.n_mac / machine.mac_per_cycle[format] * traffic
     pj = item.n_mac * machine.mac_pj[format]
-    c.compute("start", machine.product_start_cycle, part="launch")
-
+    if item.product == "sddmm":
+        c.compute("start", machine.product_start_cycle, part="launch")
     # the tiles of a band receive it together: each pair over its common bus
     gathered = s.col * bc * s.n_l * dense_byte
     c.exchange(
@@ -383,7 +392,7 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
         "partial sums",
         s.taken * partial_byte,
         n_result * partial_byte * (s.n_partial - 1),
-        n_fragment=PARTIAL_PIECE * (s.n_partial - 1),
+        n_fragment=s.n_partial - 1,
     )
     c.compute(
         "reduction",
@@ -396,7 +405,7 @@ def _charge(item: SparseContraction, machine: TileMachine, s: Spread) -> Candida
     c.exchange("result to its place", out_tile, out)
     c.compute(
         "arrange the result",
-        machine.scatter_cycle_per_byte * out_tile,
+        placing_cycles(machine, s.placed, out_tile),
         local_byte=2 * out,
         part="move",
     )

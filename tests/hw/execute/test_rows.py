@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from core.errors import ShapeError
 from hw.execute import execute, execute_attention
 from hw.machine import load_machine
+from hw.plan.vector import choose_scatter
 from hw.targets import cost_item
 from hw.work import Contraction, Reduction, Scatter, Softmax
 
@@ -60,9 +61,11 @@ def test_row_operations_agree_with_torch_and_count_as_charged(
 @given(n_target=st.sampled_from([1, 8, 32]), width=st.integers(1, 40),
        again=st.sampled_from([1, 4, 8]), n_tile=st.sampled_from([1, 16, 64]))  # fmt: skip
 def test_sums_by_an_even_index_count_as_charged(n_target, width, again, n_tile, tiles):
-    index = np.tile(np.arange(n_target), again * 8)
-    item = Scatter(index.size, width, n_target, "fp32")
-    machine, x = tiles(n_tile), draw((index.size, width))
+    item, machine = Scatter(n_target * again * 8, width, n_target, "fp32"), tiles(n_tile)
+    n_owner = choose_scatter(item, machine)[0][0]
+    # neighbours in the index belong to tiles in turn, so that every share of it falls evenly
+    index = np.tile(np.arange(n_target).reshape(n_owner, -1).T.ravel(), again * 8)
+    x = draw((index.size, width))
     done, cost = execute(item, machine, index, x), cost_item(item, machine)
     wanted = torch.zeros(n_target, width, dtype=torch.float64)
     wanted.index_add_(0, torch.from_numpy(index), torch.from_numpy(x))
