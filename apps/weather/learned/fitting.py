@@ -34,7 +34,7 @@ class NetworkConfig(Recipe):
     optimizer : str
         "muon" (`apps.weather.learned.muon`), or one of `Recipe`'s.
     kind : str
-        "mlp", or "gru" (`apps.weather.learned.recurrent`): fewer weights, more error for the time.
+        "mlp", or "gru" (`apps.weather.learned.recurrent`): fewer weights, far slower.
     width, n_hidden : int
         Neurons of a hidden layer or of a unit, and hidden layers ("mlp" alone).
     n_epoch, batch : int
