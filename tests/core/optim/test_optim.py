@@ -8,6 +8,7 @@ from torch import nn
 
 from core.errors import ConfigError, FormatError
 from core.optim import STATE_FORMATS, Adam, Lamb, Sgd
+from core.optim.stateful import _mix
 from core.precision import FORMATS
 from core.sparse import LayerSpec, PatternUpdater, TopologyRule, build_linear
 
@@ -251,3 +252,27 @@ def test_clear_errors():
         Sgd(p, 0.1, momentum=1.5)
     with pytest.raises(FormatError, match=r"Sgd: state_format must be one of fp32, .* got 'int8'"):
         Sgd(p, 0.1, state_format="int8")
+
+
+@pytest.mark.parametrize(
+    ("part", "published"), [(0, 0xE220A8397B1DCDAF), (1234567, 6457827717110365317)]
+)
+def test_the_hash_is_splitmix64(part, published):
+    # first outputs of the reference implementation (prng.di.unimi.it/splitmix64.c) for two seeds
+    assert _mix(part) == published >> 1
+    assert _mix(part, 1) != _mix(1, part)
+
+
+def test_a_loaded_state_is_a_copy():
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = Adam([weight], lr=0.1)
+    weight.grad = torch.ones(4)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    before = {k: v.clone() for k, v in saved["state"][0].items() if isinstance(v, torch.Tensor)}
+    other = Adam([weight], lr=0.1)
+    other.load_state_dict(saved)
+    other.step()
+    assert before
+    for name, value in before.items():
+        assert torch.equal(saved["state"][0][name], value), name
