@@ -25,6 +25,8 @@ from apps.lab.record import read_record
 from apps.suite.cli import main
 
 INJECTED: Counter[str] = Counter()  # faults, by kind
+# The variable makes a trial of the suite itself short; its count then falls below the 300.
+SHARE = float(os.environ.get("TESSERA_FAULTS", "1"))
 LIMIT_S = 600.0  # a command that takes longer hangs
 MODULES = [
     *("chemistry.train", "chemistry.answers", "weather.train", "weather.forecast.simulate"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.commands import ALL, RESUMABLE, assert_same, check_whole, fingerprint
+from tests.faults.commands import ALL, RESUMABLE, SHARE, assert_same, check_whole, fingerprint
 
 pytestmark = pytest.mark.faults
 
@@ -25,11 +25,16 @@ N_RUN = {"chemistry train": 10, "weather simulate": 8, "weather train": 3}  # el
 QUICK = ["chemistry train", "weather simulate"]
 
 
+def some(n: int) -> range:
+    """Numbers of the runs, all or the asked share."""
+    return range(max(1, round(SHARE * n)))
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_killed_at_any_moment(kind, bench, tmp_path, inject):
     _, took_s, _ = bench.clean(kind)
     draw = random.Random(kind)
-    for i_run in range(N_RUN.get(kind, 4)):
+    for i_run in some(N_RUN.get(kind, 4)):
         place = bench.place(kind, tmp_path / str(i_run))
         for i_kill in range(2 if kind in RESUMABLE else 1):
             child = bench.start(bench.words(kind, place, resume=i_kill > 0))
@@ -60,7 +65,8 @@ def stop_at_write(number, i_write, *, after):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("kind", QUICK)
 def test_stopped_in_the_middle_of_a_write(kind, number, after, bench, tmp_path, inject):
-    for i_write in (0, 1, 2, 4, 7):
+    for i_run in some(5):
+        i_write = (1, 4, 0, 7, 2)[i_run]
         place = bench.place(kind, tmp_path / str(i_write))
 
         def before(i_write=i_write):
@@ -79,7 +85,7 @@ def test_stopped_in_the_middle_of_a_write(kind, number, after, bench, tmp_path, 
 def test_signalled_at_any_moment(kind, number, bench, tmp_path, inject):
     _, took_s, _ = bench.clean(kind)
     draw = random.Random(f"{kind} {number}")
-    for i_run in range(4):
+    for i_run in some(4):
         place = bench.place(kind, tmp_path / str(i_run))
         child = bench.start(bench.words(kind, place))
         time.sleep(draw.uniform(0.0, 0.9 * took_s))
@@ -97,7 +103,7 @@ def test_a_file_that_may_not_grow(kind, bench, tmp_path, inject):
     folder = bench.clean(kind)[2]
     largest = max(path.stat().st_size for path in (folder / "run").rglob("*") if path.is_file())
     draw = random.Random(kind)
-    for i_run in range(6):
+    for i_run in some(6):
         place = bench.place(kind, tmp_path / str(i_run))
         limit = draw.randrange(1000, largest)
 
@@ -221,7 +227,7 @@ def test_a_jumping_clock_changes_nothing(kind, bench, tmp_path, inject):
         true, draw = time.time, random.Random(0)
         time.time = lambda: true() + draw.choice([-86400.0, 0.0, 86400.0])
 
-    for i_run in range(3):
+    for i_run in some(3):
         place = bench.place(kind, tmp_path / str(i_run))
         assert bench.finish(bench.start(bench.words(kind, place), before=jumping)) == 0
         inject(f"clock, {kind}")
@@ -255,7 +261,7 @@ def workers_of(group: int) -> list[int]:
 def test_a_lost_worker_costs_a_study_nothing(bench, tmp_path, inject):
     _, took_s, _ = bench.clean("study")
     draw = random.Random(0)
-    for i_run in range(4):
+    for i_run in some(4):
         place = bench.place("study", tmp_path / str(i_run))
         child = bench.start(bench.words("study", place, jobs=2))
         time.sleep(draw.uniform(0.3, 0.9) * took_s)
