@@ -31,7 +31,9 @@ def mol_from_smiles(smiles: str) -> Chem.Mol:
         mol = Chem.MolFromSmiles(smiles)
         reason = "" if mol is not None else _why_not(smiles)
     if mol is not None:
-        if not smiles.split(" ", 1)[0].isascii():  # RDKit reads such text up to the character
+        if "\n" in smiles or "\r" in smiles:  # RDKit takes what follows for a name
+            reason = "it is broken by a line end"
+        elif not smiles.split(" ", 1)[0].isascii():  # RDKit reads such text up to the character
             reason = _NOT_ASCII
         elif mol.GetNumAtoms() == 0:
             reason = "it holds no atom"

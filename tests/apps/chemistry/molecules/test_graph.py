@@ -151,6 +151,7 @@ def test_molecule_with_explicit_stereo_undone_is_labelled():
         ("", "no atom"),
         ("héllo", "not ASCII"),
         ("C*", "wildcard"),
+        ("CC\nF", "it is broken by a line end"),
         ("xyz", "syntax error"),
         ("C" * (MAX_ATOM + 1), "501 heavy atoms, at most 500"),
     ],
