@@ -135,6 +135,12 @@ class Record(_Part):
         variant = self.config.get("variant")
         return variant.get("name", "") if isinstance(variant, dict) else str(variant or "")
 
+    def _repr_html_(self) -> str:
+        """Show accuracy beside the baselines, and costs, in a notebook."""
+        from apps.lab.report.card import record_html
+
+        return record_html(self)
+
 
 def new_record(
     *,

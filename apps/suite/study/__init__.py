@@ -3,5 +3,6 @@
 from apps.suite.study.page import write_page
 from apps.suite.study.run import run_study
 from apps.suite.study.spec import StudyConfig, read_study
+from apps.suite.study.view import StudyView
 
-__all__ = ["StudyConfig", "read_study", "run_study", "write_page"]
+__all__ = ["StudyConfig", "StudyView", "read_study", "run_study", "write_page"]

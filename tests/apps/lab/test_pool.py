@@ -76,7 +76,7 @@ def test_the_first_error_of_a_map_is_raised(engine):
 def test_a_scheduler_elsewhere_is_used_and_is_left_running():
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
         for _ in range(2):
             found = map_tasks(normal, [5, 6], scheduler=cluster.scheduler_address)

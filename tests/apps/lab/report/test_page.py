@@ -1,5 +1,6 @@
 """The page: what it says, that it is whole without a network, and that nothing breaks out of it."""
 
+import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from apps.lab.config import Config
 from apps.lab.figures import new_figure, save_svg
-from apps.lab.record import new_record, write_record
+from apps.lab.record import new_record, read_record, write_record
 from apps.lab.report import summary_rows, write_report
 from apps.lab.variant import VARIANTS, Variant
 from core.errors import DataError
@@ -260,3 +261,14 @@ def test_no_run_and_no_record(tmp_path):
         write_report([], tmp_path / "r.html", "t")
     with pytest.raises(DataError, match="cannot read the record"):
         write_report([Path(tmp_path)], tmp_path / "r.html", "t")
+
+
+def test_a_record_shows_accuracy_baselines_and_costs(tmp_path):
+    worse = {"<b>mean</b>": {"test": {"rmse": 1.25}}}
+    html = read_record(make_run(tmp_path / "run", baselines=worse))._repr_html_()
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", html))
+    assert "toy: dense-fp32, seed 0" in text
+    assert "dense-fp32 0.400 0.900" in text
+    assert "&lt;b&gt;mean&lt;/b&gt; 1.25" in text
+    assert "<b>" not in html
+    assert "Graphcore GC200, inference step 1.00 ms 800 µs to 1.25 ms 10.0 mJ 200 kbyte" in text

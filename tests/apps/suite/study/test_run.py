@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from apps.suite.study import run as module
-from apps.suite.study import run_study, write_page
+from apps.suite.study import StudyView, run_study, write_page
 from apps.suite.study.state import STUDY_FILE, read_state
 from core.errors import DataError
 
@@ -205,3 +205,12 @@ def test_beside_the_runs_little_is_done(toy, serial, monkeypatch):
     few, many = calls(1), calls(5)
     assert (many - few) / (6 * 4) < MOST_CALLS
     assert os.path.getsize(folder / "out5" / "report.html") < 3e6
+
+
+def test_a_study_shows_itself_in_a_notebook(finished):
+    view = StudyView(finished)
+    assert "12 of 12 runs are finished" in repr(view)
+    html = view._repr_html_()
+    assert "Toys &amp; &lt;i&gt;games&lt;/i&gt;" in html
+    assert "density: 1.0" in html
+    assert "17 % lower than the best baseline" in html
