@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.suite.study import run as module
 from apps.suite.study import StudyView, run_study, write_page
+from apps.suite.study import run as module
 from apps.suite.study.state import STUDY_FILE, read_state
 from core.errors import DataError
 
