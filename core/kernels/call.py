@@ -27,7 +27,7 @@ _P, _L, _I, _F, _U = (
     ctypes.c_uint32,
 )
 _ARGUMENTS = {
-    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _L, _I, _I],
+    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _P, _L, _I, _I],
     "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P, _I],
     "tessera_has_bf16": [],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I, _I],
@@ -84,13 +84,18 @@ def kernels_for(
 
 
 def spmm(
-    kernels: Kernels, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, rows: int
-) -> Tensor:
-    """Return ``x @ S^T``, dtype of `x` [batch, rows], summed in float32."""
-    dtype = x.dtype
-    is_bf16 = dtype == torch.bfloat16 and values.shape[2] % 2 == 0 and bool(kernels.has_bf16())
-    if not is_bf16 and dtype != torch.float32:
-        x, values = x.float(), values.float()
+    kernels: Kernels, x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, rows: int,
+    bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return ``x @ S^T``, dtype of `x` [batch, rows], summed in float32.
+
+    A bias, contiguous float32 [rows] for inputs of float32, is added as outputs are written.
+    """
+    dtype, is_bf16 = x.dtype, False
+    if dtype != torch.float32:
+        is_bf16 = dtype == torch.bfloat16 and values.shape[2] % 2 == 0 and bool(kernels.has_bf16())
+        if not is_bf16:
+            x, values = x.float(), values.float()
     x, values = _rows(x), values.contiguous()
     batch, cols = x.shape
     n_block, br, bc = values.shape
@@ -105,9 +110,10 @@ def spmm(
     status = kernels.spmm(
         x.data_ptr(), stride, batch, cols, values.data_ptr(), row_ptr.data_ptr(),
         col_index.data_ptr(), row_ptr.numel() - 1, n_col, n_block, br, bc,
-        y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
+        _pointer(bias), y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
     )  # fmt: skip
-    _raise_for(status, "spmm")
+    if status:
+        _raise_for(status, "spmm")
     return y if y.dtype == dtype else y.to(dtype)
 
 
@@ -119,7 +125,8 @@ def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
     status = kernels.transpose_blocks(
         values.data_ptr(), order.data_ptr(), n_block, br, bc, out.data_ptr(), values.element_size()
     )
-    _raise_for(status, "spmm_t")
+    if status:
+        _raise_for(status, "spmm_t")
     return out
 
 
@@ -140,7 +147,8 @@ def sddmm(
         row_index.data_ptr(), col_index.data_ptr(), -(-rows // br), -(-cols // bc), n_block,
         br, bc, out.data_ptr(), is_bf16, torch.get_num_threads(),
     )  # fmt: skip
-    _raise_for(status, "sddmm")
+    if status:
+        _raise_for(status, "sddmm")
     return out if dtype == torch.float32 else out.to(dtype)
 
 
@@ -159,7 +167,8 @@ def spmm_backward(
         row_index_t.data_ptr(), order_t.data_ptr(), -(-rows // br), col_ptr.numel() - 1, n_block,
         br, bc, dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
-    _raise_for(status, "spmm_backward")
+    if status:
+        _raise_for(status, "spmm_backward")
     return dx, dvalues
 
 
@@ -178,7 +187,8 @@ def linear_int8(
         scale.data_ptr(), row_ptr.data_ptr(), col_index.data_ptr(), row_ptr.numel() - 1,
         -(-cols // bc), n_block, br, bc, y.data_ptr(), rows, torch.get_num_threads(),
     )  # fmt: skip
-    _raise_for(status, "linear_int8")
+    if status:
+        _raise_for(status, "linear_int8")
     return y
 
 
@@ -220,7 +230,8 @@ def pass_messages(
         n_feature, relu, reduce, x.dtype == torch.bfloat16, out.data_ptr(), winner.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
-    _raise_for(status, "pass_messages")
+    if status:
+        _raise_for(status, "pass_messages")
     return out, winner
 
 
@@ -243,7 +254,8 @@ def pass_messages_backward(
         n_source, n_target, order.numel(), n_feature, relu, reduce, g.dtype == torch.bfloat16,
         dx.data_ptr(), dedge.data_ptr() if n_edge_row else None, torch.get_num_threads(),
     )  # fmt: skip
-    _raise_for(status, "pass_messages_backward")
+    if status:
+        _raise_for(status, "pass_messages_backward")
     return dx, dedge
 
 
@@ -266,7 +278,9 @@ def round_to(kernels: Kernels, x: Tensor, format: Format, seed: int | None = Non
 
 def _rows(x: Tensor) -> Tensor:
     """Return `x` with features side by side in memory; rows may lie any distance apart."""
-    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+    if x.is_contiguous() or (x.stride(1) == 1 and x.stride(0) >= x.shape[1]):
+        return x
+    return x.contiguous()
 
 
 def _raise_for(status: int, who: str) -> None:

@@ -83,6 +83,10 @@ inline void write(uint16_t* to, Vec v) {
 struct AsTheyAre {
   Vec operator()(Vec v, int64_t) const { return v; }
 };
+struct WithBias {  // room for LANE numbers beyond the last
+  const float* bias;
+  Vec operator()(Vec v, int64_t f) const { return v + load(bias + f); }
+};
 
 // The way back, for n_feature features that start with y[sample][0]; `finish` has the last word on
 // the numbers of features from f on.
@@ -167,8 +171,9 @@ inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot,
 }
 
 // The way back: n_feature features of quads that start with y[sample][0].
-inline void unpack_quads(const float* in, int n_slot, int64_t n_feature, int n_sample, float* y,
-                         int64_t stride) {
+template <class Finish>
+void unpack_quads(const float* in, int n_slot, int64_t n_feature, int n_sample, float* y,
+                  int64_t stride, const Finish& finish) {
   const int64_t n_whole = n_feature / LANE * LANE;
   for (int s0 = 0; s0 < n_sample; s0 += STEP) {
     const int n = n_sample - s0;
@@ -179,9 +184,9 @@ inline void unpack_quads(const float* in, int n_slot, int64_t n_feature, int n_s
       for (int i = 0; i < STEP; ++i) a[i] = load(from + i * n_slot * 4);
       transpose_quads(a);
       if (n >= STEP)
-        for (int i = 0; i < STEP; ++i) store(row + i * stride + f, a[i]);
+        for (int i = 0; i < STEP; ++i) store(row + i * stride + f, finish(a[i], f));
       else
-        for (int i = 0; i < n; ++i) store(row + i * stride + f, a[i]);
+        for (int i = 0; i < n; ++i) store(row + i * stride + f, finish(a[i], f));
     }
   }
   const int n_rest = int(n_feature - n_whole);
@@ -191,7 +196,7 @@ inline void unpack_quads(const float* in, int n_slot, int64_t n_feature, int n_s
     for (int i = 0; i < STEP; ++i) a[i] = 4 * i < n_rest ? load(from + i * n_slot * 4) : Vec{};
     transpose_quads(a);
     for (int i = 0; i < STEP && s0 + i < n_sample; ++i)
-      store_some(y + (s0 + i) * stride + n_whole, a[i], n_rest);
+      store_some(y + (s0 + i) * stride + n_whole, finish(a[i], n_whole), n_rest);
   }
 }
 

@@ -184,7 +184,7 @@ struct Quads {
   explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(64 / s.br ? 64 / s.br : 1) {}
   int64_t room(int slot) const { return int64_t(step) * s.br * slot; }
   void multiply(const float* values, int64_t first, int64_t last, const float* in, int slot,
-                float* room, int n_sample, float* y, int64_t rows, Ahead ahead) const {
+                float* room, int n_sample, float* y, int64_t rows, const float* bias, Ahead ahead) const {
     const int64_t n_pass = s.br / 4 * (slot * 4 / (4 * LANE));  // of a block row: never more
     const int64_t n_ahead = ahead.share((last - first) * n_pass);
     auto width = [&](int64_t i) { return (std::min(i + step, last) * s.br < rows ? std::min(i + step, last) * s.br : rows) - i * s.br; };
@@ -193,7 +193,10 @@ struct Quads {
       Lines<true> outputs;  // of the next section
       if (end < last) outputs = {y + next, rows, n_sample, width(end)};
       run(s, values, i, end, slot, in, room, ahead, n_ahead, outputs, outputs.share((end - i) * n_pass));
-      unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows);
+      if (bias)
+        unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows, WithBias{bias + i * s.br});
+      else
+        unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows, AsTheyAre());
     }
   }
   Pattern s;

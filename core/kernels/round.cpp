@@ -25,11 +25,11 @@ inline float float_of(uint32_t b) {
   return x;
 }
 
-// Uniform in 0..2^24 - 1. Two multiplications and three shifts as in the finaliser of MurmurHash3
+// Uniform in 0..2^24 - 1, where h is i * STRIDE + seed0 for entry i. Two multiplications and three shifts as in the finaliser of MurmurHash3
 // (Appleby, public domain); the second half of the seed enters between them, so that two seeds do
 // not give shifted copies of one sequence.
-inline uint32_t draw(uint32_t i, uint32_t seed0, uint32_t seed1) {
-  uint32_t h = i * 0x9E3779B1u + seed0;
+constexpr uint32_t STRIDE = 0x9E3779B1u;
+inline uint32_t draw(uint32_t h, uint32_t seed1) {
   h ^= h >> 16;
   h *= 0x85EBCA6Bu;
   h ^= (h >> 13) ^ seed1;
@@ -44,14 +44,13 @@ enum Kind { RANGE_OF_FP32, NARROW_FLOAT, INTEGER };
 template <Kind KIND, bool STOCHASTIC>
 inline float round_one(float x, const Rule& rule, uint32_t random) {
   const uint32_t sign = bits_of(x) & 0x80000000u, size = bits_of(x) & 0x7FFFFFFFu;
-  const bool is_finite = size < 0x7F800000u;
   float out;
   if constexpr (KIND == RANGE_OF_FP32) {
     // The exponents of float32 itself: the tail of the bits is cut, a carry may reach the exponent.
     const int drop = 23 - rule.n_mantissa;
     const uint32_t tail = (1u << drop) - 1;
     const uint32_t up = STOCHASTIC ? tail - (random >> (24 - drop)) : (tail >> 1) + ((size >> drop) & 1);
-    out = float_of((size + up) & ~tail);
+    out = size < 0x7F800000u ? float_of((size + up) & ~tail) : __builtin_inff();
   } else {
     // Count in units of the spacing at x, which is a power of two, so both products are exact.
     const int lowest = KIND == INTEGER ? 0 : 2 - (1 << (rule.n_exponent - 1));
@@ -69,7 +68,7 @@ inline float round_one(float x, const Rule& rule, uint32_t random) {
     out = count * float_of(uint32_t(127 + exponent) << 23);
   }
   const float over = rule.saturate ? rule.max_value : __builtin_inff();
-  out = out > rule.max_value || !is_finite ? over : out;
+  out = out > rule.max_value ? over : out;
   out = float_of(bits_of(out) | sign);
   if (KIND == INTEGER) out += 0.0f;  // integers have no negative zero
   return x == x ? out : x;
@@ -79,8 +78,9 @@ inline float round_one(float x, const Rule& rule, uint32_t random) {
 template <Kind KIND, bool STOCHASTIC>
 void round_all(const float* __restrict x, float* __restrict out, int n, Rule rule, uint32_t first,
                uint32_t seed0, uint32_t seed1) {
-  for (int i = 0; i < n; ++i)
-    out[i] = round_one<KIND, STOCHASTIC>(x[i], rule, draw(first + uint32_t(i), seed0, seed1));
+  uint32_t start = first * STRIDE + seed0;
+  for (int i = 0; i < n; ++i, start += STRIDE)
+    out[i] = round_one<KIND, STOCHASTIC>(x[i], rule, draw(start, seed1));
 }
 
 }  // namespace

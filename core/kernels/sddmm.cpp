@@ -61,7 +61,7 @@ void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s
           const Quads layout(*t);
           const Scratch room(layout.room(slot));
           layout.multiply(values_t, 0, t->n_row, in_dy, filled, room.get(), n_sample,
-                          dx + tile * slot * x.n, x.n, x.ahead(tile, slot));
+                          dx + tile * slot * x.n, x.n, nullptr, x.ahead(tile, slot));
         }
       pack_quads_padded(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_x, in_x);
       Ahead ahead = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();

@@ -7,8 +7,8 @@
 
 namespace {
 
-void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* values, float* y, int64_t rows,
-                       int n_thread) {
+void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* values,
+                       const float* bias, float* y, int64_t rows, int n_thread) {
   const Quads layout(s);
   const int64_t n_in = s.n_col * s.bc;
   const int slot = slot_for(x.batch, n_in, n_thread);
@@ -23,13 +23,13 @@ void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* valu
     float *in = scratch.get(), *room = in + n_in * slot;
     pack_quads_padded(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_in, in);
     layout.multiply(values, s.n_row * cut / n_cut, s.n_row * (cut + 1) / n_cut, in, filled, room,
-                    n_sample, y + tile * slot * rows, rows,
+                    n_sample, y + tile * slot * rows, rows, bias,
                     has_next && n_cut == 1 ? x.ahead(tile + 1, slot) : Ahead());
   });
 }
 
-void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* values, float* y,
-                         int64_t rows, int n_thread) {
+void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* values,
+                         const float* bias, float* y, int64_t rows, int n_thread) {
   const Plan plan = plan_entries(s, nullptr, false, rows, x.n);
   const Scratch ordered(plan.source.size());
   gather(plan, values, ordered.get());
@@ -40,16 +40,21 @@ void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* va
     pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
     visit_entries<true, false>(plan, ordered.get(), in, nullptr, out, nullptr,
                                   has_next ? x.ahead(tile + 1, SLOT) : Ahead());
-    unpack_features<SLOT>(out, rows, n_sample, to, rows);
+    if (bias)
+      unpack_features<SLOT>(out, rows, n_sample, to, rows, WithBias{bias});
+    else
+      unpack_features<SLOT>(out, rows, n_sample, to, rows);
   });
 }
 
-int32_t multiply(const Pattern& s, const Rows<float>& x, const float* values, float* y, int64_t rows,
-                 int n_thread) {
+int32_t multiply(const Pattern& s, const Rows<float>& x, const float* values, const float* bias,
+                 float* y, int64_t rows, int n_thread) {
   if (const int32_t status = check(s)) return status;
   n_thread = threads_for(double(x.batch) * s.n_block * s.br * s.bc, n_thread);
   const auto run = has_quads(s.br, s.bc) ? multiply_by_quads : multiply_by_entries;
-  run(s, x, values, y, rows, n_thread);
+  const Scratch padded(bias ? rows + LANE : 0);
+  if (bias) bias = static_cast<float*>(std::memcpy(padded.get(), bias, rows * sizeof(float)));
+  run(s, x, values, bias, y, rows, n_thread);
   return OK;
 }
 
@@ -117,15 +122,16 @@ int32_t transpose_all(const void* values, const int32_t* order, int64_t n_block,
 
 }  // namespace
 
-// Strides and sizes of x and of the blocks count 32-bit units: entries of fp32, pairs of bf16.
+// Strides and sizes of x and of the blocks count 32-bit units: entries of fp32, pairs of bf16. A bias
+// [rows], fp32 only, may be null.
 extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
                                 const float* values, const int32_t* row_ptr,
                                 const int32_t* col_index, int64_t n_row, int64_t n_col,
-                                int64_t n_block, int32_t br, int32_t bc, void* y, int64_t rows,
-                                int32_t is_bf16, int32_t n_thread) {
+                                int64_t n_block, int32_t br, int32_t bc, const float* bias,
+                                void* y, int64_t rows, int32_t is_bf16, int32_t n_thread) {
   const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
   const Rows<float> in{x, x_stride, batch, cols};
-  if (!is_bf16) return multiply(s, in, values, static_cast<float*>(y), rows, n_thread);
+  if (!is_bf16) return multiply(s, in, values, bias, static_cast<float*>(y), rows, n_thread);
 #if defined(__AVX512BF16__)
   return multiply_bf16(s, in, values, static_cast<uint16_t*>(y), rows, n_thread);
 #else

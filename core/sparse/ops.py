@@ -13,7 +13,6 @@ that layers use, as it hands the transposed order to the backward pass instead o
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -120,10 +119,12 @@ def _affine(
     if not is_unwatched(x):
         y = torch.ops.core.spmm.default(x, values, *index, pattern.row_index, rows)
         return y if bias is None else y + bias
-    kernels = _kernels(x, values, values.shape, math.prod(pattern.grid), limit)
+    kernels = _kernels(x, values, values.shape, pattern.n_all, limit)
     if kernels is None or values.dtype != x.dtype or not index[0].is_cpu:
         y = _spmm(x, values, *index, pattern.row_index, rows, limit)
     else:  # a pattern is sound, and its fit was seen to
+        if bias is not None and x.dtype == torch.float32 and bias.is_cpu and bias.is_contiguous():
+            return call.spmm(kernels, x, values, *index, rows, bias)
         y = call.spmm(kernels, x, values, *index, rows)
     return y if bias is None else y.add_(bias)
 
@@ -157,7 +158,7 @@ class _Matmul(torch.autograd.Function):
         is_direct = not torch.is_grad_enabled() and is_unwatched(dy)
         kernels = None
         if is_direct and dy.dtype == values.dtype == torch.float32 and p.row_ptr.is_cpu:
-            kernels = _kernels(x, values, values.shape, math.prod(p.grid), ctx.limit)
+            kernels = _kernels(x, values, values.shape, p.n_all, ctx.limit)
         named = torch.ops.core
         dx = dvalues = None
         if needs_dx and needs_dvalues:

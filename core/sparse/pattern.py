@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -89,11 +91,15 @@ class BlockPattern:
         """Number of live blocks."""
         return self.col_index.numel()
 
+    @functools.cached_property
+    def n_all(self) -> int:
+        """Number of blocks, live or not."""
+        return math.prod(self.grid)
+
     @property
     def density(self) -> float:
         """Live blocks over all blocks."""
-        n_row, n_col = self.grid
-        return self.n_block / (n_row * n_col)
+        return self.n_block / self.n_all
 
     @property
     def nnz(self) -> int:

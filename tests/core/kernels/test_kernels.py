@@ -95,6 +95,17 @@ def test_threads_change_the_order_of_sums_over_samples_only(block, batch):
             assert (a - b).abs().le(2 * batch * UNIT_ERROR * size if is_over_samples else 0).all()
 
 
+@pytest.mark.parametrize("level", fitting_levels())
+@pytest.mark.parametrize("block", [(1, 1), (4, 4), (16, 16), (5, 3)])
+def test_a_bias_is_added_as_by_torch(level, block):
+    kernels = call.Kernels(library(level))
+    bias = torch.randn(75, generator=torch.Generator().manual_seed(2))
+    for batch in (0, 1, 64, 131):
+        p, values, x, _ = problem(block, batch)
+        args = kernels, x, values, p.row_ptr, p.col_index, 75
+        assert torch.equal(call.spmm(*args, bias), call.spmm(*args) + bias)
+
+
 def test_row_strides_are_taken_as_they_are():
     p, values, x, _ = problem((4, 4), 70)
     wide = torch.zeros(140, 200)
