@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,3 +86,32 @@ class ItemCost:
     fits: bool = True
     supersteps: tuple[Superstep, ...] = ()
     runner_up: tuple[str, float] | None = None
+
+
+def joined(costs: Sequence[ItemCost]) -> ItemCost:
+    """Return the cost of items that run one after another; a single one's is its own."""
+    if len(costs) == 1:
+        return costs[0]
+    longest = max(costs, key=lambda cost: cost.time_s)
+    return ItemCost(
+        time_s=sum(cost.time_s for cost in costs),
+        parts_s=_sum(cost.parts_s for cost in costs),
+        energy_j=_sum(cost.energy_j for cost in costs),
+        n_mac=sum(cost.n_mac for cost in costs),
+        exchange_byte=sum(cost.exchange_byte for cost in costs),
+        off_chip_byte=sum(cost.off_chip_byte for cost in costs),
+        temporary_byte=max(cost.temporary_byte for cost in costs),
+        n_tile_used=max(cost.n_tile_used for cost in costs),
+        plan="; ".join(cost.plan for cost in costs),
+        binds=longest.binds,
+        fits=all(cost.fits for cost in costs),
+        supersteps=tuple(step for cost in costs for step in cost.supersteps),
+    )
+
+
+def _sum(tables: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for table in tables:
+        for part, value in table.items():
+            total[part] = total.get(part, 0.0) + value
+    return total

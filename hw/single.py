@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from core.errors import ConfigError
 from hw.formats import FORMAT_BYTE
-from hw.work import Contraction, Pointwise, Softmax, SparseContraction, Work
+from hw.work import (
+    Contraction,
+    Fourier,
+    Gather,
+    Move,
+    Pointwise,
+    Reduction,
+    Scatter,
+    Softmax,
+    SparseContraction,
+    Work,
+)
 
 _MATRIX = {"m": int, "k": int, "n": int, "dtype": str}
+_ROWS = {"m": int, "n": int, "dtype": str}
 _BLOCKS = {**_MATRIX, "block": int, "density": float, "mode": str}
 #: Arguments of each operation. `dtype`, `batch`, `block`, `density` and `mode` have defaults.
 OPS: dict[str, dict[str, type]] = {
@@ -18,9 +31,16 @@ OPS: dict[str, dict[str, type]] = {
     "spmm": _BLOCKS,
     "spmm_t": _BLOCKS,
     "sddmm": _BLOCKS,
-    "softmax": {"m": int, "n": int, "dtype": str},
-    "layer_norm": {"m": int, "n": int, "dtype": str},
-    "gelu": {"m": int, "n": int, "dtype": str},
+    "convolution": {
+        **{"batch": int, "in": int, "out": int, "size": int, "kernel": int, "group": int},
+        "dtype": str,
+    },
+    "attention": {"batch": int, "head": int, "length": int, "width": int, "dtype": str},
+    **{name: _ROWS for name in ("softmax", "layer_norm", "gelu", "add", "divide", "exp")},
+    **{name: _ROWS for name in ("sum", "fourier", "transpose")},
+    "legendre": {"m": int, "degree": int, "latitude": int, "n": int, "dtype": str},
+    "gather": {**_ROWS, "of": int},
+    "segment_sum": {**_ROWS, "into": int},
 }
 _DEFAULT: dict[str, Any] = {
     "dtype": "fp32",
@@ -29,15 +49,37 @@ _DEFAULT: dict[str, Any] = {
     "density": 1.0,
     "mode": "static",
     "pattern": "dense",
+    "head": 1,
+    "group": 1,
+    "kernel": 3,
 }
 
 
 def parse_op(text: str) -> Work:
+    """Return the work of one operation that is a single item; see `parse_items`.
+
+    Raises
+    ------
+    ConfigError
+        Names the word that is wrong and what may stand there.
+    """
+    items = parse_items(text)
+    if len(items) > 1:
+        raise ConfigError(f"{text.split()[0]} is {len(items)} items of work; use parse_items")
+    return items[0]
+
+
+def parse_items(text: str) -> tuple[Work, ...]:
     """Return the work of one operation written as its name and ``key=value`` pairs.
 
-    Products are C[m, n] = A[m, k] B[k, n]; with ``pattern=2:4`` two in four of A are zero. In
-    sparse ones A holds blocks of `block` x `block` entries, a share `density` of them live at
-    random, `mode` static or dynamic. The others act on `m` rows of `n` entries.
+    Products are C[m, n] = A[m, k] B[k, n], `batch` of them; with ``pattern=2:4`` two in four of A
+    are zero. In sparse ones A holds blocks of `block` x `block` entries, a share `density` of them
+    live at random, `mode` static or dynamic. ``convolution``: `batch` images of `size` x `size`,
+    `in` and `out` channels in `group` groups. ``attention``: `batch` sequences of `length` tokens,
+    `head` heads that share `width`. ``gather``: `m` rows of `n` entries by index, out of `of` rows;
+    ``segment_sum``: as many, added `into` so many. ``fourier``: `m` transforms of `n` points.
+    ``legendre``: for each of `m` zonal wavenumbers a product of `degree` x `latitude` with `n`
+    columns (levels, fields). The others act on `m` rows of `n` entries; ``sum`` reduces each.
 
     Raises
     ------
@@ -48,7 +90,7 @@ def parse_op(text: str) -> Work:
     dtype = values["dtype"]
     if dtype not in FORMAT_BYTE:
         raise ConfigError(f"{name}: dtype {dtype!r} is unknown; {_suggest(dtype, FORMAT_BYTE)}")
-    return _work(name, values)
+    return _items(name, values)
 
 
 def parse_words(
@@ -83,6 +125,35 @@ def parse_words(
     return name, values
 
 
+def _items(name: str, values: dict[str, Any]) -> tuple[Work, ...]:
+    f = values["dtype"]
+    if name == "convolution":
+        group, kernel = values["group"], values["kernel"]
+        for side in ("in", "out"):
+            if values[side] % group:
+                raise ConfigError(
+                    f"convolution: {side} must be a multiple of group = {group}, got {values[side]}"
+                )
+        n = values["batch"] * values["size"] ** 2
+        fan_in, fan_out = values["in"] // group * kernel**2, values["out"] // group
+        return (Contraction(group, fan_out, fan_in, n, f, f, f, group, float(kernel**2)),)
+    if name == "attention":
+        head, length, width = values["head"], values["length"], values["width"]
+        if width % head:
+            raise ConfigError(f"attention: width must be a multiple of head = {head}, got {width}")
+        batch, d = values["batch"] * head, width // head
+        return (
+            Contraction(batch, length, d, length, f, f, f),
+            Softmax(batch * length, length, f),
+            Contraction(batch, length, length, d, f, f, f),
+        )
+    if name == "legendre":
+        return (
+            Contraction(values["m"], values["degree"], values["latitude"], values["n"], f, f, f),
+        )
+    return (_work(name, values),)
+
+
 def _work(name: str, values: dict[str, Any]) -> Work:
     m, n, f = values["m"], values["n"], values["dtype"]
     match name:
@@ -101,6 +172,22 @@ def _work(name: str, values: dict[str, Any]) -> Work:
             return Softmax(m, n, f, "layer_norm")
         case "gelu":
             return Pointwise(m * n, "transcendental", f, f, 1, 2)
+        case "add":
+            return Pointwise(m * n, "arithmetic", f, f, 2)
+        case "divide":
+            return Pointwise(m * n, "divide", f, f, 2)
+        case "exp":
+            return Pointwise(m * n, "transcendental", f, f)
+        case "sum":
+            return Reduction(m, n, f, f)
+        case "fourier":
+            return Fourier(m, n, f)
+        case "transpose":
+            return Move(math.ceil(m * n * FORMAT_BYTE[f]), "rearrange")
+        case "gather":
+            return Gather(m, n, values["of"], f)
+        case "segment_sum":
+            return Scatter(m, n, values["into"], f)
     k, block, density, mode = (values[key] for key in ("k", "block", "density", "mode"))
     if density > 1:
         raise ConfigError(f"{name}: density must lie in (0, 1], got {density}")

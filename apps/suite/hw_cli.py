@@ -63,7 +63,10 @@ def machines(json: JsonOption = False, verbose: VerboseOption = False) -> None:
 def cost(
     op: Annotated[
         str | None,
-        typer.Option("--op", help='As "matmul m=1024 k=1024 n=64 dtype=fp16" or "spmm ...".'),
+        typer.Option(
+            "--op",
+            help='As "matmul m=1024 k=1024 n=64 dtype=fp16"; a wrong word is told what may stand.',
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -116,26 +119,28 @@ def _cost_op(
     from hw.curves import density_figure
     from hw.explain import density_curve, density_table
     from hw.explain import explain as explain_op
+    from hw.item import joined
     from hw.machine import planned_for
     from hw.report import page
-    from hw.single import parse_op
+    from hw.single import parse_items
     from hw.targets import cost_item
     from hw.units import si
     from hw.work import SparseContraction
 
-    item = parse_op(op)
+    items = parse_items(op)
     rows, fragments = [], []
     for name in machines or machine_names():
         loaded = planned_for(load_machine(name), objective)
-        answer = cost_item(item, loaded)
+        answer = joined([cost_item(item, loaded) for item in items])
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}
         row["energy_j"] = {**answer.energy_j, "static": static_j}
         rows.append(row)
-        text = explain_op(item, loaded) if explain or html is not None else ""
-        figure = ""
-        if text and isinstance(item, SparseContraction):
-            curve = density_curve(item, loaded)
+        text, figure = "", ""
+        if explain or html is not None:
+            text = "\n".join(explain_op(item, loaded) for item in items)
+        if text and isinstance(items[0], SparseContraction):
+            curve = density_curve(items[0], loaded)
             text += f"\n{density_table(curve)}"
             figure = density_figure(curve, f"{loaded.title}: time by density")
         fragments.append(f"<pre>{escape(text)}</pre>{figure}")
