@@ -1,9 +1,10 @@
 """What a chemistry run can be told: data, model, training."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from apps.lab.config import Config
 from apps.lab.recipe import Recipe
@@ -48,7 +49,8 @@ class DataConfig(Config):
     @property
     def is_file(self) -> bool:
         """Whether the source is a file, not the embedded set or a registered one."""
-        return bool(Path(self.source).suffix) or Path(self.source).is_file()
+        # os.path: False, and no error, for a text that is too long to be the name of a file
+        return bool(Path(self.source).suffix) or os.path.isfile(self.source)
 
     @field_validator("target", mode="before")
     @classmethod
@@ -138,8 +140,10 @@ class TrainConfig(Config):
         """Lay what is usual for the data under what was given."""
         if not isinstance(given, dict):
             return given
-        data = given.get("data", {})
-        data = DataConfig.model_validate(data) if isinstance(data, dict) else data
+        try:
+            data = DataConfig.model_validate(given.get("data", {}))
+        except ValidationError:  # told once more, with its place, when all is read
+            return given
         usual: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
         word = given.get("kernel", "auto")
         if word == "on" or (word == "auto" and data.is_file):

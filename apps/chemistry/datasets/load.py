@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +161,7 @@ def standard_level(data: str, standard: str) -> str:
 
 
 def _is_file(data: str) -> bool:
-    return bool(Path(data).suffix) or Path(data).is_file()
+    return bool(Path(data).suffix) or os.path.isfile(data)
 
 
 @functools.cache  # runs of one process share it
