@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -122,12 +123,12 @@ def build(out: Path) -> None:
 
 
 def main() -> None:
-    """Build all beside the old documentation, then take its place."""
-    fresh = OUT.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    build(fresh)
-    shutil.rmtree(OUT, ignore_errors=True)
-    fresh.rename(OUT)
+    """Build all elsewhere, then take the place of the old documentation."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "build"
+        build(fresh)
+        shutil.rmtree(OUT, ignore_errors=True)
+        shutil.move(fresh, OUT)
     print(OUT / "index.html")
 
 

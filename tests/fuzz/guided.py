@@ -46,7 +46,8 @@ def main() -> int:
         if where:
             raise AssertionError(f"{where}: {problem}: {data!r}")
 
-    atheris.Setup([sys.argv[0], str(corpus), *sys.argv[2:]], one_input)
+    words = [sys.argv[0], str(corpus), f"-artifact_prefix={folder}/", *sys.argv[2:]]
+    atheris.Setup(words, one_input)
     atheris.Fuzz()  # which ends the process
     del quiet
     return 0
