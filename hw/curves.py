@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from hw.svg import svg
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class _Axes:
         for power in range(math.ceil(x0), math.floor(x1) + 1):
             x, _ = self.at(10.0**power, 10**y0)
             grid.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#ddd"/>'
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#8886"/>'
             )
             grid.append(
                 f'<text x="{x:.1f}" y="{bottom + 13}" text-anchor="middle">{10.0**power:g}</text>'
@@ -65,7 +66,7 @@ class _Axes:
             _, y = self.at(10**x0, 10.0**power)
             label = si(10.0**power, y_unit)
             grid.append(
-                f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
+                f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8886"/>'
             )
             grid.append(
                 f'<text x="{_LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>'
@@ -74,11 +75,7 @@ class _Axes:
         grid.append(
             f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
         )
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-            f'width="100%" role="img" aria-label="{escape(title)}" '
-            f'font-family="sans-serif" font-size="11">{"".join(grid + self._body)}</svg>'
-        )
+        return svg(_WIDTH, _HEIGHT, "".join(grid + self._body), title)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -119,7 +116,7 @@ def roofline(report: CostReport) -> str:
     axes = _Axes([low, high], [y for _, y, _ in dots.values()] + [y for _, y in roof])
     axes.line(
         roof,
-        "#343a40",
+        "currentColor",
         f"{si(report.roof_byte_per_s, 'B/s')}, {si(report.roof_mac_per_s, 'MAC/s')}",
     )
     for name, (x, y, seconds) in dots.items():

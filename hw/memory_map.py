@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from hw.svg import svg
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def memory_curve(report: CostReport) -> str:
     if not is_small:
         line = base - _CURVE * limit_byte / top
         body += f'<line x1="0" x2="{_WIDTH}" y1="{line:.1f}" y2="{line:.1f}" stroke="#d62828"/>'
-    return _svg(base + 2, body, "memory")
+    return svg(_WIDTH, base + 2, body, "memory")
 
 
 def memory_map(report: CostReport) -> str:
@@ -92,17 +93,9 @@ def memory_map(report: CostReport) -> str:
         f"op; red: the limit of {limit:,.0f} byte"
     )
     title = f'<text x="0" y="11">{escape(head)}</text>'
-    svg = _svg(base + 2, title + body, "memory map")
-    return f'{svg}<div style="font-size:85%">{legend}</div>'
+    figure = svg(_WIDTH, base + 2, title + body, "memory map")
+    return f'{figure}<div style="font-size:85%">{legend}</div>'
 
 
 def _share(byte: float, limit: float) -> str:
     return f"{byte:,.0f} byte, {byte / limit:.1%}"
-
-
-def _svg(height: int, body: str, label: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'width="100%" role="img" aria-label="{escape(label)}" '
-        f'font-family="sans-serif" font-size="11">{body}</svg>'
-    )

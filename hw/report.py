@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hw.curves import roofline
 from hw.memory_map import memory_curve, memory_map
+from hw.svg import svg
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -150,14 +151,24 @@ def side_by_side(reports: Sequence[CostReport]) -> str:
     )
 
 
+#: Light or dark as the reader's system is; what is wider than a phone scrolls by itself.
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em;"
+    "background:Canvas;color:CanvasText}h1{font-size:1.5em;overflow-wrap:anywhere}"
+    "pre,.hw-cost{overflow-x:auto}svg{min-width:40em}"
+    "table{border-collapse:collapse;font-size:85%;display:block;overflow-x:auto}"
+    "td,th{text-align:left;padding:.1em .8em .1em 0;white-space:nowrap}"
+)
+
+
 def page(fragments: list[str], title: str) -> str:
     """Return fragments as one self-contained page."""
     body = "\n".join(fragments)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        "<style>body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-        "pre{overflow-x:auto}table{border-collapse:collapse;font-size:85%}"
-        "td,th{text-align:left;padding:.1em .8em .1em 0}</style></head>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
         f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )
 
@@ -178,14 +189,6 @@ def _by_kind(report: CostReport) -> list[tuple[tuple[str, str], list[OpCost]]]:
     for op in report.ops:
         groups[op.name, op.phase].append(op)
     return sorted(groups.items(), key=lambda group: -sum(op.time_s for op in group[1]))
-
-
-def _svg(height: int, body: str, label: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        f'width="100%" role="img" aria-label="{escape(label)}" '
-        f'font-family="sans-serif" font-size="11">{body}</svg>'
-    )
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: str, title: str) -> str:
@@ -209,7 +212,7 @@ def _bar(label: str, parts: dict[str, float], unit: str) -> str:
         legend += f'<span style="color:{_COLOUR[name]}">&#9632;</span> {escape(text)} &#8194;'
         x += width
     title = f'<text x="0" y="11">{escape(label)}</text>'
-    return f'{_svg(18 + _BAR, title + body, label)}<div style="font-size:85%">{legend}</div>'
+    return f'{svg(_WIDTH, 18 + _BAR, title + body, label)}<div style="font-size:85%">{legend}</div>'
 
 
 def _timeline(report: CostReport) -> str:
@@ -230,8 +233,8 @@ def _timeline(report: CostReport) -> str:
     shortest = report.time_s / N_BOX
     scale = _WIDTH / (clock or 1.0)
     body = '<text x="0" y="11">timeline (hover for the op)</text>'
-    body += _rect(0, 16, _WIDTH, _TRACK, "#f1f3f5", "spans too short to draw")
+    body += _rect(0, 16, _WIDTH, _TRACK, "#ced4da", "spans too short to draw")
     for start, length, part, title in boxes:
         if length >= shortest:
             body += _rect(start * scale, 16, length * scale, _TRACK, _COLOUR[part], title)
-    return _svg(18 + _TRACK, body, "timeline")
+    return svg(_WIDTH, 18 + _TRACK, body, "timeline")
