@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -68,8 +70,22 @@ def sequence_kernel(sequences: Sequence[str], *, k: int = 6, reduced: bool = Tru
     return out
 
 
+class Spectrum(NamedTuple):
+    """A kernel with its eigenvalues and eigenvectors, float32 [N, N], [N] and [N, N]."""
+
+    kernel: np.ndarray
+    value: np.ndarray
+    vector: np.ndarray
+
+    @classmethod
+    def of(cls, kernel: np.ndarray) -> "Spectrum":
+        """Take a kernel apart."""
+        single = kernel.astype(np.float32)
+        return cls(single, *np.linalg.eigh(single))
+
+
 def solve_pairs(
-    drug: np.ndarray, target: np.ndarray, value: np.ndarray, train: np.ndarray, noise: float
+    drug: Spectrum, target: Spectrum, value: np.ndarray, train: np.ndarray, noise: float
 ) -> np.ndarray:
     """Return the posterior mean of every pair, float64 [D, T].
 
@@ -78,7 +94,7 @@ def solve_pairs(
 
     Parameters
     ----------
-    drug, target : ndarray, float [D, D] and [T, T]
+    drug, target : Spectrum of [D, D] and of [T, T]
         Positive semi-definite.
     value : ndarray, float [D, T]
         Read where `train` is true.
@@ -95,8 +111,7 @@ def solve_pairs(
     Source: Airola and Pahikkala, IEEE Trans. Neural Netw. Learn. Syst. 29 (2018) 3374.
     Checked against: a dense solution in float64.
     """
-    a, b = (k.astype(np.float32) for k in (drug, target))
-    (p, u), (q, v) = np.linalg.eigh(a), np.linalg.eigh(b)
+    (a, p, u), (b, q, v) = drug, target
     spectrum = np.outer(np.maximum(p, 0.0), np.maximum(q, 0.0))
     filtered = (1.0 / (train.mean() * spectrum + noise)).astype(np.float32)
 
@@ -130,7 +145,11 @@ class PairKernel:
 
     def ridge(self, value: np.ndarray, train: np.ndarray, *, noise: float = NOISE) -> np.ndarray:
         """Return every pair from structure and sequence alone, with main effects [D, T]."""
-        return solve_pairs(self.drug + COMMON, self._with_own(self.target), value, train, noise)
+        return solve_pairs(*self._spectra, value, train, noise)
+
+    @cached_property
+    def _spectra(self) -> tuple[Spectrum, Spectrum]:
+        return Spectrum.of(self.drug + COMMON), Spectrum.of(self._with_own(self.target))
 
     def profiles(self, value: np.ndarray, train: np.ndarray) -> np.ndarray:
         """Return every pair, similarity also judged by what binds alike, float64 [D, T].
@@ -151,7 +170,8 @@ class PairKernel:
                 (1.0 - PROFILE_SHARE) * kernel + PROFILE_SHARE * _gaussian(rows @ rows.T)
                 for kernel, rows in ((self.drug, centred), (self.target, centred.T))
             )
-            filled = solve_pairs(drug + COMMON, self._with_own(target), value, train, NOISE)
+            spectra = Spectrum.of(drug + COMMON), Spectrum.of(self._with_own(target))
+            filled = solve_pairs(*spectra, value, train, NOISE)
         return filled
 
     def _with_own(self, target: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from apps.chemistry.affinity import kernels
 from apps.chemistry.affinity.kernels import (
     NOISE,
     PairKernel,
+    Spectrum,
     sequence_kernel,
     solve_pairs,
 )
@@ -41,7 +42,7 @@ def test_solution_is_that_of_the_dense_system(grid, monkeypatch):
     inner = covariance[np.ix_(known, known)] + NOISE * np.eye(known.size)
     weight = np.linalg.solve(inner, value.ravel()[known] - mean)
     expected = mean + (covariance[:, known] @ weight).reshape(value.shape)
-    found = solve_pairs(drug, target, value, train, NOISE)
+    found = solve_pairs(Spectrum.of(drug), Spectrum.of(target), value, train, NOISE)
     assert np.abs(found - expected).max() < SOLVED
 
 
