@@ -1,7 +1,7 @@
 """From which density on a dense product beats the sparse kernels of this host.
 
-Measured once for each block, on a training step of one middling layer, and kept in the user's
-cache folder. ``TESSERA_BREAK_EVEN`` sets it: a density, above 1 for never.
+Measured once for each block and dtype, on a training step of one middling layer, and kept in the
+user's cache folder. ``TESSERA_BREAK_EVEN`` sets it: a density, above 1 for never.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _BATCH, _EDGE, _N_TURN = 256, 512, 5
 
 
 @functools.cache
-def dense_from(block: tuple[int, int]) -> float:
-    """Return the density from which on the products of `block` run dense.
+def dense_from(block: tuple[int, int], dtype: torch.dtype = torch.float32) -> float:
+    """Return the density from which on the products of `block` in float32 or bfloat16 run dense.
 
     Raises
     ------
@@ -55,17 +55,17 @@ def dense_from(block: tuple[int, int]) -> float:
     except (OSError, ValueError):
         known = {}
     mine = known.setdefault(host, {}) if isinstance(known, dict) else {}
-    name = f"{block[0]}x{block[1]}"
+    name = f"{block[0]}x{block[1]}" + (" bfloat16" if dtype == torch.bfloat16 else "")
     if not isinstance(mine.get(name), float):
-        mine[name] = _measured(block)
+        mine[name] = _measured(block, dtype)
         _keep(file, known)
     return float(mine[name])
 
 
-def _measured(block: tuple[int, int]) -> float:
+def _measured(block: tuple[int, int], dtype: torch.dtype) -> float:
     """Return where time, taken as linear in density, meets that of the dense route."""
     generator = torch.Generator().manual_seed(0)
-    x, dy = (torch.randn(_BATCH, _EDGE, generator=generator) for _ in range(2))
+    x, dy = (torch.randn(_BATCH, _EDGE, generator=generator).to(dtype) for _ in range(2))
     thin, full = (_seconds(block, d, x, dy, generator) for d in (ALWAYS_SPARSE, 1.0))
     per_density = (full[0] - thin[0]) / (1 - ALWAYS_SPARSE)
     if per_density <= 0:
@@ -79,14 +79,19 @@ def _seconds(
 ) -> tuple[float, float]:  # fmt: skip
     """Return the least seconds of a step on the kernels and on the dense route, in turns."""
     p = BlockPattern.random((_EDGE, _EDGE), block, density, generator)
-    values = torch.randn(p.n_block, *block, generator=generator)
+    values = torch.randn(p.n_block, *block, generator=generator).to(x.dtype)
     index = p.row_index, p.col_index
     kernels = call.kernels()
     assert kernels is not None
 
     def sparse() -> None:
         call.spmm(kernels, x, values, p.row_ptr, p.col_index, _EDGE)
-        call.spmm_backward(kernels, dy, x, values, *index, p.col_ptr, p.row_index_t, p.order_t)
+        if x.dtype == torch.float32:
+            call.spmm_backward(kernels, dy, x, values, *index, p.col_ptr, p.row_index_t, p.order_t)
+        else:
+            turned = call.transpose_blocks(kernels, values, p.order_t)
+            call.spmm(kernels, dy, turned, p.col_ptr, p.row_index_t, _EDGE)
+            call.sddmm(kernels, dy, x, *index, *block)
 
     def dense() -> None:
         routes.spmm(x, values, *index, p.grid[0])

@@ -248,8 +248,9 @@ class BlockSparseLinear(nn.Module):
 
     @property
     def route(self) -> str:
-        """How the products run here in float32: ``"kernels"``, ``"dense"`` or ``"torch"``."""
-        return route_of(self.pattern, self.dense_from)
+        """How the products run here on the CPU: ``"kernels"``, ``"dense"`` or ``"torch"``."""
+        dtype = self.roles.compute_dtype or self.values.dtype
+        return route_of(self.pattern, self.dense_from, dtype)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw weights and bias anew."""

@@ -64,8 +64,9 @@ def matmul(
         On the device of `x`.
     bias : Tensor, same dtype [rows], optional
     dense_from : float, optional
-        Share of live blocks from which on float32 products run dense; without it, where this host
-        was measured to gain from that (`core.sparse.break_even`). Compiled graphs do without it.
+        Share of live blocks from which on float32 and bfloat16 products run dense; without it,
+        where this host was measured to gain from that (`core.sparse.break_even`). Compiled graphs
+        do without it.
 
     Returns
     -------
@@ -270,21 +271,25 @@ def _kernels(
     """Return the kernels if they can take these operands and are no slower than a dense product."""
     kernels = kernels_for(x, values, call.PRODUCT_DTYPES)
     n_block, br, bc = shape
-    if kernels is None or x.dtype != torch.float32:
+    if kernels is None or x.dtype == torch.float16:  # dense products in fp16 are slow everywhere
         return kernels
     if limit is None:
         if n_block < ALWAYS_SPARSE * n_all:
             return kernels
-        limit = dense_from((br, bc))
+        limit = dense_from((br, bc), x.dtype)
     return kernels if n_block < limit * n_all else None
 
 
-def route_of(pattern: BlockPattern, limit: float | None = None) -> str:
-    """Return how products of float32 run on the CPU: ``"kernels"``, ``"dense"`` or ``"torch"``."""
-    if call.kernels() is None:
+def route_of(
+    pattern: BlockPattern, limit: float | None = None, dtype: torch.dtype = torch.float32
+) -> str:
+    """Return how products of `dtype` run on the CPU: ``"kernels"``, ``"dense"`` or ``"torch"``."""
+    if call.kernels() is None or dtype not in call.PRODUCT_DTYPES:
         return "torch"
+    if dtype == torch.float16:
+        return "kernels"
     if limit is None and pattern.density >= ALWAYS_SPARSE:
-        limit = dense_from(pattern.block)
+        limit = dense_from(pattern.block, dtype)
     is_thin = pattern.density < (ALWAYS_SPARSE if limit is None else limit)
     return "kernels" if is_thin else "dense"
 

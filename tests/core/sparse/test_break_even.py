@@ -40,7 +40,7 @@ def test_the_environment_decides_and_both_routes_agree(monkeypatch):
     assert not used
     thin(x)
     assert used
-    monkeypatch.setattr(ops, "dense_from", lambda block: 2.0)
+    monkeypatch.setattr(ops, "dense_from", lambda *of: 2.0)
     sparse = thick(x)
     # Two orders of 64 products: 2 k u (|a| |b|).
     size = matmul(x.abs(), thick.values.abs(), thick.pattern)
@@ -67,13 +67,15 @@ def test_the_constructor_decides_before_the_environment(monkeypatch):
 
 def test_measured_once_and_read_from_the_cache(monkeypatch, tmp_path):
     turns = []
-    monkeypatch.setattr(break_even, "_measured", lambda block: turns.append(block) or 0.7)
+    monkeypatch.setattr(break_even, "_measured", lambda block, _: turns.append(block) or 0.7)
     assert break_even.dense_from((4, 4)) == 0.7
     break_even.dense_from.cache_clear()
     assert break_even.dense_from((4, 4)) == 0.7
     assert turns == [(4, 4)]
     file = tmp_path / "tessera" / "break_even.json"
-    assert [*json.loads(file.read_text()).values()] == [{"4x4": 0.7}]
+    assert break_even.dense_from((4, 4), torch.bfloat16) == 0.7
+    assert [*json.loads(file.read_text()).values()] == [{"4x4": 0.7, "4x4 bfloat16": 0.7}]
+    turns.pop()
     file.write_text("{cut sho")
     break_even.dense_from.cache_clear()
     assert break_even.dense_from((4, 4)) == 0.7
@@ -83,7 +85,29 @@ def test_measured_once_and_read_from_the_cache(monkeypatch, tmp_path):
 def test_interpolates_between_two_densities(monkeypatch):
     seconds = {0.3: (1.0, 9.0), 1.0: (3.0, 2.0)}
     monkeypatch.setattr(break_even, "_seconds", lambda block, density, *rest: seconds[density])
-    assert break_even._measured((4, 4)) == pytest.approx(0.65)
+    assert break_even._measured((4, 4), torch.float32) == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_small_measurement_gives_a_density(dtype, monkeypatch):
+    monkeypatch.setattr(break_even, "_N_TURN", 1)
+    assert break_even._measured((4, 4), dtype) >= 0
+
+
+def test_narrow_layers_run_dense_too(monkeypatch):
+    monkeypatch.setenv("TESSERA_BREAK_EVEN", "0.5")
+    pattern = BlockPattern.random((64, 64), (4, 4), 0.6, torch.Generator().manual_seed(1))
+    formats = {"weight_format": "bf16", "activation_format": "bf16"}
+    dense = BlockSparseLinear(64, 64, pattern=pattern, **formats)
+    sparse = BlockSparseLinear(64, 64, pattern=pattern, dense_from=2, **formats)
+    sparse.load_state_dict(dense.state_dict())
+    assert (dense.route, sparse.route) == ("dense", "kernels")
+    x = torch.randn(9, 64)
+    monkeypatch.setattr(call, "spmm", lambda *a: pytest.fail("the dense route was asked for"))
+    got = dense(x)
+    monkeypatch.undo()
+    # Sums in float32, rounded to bf16 once: two such roundings.
+    assert (got - sparse(x)).abs().max() <= 2.0**-7 * got.abs().max()
 
 
 def test_bad_setting_is_refused(monkeypatch):

@@ -28,7 +28,7 @@ def route(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(ops, "kernels_for", lambda *operands: None)
     elif kernels() is not None:
-        monkeypatch.setattr(ops, "dense_from", lambda block: 2.0)  # the kernels at any density
+        monkeypatch.setattr(ops, "dense_from", lambda *of: 2.0)  # the kernels at any density
     else:
         pytest.skip("no compiled kernels here: no C++ compiler, or TESSERA_KERNELS=torch")
 
