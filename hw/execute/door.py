@@ -12,6 +12,7 @@ from hw.execute.ledger import Execution
 from hw.execute.rows import execute_reduction, execute_scatter, execute_softmax
 from hw.execute.sparse import execute_static
 from hw.machine import Machine, TileMachine
+from hw.plan.dynamic import choose_dynamic
 from hw.work import Contraction, Reduction, Scatter, Softmax, SparseContraction
 
 
@@ -75,6 +76,11 @@ def execute(
                 )
             return execute_scatter(item, machine, index, arrays[1])
     if item.mode == "dynamic" and item.product != "sddmm":
+        if not choose_dynamic(item, machine)[1].fits:
+            raise ConfigError(
+                f"execute: {item.n} dense columns do not fit in one step of a dynamic product on "
+                f"{machine.name}; run them in several, as the charged plan does"
+            )
         return execute_dynamic(item, machine, *arrays)
     return execute_static(item, machine, *arrays)
 

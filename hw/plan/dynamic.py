@@ -10,12 +10,14 @@ pattern, or on a random one where only the number of blocks is known, and charge
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.item import ItemCost
+from hw.item import ItemCost, joined
 from hw.machine import TileMachine
 from hw.plan.dense import vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
@@ -27,6 +29,8 @@ from hw.work import SparseContraction
 SLACK = 0.3
 #: Candidates whose propagation steps are counted.
 N_COUNTED = 12
+#: Serial steps that the dense columns are cut into where memory binds.
+SERIAL = (2, 4, 8, 16, 32, 64, 128, 256)
 #: Bytes of position data for each live block (two 16-bit words).
 META_BYTE = 4
 #: Supervisor cycles to test and enter one sub-group of a bucket (poplibs: 26 to 46).
@@ -38,8 +42,26 @@ PATTERN_SEED = 0
 
 
 def plan_dynamic(item: SparseContraction, machine: TileMachine) -> ItemCost:
-    """Return the cost of the quickest grid for a dynamic block-sparse product that fits."""
-    return choose_dynamic(item, machine)[1]
+    """Return the cost of the quickest grid for a dynamic block-sparse product that fits.
+
+    Where none fits, the dense columns pass in serial steps, as few as make one fit.
+    """
+    whole = choose_dynamic(item, machine)[1]
+    if whole.fits:
+        return whole
+    for n_step in SERIAL:
+        share = math.ceil(item.n / n_step)
+        if share * (n_step // 2) >= item.n:
+            break
+        one = choose_dynamic(replace(item, n=share), machine)[1]
+        if one.fits:
+            n_full, rest = divmod(item.n, share)
+            costs = [one] * n_full
+            if rest:
+                costs.append(choose_dynamic(replace(item, n=rest), machine)[1])
+            text = f"{one.plan}, {len(costs)} serial steps of the dense columns"
+            return replace(joined(costs), plan=text, binds="memory")
+    return whole
 
 
 def choose_dynamic(

@@ -74,3 +74,17 @@ def test_a_lopsided_pattern_propagates(tiles):
     done = execute(item, tiles(24), np.ones((8, 16, 16)), np.ones((128, 16)))
     assert done.result[0, 0] == 128
     assert any(s.label == "propagation" for s in done.supersteps)
+
+
+def test_more_columns_than_fit_in_one_step_are_refused():
+    from core.errors import ConfigError
+    from hw.machine import load_machine
+
+    rows, cols = np.nonzero(np.ones((256, 256), dtype=bool))
+    item = SparseContraction(
+        *("spmm", 4096, 4096, 1024, (16, 16), rows.size, "fp16", "fp16", "fp16", "dynamic"),
+        *(rows.astype(np.int64), cols.astype(np.int64)),
+    )
+    values, x = np.zeros((rows.size, 16, 16)), np.zeros((4096, 1024))
+    with pytest.raises(ConfigError, match="1024 dense columns do not fit in one step"):
+        execute(item, load_machine("ipu_bow"), values, x)

@@ -74,3 +74,14 @@ def test_published_products(b: int, density: float, tflops: float) -> None:
         if cost.fits:
             best = max(best, 2e-12 * cost.n_mac / cost.time_s)
     assert best == pytest.approx(tflops, rel=PUBLISHED_TOLERANCE)
+
+
+def test_columns_pass_in_serial_steps_where_memory_binds() -> None:
+    one, more = plan_dynamic(item(256, 16, 0.25), bow()), plan_dynamic(item(1024, 16, 0.25), bow())
+    assert "serial" not in one.plan
+    assert "2 serial steps" in more.plan
+    assert more.fits
+    assert more.binds == "memory"
+    # a step of 512 columns runs the quicker the more columns it has, but never twice as quick
+    assert 2 * one.time_s < more.time_s < 4 * one.time_s
+    assert more.n_mac == 4 * one.n_mac
