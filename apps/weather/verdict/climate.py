@@ -241,9 +241,10 @@ def table(scores: Mapping[str, float]) -> str:
         f"(exact {scores[f'{name}_drift_per_year_exact']:+.2f}) in 360 days"
         for name, unit in ZONAL.items()
     ]
-    seasons = ", ".join(f"{name} {scores[f'{name}_season_over_noise']:.2f}" for name in units)
+    if not math.isnan(scores["olr_season_over_noise"]):
+        seasons = ", ".join(f"{name} {scores[f'{name}_season_over_noise']:.2f}" for name in units)
+        rows.append(f"{SEASON_DAY}-day means, error over that of one more exact run: {seasons}")
     rows += [
-        f"{SEASON_DAY}-day means, error over that of one more exact run: {seasons}",
         f"audit: longwave {scores['audit_lw_rmse_k_per_day_start']:.4f} -> "
         f"{scores['audit_lw_rmse_k_per_day_end']:.4f} K/day, shortwave "
         f"{scores['audit_sw_rmse_k_per_day_start']:.4f} -> "

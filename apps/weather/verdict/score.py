@@ -387,14 +387,15 @@ def table(card: Dataset) -> str:
     """Spell the global scores for a reader."""
     days = [day for day in HEADLINE_DAYS if day <= card.lead_time[-1]]
     lines = []
+    width = max(26, *(len(str(name)) for name in card.scheme.values))
     for variable in ("z500", "t200"):
         unit = str(card.unit.sel(variable=variable).values)
-        head = f"{variable} RMSE, {unit}, global".ljust(26)
+        head = f"{variable} RMSE, {unit}, global".ljust(width)
         lines.append(head + "".join(f"   day {day:<4d}" for day in days))
         for name in card.scheme.values:
             cells = card.rmse.sel(scheme=name, variable=variable, region="global")
             values = "".join(f"{float(cells.sel(lead_time=day)):11.4f}" for day in days)
-            lines.append(f"{name:26s}{values}")
+            lines.append(f"{name:{width}s}{values}")
     for name in card.network.values:
         lost = mean_lost(card, name)
         spelt = ", ".join(f"{v} {float(lost.sel(variable=v)):.1f}" for v in card.variable.values)
