@@ -37,6 +37,22 @@ def test_equals_a_loop_also_with_empty_segments(order, n_feature):
     assert got[[0, 7, 20, 21, 22]].eq(0).all()
 
 
+@pytest.mark.parametrize("n_segment", [1, 3, 400])
+def test_threads_change_no_bit(n_segment):
+    g = torch.Generator().manual_seed(3)
+    index = torch.randint(0, n_segment, (1000,), generator=g).sort().values
+    x = torch.randn(1000, 40, generator=g)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            results.append(segment_sum(x, index, n_segment))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], r) for r in results[1:])
+
+
 def test_no_rows_and_non_contiguous_rows():
     assert torch.equal(segment_sum(torch.zeros(0, 3), torch.zeros(0).long(), 2), torch.zeros(2, 3))
     x = torch.arange(24.0).view(3, 8).t()
