@@ -27,12 +27,15 @@ own split; settings, epochs and weights never saw it.
 - kernel: Gaussian process and support vectors on a mix of seven kernels, this set alone.
 - trees: extremely randomised trees on ECFP4 bits and descriptors, this set alone.
 - graph: mean of the graph networks trained without one fold each; no fingerprint and no kernel at
-  prediction. With `teacher` they were also trained on what the kernel mix, fitted without the same
-  fold, says of the training molecules of all sets; without it the line stands for itself.
+  prediction. **With `teacher` a kernel mix has a part in their training**: they also learn what it,
+  fitted without the same fold, says of the training molecules of all sets. Without it the line
+  stands for itself. "one graph" is the mean error of the single networks.
 - k+g: kernel and graph; hybrid: kernel, trees and graph; weights from held-out folds, the same for
   all sets.
 - seen: test molecules that another set of the run has among its training rows, whose labels the
   joint network knows and the kernel does not; unseen: the others.
+- What the graph adds is the line k+g - kernel below each set of tables; hybrid - kernel also has what
+  the trees add.
 - publ.: published errors (MoleculeACE, results at commit 7e6de0bd), the best graph network of each
   set.
 """
