@@ -34,8 +34,8 @@ own split; settings, epochs and weights never saw it.
   all sets.
 - seen: test molecules that another set of the run has among its training rows, whose labels the
   joint network knows and the kernel does not; unseen: the others.
-- What the graph adds is the line k+g - kernel below each set of tables; hybrid - kernel also has what
-  the trees add.
+- What the graph adds is the line kernel_graph - kernel below each set of tables; hybrid - kernel
+  also has what the trees add.
 - publ.: published errors (MoleculeACE, results at commit 7e6de0bd), the best graph network of each
   set.
 """
