@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rdkit import Chem
 
-_CARBON = 6
+_CARBON, _NITROGEN = 6, 7
 _SINGLE = Chem.BondType.SINGLE
 _MULTIPLE = (Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
 
@@ -108,6 +108,10 @@ def as_carbon(mol: Chem.Mol, atoms: Sequence[int], *, saturate: bool) -> Chem.Mo
     atoms : sequence of int
     saturate : bool
         Make their double and triple bonds single: a carboxylate becomes isopropyl, not isopropenyl.
+
+    Notes
+    -----
+    The O, S or NH of an aromatic ring of five becomes CH=CH: furan turns into benzene.
     """
     out = Chem.RWMol(mol)
     for i in atoms:
@@ -119,7 +123,26 @@ def as_carbon(mol: Chem.Mol, atoms: Sequence[int], *, saturate: bool) -> Chem.Mo
         for bond in atom.GetBonds():
             if saturate and bond.GetBondType() in _MULTIPLE:
                 bond.SetBondType(_SINGLE)
+        if _gives_two_electrons(mol, i):
+            _widen(out, i)
     return _valid(out)
+
+
+def _gives_two_electrons(mol: Chem.Mol, i: int) -> bool:
+    """Whether atom `i` is the O, S or NH of a furan, thiophene or pyrrole."""
+    atom = mol.GetAtomWithIdx(i)
+    pair = atom.GetAtomicNum() != _NITROGEN or atom.GetTotalNumHs() > 0
+    return bool(atom.GetIsAromatic() and atom.GetDegree() == 2 and pair and atom.IsInRingSize(5))
+
+
+def _widen(out: Chem.RWMol, i: int) -> None:
+    """Put one more aromatic carbon beside atom `i`: CH=CH stands for O, S and NH in a ring."""
+    neighbour = out.GetAtomWithIdx(i).GetNeighbors()[0].GetIdx()
+    new = out.AddAtom(Chem.Atom(_CARBON))
+    out.GetAtomWithIdx(new).SetIsAromatic(True)
+    out.RemoveBond(i, neighbour)
+    for j in (i, neighbour):
+        out.AddBond(new, j, Chem.BondType.AROMATIC)
 
 
 def polar_groups(mol: Chem.Mol, atoms: Iterable[int]) -> list[list[int]]:
