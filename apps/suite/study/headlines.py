@@ -13,7 +13,8 @@ from apps.suite.study.pareto import is_as_accurate
 from apps.suite.study.sections import accuracy_name
 from apps.suite.study.sheet import Sheet, machine_titles
 
-DENSITY = "variant.density"
+# A point that saves less than this is not called cheaper.
+NOTICEABLE = 1.05
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,13 @@ def _cost_cells(sheets: list[Sheet], phase: str, machine: str) -> list[Cell]:
             if line is sheet.study.reference or not sheet.fits(line, phase, machine):
                 continue
             gain = base_j / energy_j
-            if gain > 1 and (best is None or gain > best[0]) and is_as_accurate(sheet, line):
+            if (
+                gain >= NOTICEABLE
+                and (best is None or gain > best[0])
+                and is_as_accurate(sheet, line)
+            ):
                 best = gain, base_s / time_s, sheet, line
-    counts = [Cell(f"{n} of {n_sparse}") for n in (n_faster, n_frugal)]
+    counts = [Cell(f"{n} of {n_sparse}" if n_sparse else MISSING) for n in (n_faster, n_frugal)]
     if best is None:
         return [Cell("dense"), *[Cell(MISSING)] * 3, *counts]
     gain, speed, sheet, line = best

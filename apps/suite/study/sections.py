@@ -40,7 +40,7 @@ def accuracy_name(sheet: Sheet) -> str:
     split, metric = sheet.study.headline
     name, unit = f"{split} {metric_label(metric)}", metric_unit(metric)
     if metric in ("rmse", "mae"):
-        unit = sheet.study.data.unit
+        unit = sheet.study.data.unit.partition(" (")[0]
     return f"{name} ({unit})" if unit else name
 
 

@@ -22,6 +22,7 @@ MEASURES = {"time_s": "s", "energy_j": "J", "peak_tile_memory_byte": "byte"}
 
 # Last words of the keys that say nothing about a dense layer.
 _OF_SPARSE = ("block", "method")
+_USUALLY_WIDE = ("activation_format", "gradient_format")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class Sheet:
         named = dict(zip(self.levers, levers, strict=True))
         if named.get("variant.density") == 1.0:
             named = {k: v for k, v in named.items() if k.rpartition(".")[2] not in _OF_SPARSE}
+        # Formats that are left as they are go without saying.
+        named = {
+            k: v
+            for k, v in named.items()
+            if not (k.rpartition(".")[2] in _USUALLY_WIDE and v == "fp32")
+        }
         parts = (
             spelled(value) if key == "variant" else f"{short(key)} {spelled(value)}"
             for key, value in named.items()
