@@ -283,3 +283,25 @@ def time_to_train(step_s: float, batch: int, steps_at: Mapping[int, float]) -> f
         )
     steps = np.interp(math.log(batch), np.log(sizes), [math.log(steps_at[size]) for size in sizes])
     return step_s * math.exp(float(steps))
+
+
+def parse_steps(text: str) -> dict[int, float]:
+    """Return measured steps to the target by batch size, from text such as ``"64:9000,512:1600"``.
+
+    Raises
+    ------
+    ConfigError
+        If a pair is not two positive numbers.
+    """
+    steps: dict[int, float] = {}
+    for pair in text.split(","):
+        batch, _, count = pair.partition(":")
+        try:
+            steps[int(batch)] = float(count)
+        except ValueError:
+            steps[0] = 0.0
+        if min(steps) < 1 or not all(0 < n < math.inf for n in steps.values()):
+            raise ConfigError(
+                f"scale: steps must be pairs of batch and steps, as 64:9000,512:1600; got {pair!r}"
+            )
+    return steps

@@ -224,6 +224,13 @@ def scale(
     overlap: Annotated[
         bool, typer.Option(help="Reduce gradients behind the backward pass.")
     ] = True,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="Measured steps to the target by batch over all replicas, as '64:9000,512:1600' "
+            "(`tessera study` measures them): gives the time to train."
+        ),
+    ] = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -234,11 +241,12 @@ def scale(
     from core.errors import ConfigError
     from hw import cost_program, load_machine
     from hw.model_text import trace_model
-    from hw.scale import Layout, step_work
+    from hw.scale import Layout, parse_steps, step_work, time_to_train
     from hw.scale import scale as scale_step
     from hw.units import si
 
     loaded = load_machine(machine)
+    steps_at = parse_steps(steps) if steps is not None else {}
     program, n_item = trace_model(model)
     report = cost_program(program, loaded, phase="train_step")
     work = step_work(report, program, n_item)
@@ -254,20 +262,34 @@ def scale(
         if n_chip > 1:
             layout = Layout(n_chip // (tensor * pipeline), pipeline, tensor, micro)
         rows.append(scale_step(work, loaded, layout, overlap=overlap, algorithm=algorithm))  # type: ignore[arg-type]
+    whole_s = [
+        time_to_train(row.time_s, batch, steps_at)
+        if steps_at and min(steps_at) <= (batch := n_item * row.layout.data) <= max(steps_at)
+        else None
+        for row in rows
+    ]
     if json:
-        typer.echo(dumps([asdict(row) | {"n_chip": row.layout.n_chip} for row in rows], indent=2))
+        entries = [
+            asdict(row) | {"n_chip": row.layout.n_chip, "time_to_train_s": seconds}
+            for row, seconds in zip(rows, whole_s, strict=True)
+        ]
+        typer.echo(dumps(entries, indent=2))
         return
     typer.echo(f"{loaded.title}: {model}\nbatch of {n_item} on each replica, one chip alone:")
     typer.echo(f"  {si(work.time_s, 's')}, gradients {si(work.gradient_byte / 1e6, 'MB')}")
     if not report.fits:
         typer.echo("  does not fit on one chip: times are those of its share, were there room")
     typer.echo(f"{'chips':>6}{'step':>11}{'items/s':>12}{'efficiency':>12}{'sent':>12}  parts")
-    for row in rows:
+    for row, seconds in zip(rows, whole_s, strict=True):
         parts = ", ".join(f"{name} {si(s, 's')}" for name, s in row.parts_s.items() if s)
         typer.echo(
             f"{row.layout.n_chip:>6}{si(row.time_s, 's'):>11}{row.item_per_s:>12,.0f}"
             f"{row.efficiency:>12.1%}{row.sent_byte / 1e9:>9.3g} GB  {parts}"
         )
+        if steps_at:
+            batch = n_item * row.layout.data
+            found = "no steps measured there" if seconds is None else f"{si(seconds, 's')} to train"
+            typer.echo(f"{'':>6}batch {batch:,}: {found}")
 
 
 @app.command()

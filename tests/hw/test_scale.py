@@ -11,7 +11,15 @@ from core.errors import ConfigError
 from hw.links import Group, all_reduce
 from hw.machine import load_machine, machine_names
 from hw.model_text import trace_model
-from hw.scale import BUCKET_BYTE, Layout, StepWork, scale, step_work, time_to_train
+from hw.scale import (
+    BUCKET_BYTE,
+    Layout,
+    StepWork,
+    parse_steps,
+    scale,
+    step_work,
+    time_to_train,
+)
 
 WORK = StepWork(
     n_item=10,
@@ -186,3 +194,10 @@ def test_published_scaling_from_16_to_64_chips(name, rate, batch, rate4, batch4,
     item_s = (batch / rate - exchange_s(16)) / (batch / 16)
     predicted = batch4 / (item_s * batch4 / 64 + exchange_s(64))
     assert abs(predicted - rate4) / (4 * rate) < POINTS
+
+
+def test_steps_in_words():
+    assert parse_steps("64:9000,512:1600.5") == {64: 9000, 512: 1600.5}
+    for bad in ("", "64", "64:many", "0:9", "64:-1", "64:inf", "64:nan"):
+        with pytest.raises(ConfigError, match="steps must be pairs of batch and steps"):
+            parse_steps(bad)

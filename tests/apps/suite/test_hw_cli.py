@@ -31,6 +31,16 @@ def test_cost_of_one_op_on_all_machines_and_on_one():
     assert "cycles" in run("cost", "--op", op, "-m", "ipu_bow", "-v").output
 
 
+def test_time_to_train_takes_measured_steps_and_none_outside_them():
+    model = ("--model", "mlp width=64 depth=2 batch=16", "--chips", "1,4,64")
+    steps = ("--steps", "16:1000,64:400")
+    assert "batch 1,024: no steps measured there" in run("scale", *model, *steps).output
+    one, four, many = json.loads(run("scale", *model, *steps, "--json").output)
+    assert one["time_to_train_s"] == pytest.approx(1000 * one["time_s"])
+    assert four["time_to_train_s"] == pytest.approx(400 * four["time_s"])
+    assert many["time_to_train_s"] is None
+
+
 def test_scale_from_one_chip_to_many():
     model = ("--model", "mlp width=256 depth=4 batch=64 dtype=fp16")
     text = run("scale", *model, "--chips", "1,4,64").output
