@@ -180,7 +180,8 @@ def tables(rows: Sequence[Row]) -> str:
             head = ["format", "block", "zeros", "pass", "time_ms", "torch.mm", "oneDNN"]
             head += ["same-format", "peak", "other peers", "commit"]
         else:
-            skipped = {"what", "seed", "n_repeat", "processor", "instructions", "n_thread", "torch"}
+            skipped = {"what", "seed", "n_repeat", "processor", "instructions", "n_thread", "torch",
+                       "load"}  # fmt: skip
             title = f"{row['what'][0].upper()}{row['what'][1:]}, {where}"
             head = [k for k in row if k not in skipped]
             cells = tuple(f"{row[k]:.3g}" if type(row[k]) is float else row[k] for k in head)
@@ -206,7 +207,15 @@ steps count as three forward products. int8 products round their inputs first; t
 
 def page(rows: Sequence[Row]) -> str:
     """Return the whole README of the benchmarks."""
-    return INTRODUCTION + goals(rows) + "\n" + tables(rows)
+    mine = newest(rows)
+    # A process of its own and the peers in it make a load of one.
+    n_quiet = sum(row.get("load", math.inf) < 2 for row in mine)
+    load = (
+        f"{len(mine) - n_quiet} of {len(mine)} rows were measured beside other work on the machine "
+        "(load average of two and more, or not noted):\nsmall layers and threads suffer from that "
+        "most.\n\n"
+    )
+    return INTRODUCTION + load + goals(rows) + "\n" + tables(rows)
 
 
 def read(file: Path) -> list[Row]:

@@ -120,6 +120,7 @@ def machine() -> dict[str, Any]:
         "processor": processor,
         "instructions": chosen_level() if call.kernels() else "torch",
         "n_thread": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "commit": commit,
     }
