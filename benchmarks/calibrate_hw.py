@@ -41,7 +41,6 @@ STAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "small_tile_loss",
             "l2_byte_per_s",
             "overhead.softmax",
-            "overhead.gelu",
             "overhead.layer_norm",
         ),
         "a100 dgx": ("clock_fraction",),
