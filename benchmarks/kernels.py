@@ -239,20 +239,27 @@ def _measure_all(file: Path, n_repeat: int, only: str) -> list[Row]:
     return rows
 
 
+def _count(text: str) -> int:
+    """Read a whole number of one or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one layer, or without a size the whole table; keep the rows and print tables."""
     parser = argparse.ArgumentParser(prog="tessera bench kernels", description=main.__doc__)
-    parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--features", type=int)
-    parser.add_argument("--out-features", type=int)
-    parser.add_argument("--block", type=int)
+    parser.add_argument("--batch", type=_count, default=1024)
+    parser.add_argument("--features", type=_count)
+    parser.add_argument("--out-features", type=_count)
+    parser.add_argument("--block", type=_count)
     parser.add_argument("--density", type=float)
     parser.add_argument("--dtype", choices=tuple(m.DTYPES))
     parser.add_argument(
         "--pass", dest="passes", choices=m.PASSES, help="all, if left out; int8 has forward only"
     )
-    parser.add_argument("--repeat", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeat", type=_count, default=20)
+    parser.add_argument("--threads", type=_count, default=1)
     parser.add_argument("--json", type=Path, help="append rows here and leave the tables alone")
     parser.add_argument(
         "--only", metavar="TEXT", help="of the whole table, what has this in its name"
@@ -274,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif all(value is None for value in given):
             rows = _measure_all(file, a.repeat, a.only or "")
         else:
-            features = a.features or 1024
+            features = 1024 if a.features is None else a.features
             rows = m.measure_products(
                 a.batch, features, a.out_features or features, a.block or 16,
                 0.1 if a.density is None else a.density, dtype=a.dtype or "fp32",

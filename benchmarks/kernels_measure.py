@@ -46,7 +46,7 @@ def interleaved(calls: Calls, n_repeat: int, *, wall: bool = False) -> dict[str,
     clock = time.thread_time if one else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
-    for turn in range(n_repeat + 2):
+    for turn in range(max(n_repeat, 2) + 2):  # quartiles need two
         if turn >= 7 and time.perf_counter() - begin > LONGEST_S:
             break
         for name, run in calls.items():

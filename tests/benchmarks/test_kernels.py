@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import kernels_measure as m
 from benchmarks.kernels import README, RESULTS, goals, main, page, read, tables
+from core.errors import ConfigError
 from core.kernels import call
 
 IDENTITY = {"processor", "instructions", "n_thread", "torch", "commit"}
@@ -100,3 +101,17 @@ def test_command_appends_rows(tmp_path, capsys, dtype, one):
         assert all(got[f"ratio_vs_{name}"] > 0 for name in names)
         assert got["fraction_of_peak"] < 1 or call.kernels() is None
     assert "Batch 8, 16 to 16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["0", "-4", "many"])
+def test_sizes_that_are_none_are_refused(capsys, size):
+    with pytest.raises(SystemExit):
+        main(["--features", size])
+    assert f"expected a whole number of 1 or more, got {size!r}" in capsys.readouterr().err
+
+
+def test_a_part_that_the_table_lacks_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"--only 'nonsense' fits nothing of the table; its parts"
+    ):
+        main(["--only", "nonsense"])
