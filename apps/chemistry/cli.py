@@ -186,7 +186,7 @@ def explain(
         if not quiet:
             typer.echo(
                 f"{text}: {answer.prediction:.2f} = {answer.baseline:.2f} (scaffold) "
-                f"{answer.share.sum():+.2f} ({answer.n_cut} branches asked): {path}; "
+                f"{answer.share.sum():+.2f} ({answer.n_cut} branch(es) asked): {path}; "
                 f"{len(pairs)} matched pair(s): {out / f'pairs-{i}.csv'}"
             )
             if answer.is_guess:

@@ -53,7 +53,7 @@ def test_train_cost_and_predict(csv_file, tmp_path):
     # with a drawing, and the sentence that adds up
     done = runner.invoke(app, ["explain", str(one), "CCO", "c1ccccc1O", "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert done.output.count("(training mean)") == 2
+    assert done.output.count("(scaffold)") == 2
     assert (tmp_path / "explain-2.svg").read_text().startswith("<?xml")
     done = runner.invoke(app, ["explain", str(one), "CCO", "--target", "pK"])
     assert done.exit_code == 2
