@@ -37,17 +37,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 NEVER_DENSE = 2.0
 #: A cell ends after so many seconds, if it has had five turns.
 LONGEST_S = 4.0
+#: Short turns go on for as long: the first after a pause find cold caches.
+SHORTEST_S = 0.3
 Calls = dict[str, Callable[[], object]]
 
 
 def interleaved(calls: Calls, n_repeat: int, *, wall: bool = False) -> dict[str, list[float]]:
-    """Seconds of each call, turn by turn, after two turns of warm-up."""
+    """Seconds of each call, turn by turn, after two turns of warm-up; short turns are many."""
     one = torch.get_num_threads() == 1 and not wall
     clock = time.thread_time if one else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
-    for turn in range(max(n_repeat, 2) + 2):  # quartiles need two
-        if turn >= 7 and time.perf_counter() - begin > LONGEST_S:
+    n_turn = max(n_repeat, 2) + 2  # quartiles need two
+    for turn in range(20 * n_turn):
+        elapsed = time.perf_counter() - begin
+        if (turn >= n_turn and elapsed > SHORTEST_S) or (turn >= 7 and elapsed > LONGEST_S):
             break
         for name, run in calls.items():
             start = clock()
