@@ -25,7 +25,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def bench(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="kernels, chemistry, weather, hw (all four, if left out) or scale_out.")
+        str | None,
+        typer.Argument(help="kernels, chemistry, weather, hw (all, if left out) or scale_out."),
     ] = None,
 ) -> None:
     """Run one benchmark, with its own options after its name, or all of them."""
