@@ -39,6 +39,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def is_part(path: Path) -> bool:
+    """Whether the name is that of a file which `atomic_path` had not finished."""
+    return path.name.startswith(".") and _PART.search(path.name) is not None
+
+
 def sweep(folder: Path) -> None:
     """Remove what `atomic_path` left in `folder` when its process was killed."""
     for path in folder.glob(".*.part*"):

@@ -13,7 +13,7 @@ import torch
 
 from apps.lab import parallel, tracking
 from apps.lab.config import Config, config_sha256, config_toml
-from apps.lab.files import sweep, write_atomic
+from apps.lab.files import is_part, sweep, write_atomic
 from core.errors import ConfigError, DataError
 
 SCHEMA = "tessera.run/1"
@@ -120,8 +120,9 @@ def _opened(
     lock = take_lock(folder)
     sweep(folder)
     if is_new:
-        write_atomic(folder / CONFIG_FILE, config_toml(config))
+        # in this order: a run that is killed in between is known by its first file as barely begun
         write_atomic(folder / RUN_FILE, json.dumps(wanted, indent=1) + "\n")
+        write_atomic(folder / CONFIG_FILE, config_toml(config))
     return Run(folder, device, resumed=not is_new, lock=lock)
 
 
@@ -147,7 +148,7 @@ def take_lock(folder: Path) -> int | None:
 
 def _is_barely_begun(folder: Path) -> bool:
     """Whether nothing is there, or only what `start_run` itself writes."""
-    names = {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    names = {path.name for path in folder.iterdir() if not is_part(path)} - {LOCK_FILE}
     return not names or (RUN_FILE in names and names <= {CONFIG_FILE, RUN_FILE})
 
 

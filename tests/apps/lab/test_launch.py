@@ -109,3 +109,25 @@ def test_devices(monkeypatch):
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (resolve_device("auto").type, resolve_device("cpu").type) == ("cuda", "cpu")
+
+
+@pytest.mark.parametrize("i_write", [0, 1])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_while_its_folder_is_made_begins_anew(tmp_path, i_write, resume):
+    how = f"seed=0, device='cpu', command='train', application='a', resume={resume}"
+    code = (
+        "import os, signal, sys\n"
+        "from apps.lab import files, launch\n"
+        "from apps.lab.config import Config\n"
+        "true, count = os.replace, iter(range(9))\n"
+        "def replace(a, b):\n"
+        f"    if next(count) == {i_write}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    true(a, b)\n"
+        "if len(sys.argv) > 2: os.replace = replace\n"
+        f"launch.start_run(sys.argv[1], Config(), {how}).close()\n"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "run")]
+    assert subprocess.run([*words, "die"], cwd=ROOT, check=False).returncode == -9
+    subprocess.run(words, cwd=ROOT, check=True)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.toml", "run.json", ".lock"}
