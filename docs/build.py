@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -67,11 +65,11 @@ def modules() -> list[str]:
 
 def build_reference(out: Path) -> None:
     """Write the reference of the packages from their docstrings."""
-    arguments = ["--docformat", "numpy", "--no-include-undocumented", "--no-show-source"]
-    command = [sys.executable, "-m", "pdoc", *arguments, "-o", str(out), *modules()]
-    done = subprocess.run(command, cwd=HERE.parent, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"docs/build.py: pdoc failed:\n{done.stderr[-2000:]}")
+    import pdoc
+    import pdoc.render
+
+    pdoc.render.configure(docformat="numpy", include_undocumented=False, show_source=False)
+    pdoc.pdoc(*modules(), output_directory=out)
 
 
 class Addresses(HTMLParser):

@@ -1,6 +1,6 @@
 """Spherical harmonics by hand: tables in float64, two dense products per transform.
 
-A field is f(lon, mu) = sum over |m| <= T, |m| <= n <= T of c[m, n] P[m, n](mu) exp(i m lon), with
+A field is f(lon, mu) = sum over |m| <= T, |m| <= n <= T of `c[m, n] P[m, n](mu) exp(i m lon)`, with
 half the integral of P^2 over mu equal to one, so that c[0, 0] is the area mean. Coefficients are
 real tensors [2, m, n, K]: real and imaginary part, m = 0..T, n = 0..T+1, and K fields or levels
 side by side. The column n = T + 1 is zero in every scalar; winds and fluxes use it, which makes
@@ -30,7 +30,7 @@ def epsilon(n_m: int, n_n: int) -> np.ndarray:
 
 
 def legendre(n_m: int, n_n: int, sin_latitude: np.ndarray) -> np.ndarray:
-    """Normalised associated Legendre functions P[m, n](mu), float64 [m, n, lat]."""
+    """Normalised associated Legendre functions P[m, n] at mu, float64 [m, n, lat]."""
     cos_latitude = np.sqrt(1.0 - sin_latitude**2)
     eps = epsilon(n_m, n_n + 1)
     table = np.zeros((n_m, n_n, len(sin_latitude)))
