@@ -24,6 +24,9 @@ from typing import Any, Generic, TypeVar
 
 from core.errors import ConfigError, DataError, TesseraError
 
+# Workers that may die under a task among others, and again when it is tried alone.
+N_TRY = 2
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -172,7 +175,7 @@ def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.scheduler.allowed-failures": 0,  # what is tried again is decided here
+        "distributed.scheduler.allowed-failures": N_TRY - 1,
         "distributed.comm.timeouts.connect": "60s",
         # A run holds its process for minutes; that is no reason to speak up.
         "distributed.admin.tick.limit": "1h",
