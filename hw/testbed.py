@@ -41,9 +41,9 @@ class Testbed:
         return machine
 
 
-#: Testbeds that were calibrated. 21e-6 s per product and 45e-6 s per GELU are what LLMCompass itself
-#: takes (hardware_model/compute_module.py), and the other bench of the same card is taken to need
-#: as much; the other overheads and the clock that the DGX holds under load are fitted by
+#: Testbeds that were calibrated. 21e-6 s per product and 45e-6 s per GELU are what LLMCompass takes
+#: (hardware_model/compute_module.py), and the other bench of the same card is taken to need as
+#: much; the other overheads and the clock that the DGX holds under load are fitted by
 #: benchmarks/calibrate_hw.py. The DGX is taken for the 40 GB model.
 TESTBEDS = (
     Testbed("bow", "ipu_bow"),
