@@ -408,9 +408,16 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
                     raise MachineError(f"{where}: {key} must be a whole number, got {value:g}")
                 value = int(value)
             values[key] = value
-    substitute = dict(table.get("substitute", {}))
+    substitute = table.get("substitute", {})
+    if not isinstance(substitute, Mapping) or not all(
+        isinstance(instead, str) for instead in substitute.values()
+    ):
+        raise MachineError(
+            f"{where}: substitute must be a table from a format to the one computed in instead, "
+            f'such as {{ tf32 = "fp32" }}, got {substitute!r}'
+        )
     text = {key: table[key] for key in _TEXT}
-    machine = kind(**text, **values, substitute=substitute, sources=sources)
+    machine = kind(**text, **values, substitute=dict(substitute), sources=sources)
     _check_formats(machine, where)
     _check_peak(machine, where)
     return machine
@@ -469,7 +476,10 @@ def _check_formats(machine: Machine, where: str) -> None:
                 f"they differ in {', '.join(sorted(difference))}"
             )
     for format in FORMAT_BYTE:
-        machine.native(format)
+        try:
+            machine.native(format)
+        except MachineError as error:
+            raise MachineError(f"{where}: {error}") from None
 
 
 def _check_peak(machine: Machine, where: str) -> None:

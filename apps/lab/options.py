@@ -95,5 +95,6 @@ def _spelled(error: Exception) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = f" {error.filename}" if error.filename else ""
-    hint = "see that the place exists, can be written and has room; a run goes on with --resume"
+    hint = "see that the place exists, can be written and has room"
+    hint += "; a training, a simulation or a study goes on with --resume"
     return f"the system refused a file{where}: {error.strerror}; {hint}"

@@ -113,6 +113,13 @@ def test_unknown_field_names_the_near_miss(bow):
     refuse(bow, r"unknown field 'n_tiles' for a TileMachine; did you mean 'n_tile'\?")
 
 
+def test_a_format_without_rate_or_substitute_names_the_file(bow):
+    bow["substitute"] = {"tf32": "binary"}
+    refuse(bow, r"\.toml: machine \S+: no rate and no substitute for format")
+    bow["substitute"] = {"tf32": ["fp32"]}
+    refuse(bow, r"\.toml: substitute must be a table from a format to the one computed in instead")
+
+
 def test_implausible_number(bow):
     bow["peak_flop_per_s"]["fp16"]["value"] = 1.792e15
     refuse(bow, r"peak_flop_per_s\.fp16 = 1\.792e\+15, but 2 x clock_hz x 1472 units")

@@ -5,6 +5,8 @@ in processes of their own and a run that was killed goes on from what it left.
 """
 
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -205,8 +207,14 @@ class Group:
         write_atomic(self._file(stage), packed.getvalue())
 
     def _read(self, stage: str) -> dict[str, np.ndarray]:
-        with np.load(self._file(stage), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        try:
+            with np.load(BytesIO(self._file(stage).read_bytes()), allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(
+                f"benchmark: {self._file(stage)} is damaged ({error}); delete it and run the "
+                "command again: this stage alone is made anew"
+            ) from error
 
 
 @lru_cache(maxsize=1)

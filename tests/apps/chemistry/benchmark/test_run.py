@@ -151,7 +151,13 @@ def test_a_run_that_was_killed_goes_on_from_what_it_left(files, columns, tmp_pat
     monkeypatch.setattr(Group, "_fold", dies)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(config, files, out=tmp_path / "b", seeds=[0])
+    (kept,) = (tmp_path / "b").rglob("fold-0.npz")
+    good = kept.read_bytes()
+    kept.write_bytes(good[: len(good) // 2])
     monkeypatch.setattr(Group, "_fold", lambda self, i: done.append(i) or real(self, i))
+    with pytest.raises(DataError, match=r"fold-0\.npz is damaged .*delete it and run"):
+        run_benchmark(config, files, out=tmp_path / "b", seeds=[0])
+    kept.write_bytes(good)
     again = run_benchmark(config, files, out=tmp_path / "b", seeds=[0])
     assert done == [0, 1]  # each fold once
     assert [r.accuracy for r in again] == [r.accuracy for r in whole]
