@@ -217,7 +217,8 @@ def _by_processes(
     """Do the tasks in plain processes.
 
     A process that dies takes its neighbours' pool with it. Those that were under way are then
-    tried again alone, so that only a task that kills its own process fails.
+    tried again alone, twice, since they may not have begun before; so only a task that kills its
+    own process fails.
     """
     left = iter(tasks)
     while True:
@@ -226,9 +227,12 @@ def _by_processes(
         if not hurt:
             return
         for task in hurt:
-            alone: list[T] = []
-            yield from _in_one_pool(function, iter([task]), 1, alone)
-            if alone:
+            for _ in range(N_TRY):
+                alone: list[T] = []
+                yield from _in_one_pool(function, iter([task]), 1, alone)
+                if not alone:
+                    break
+            else:
                 yield Ended(task, error=WorkerLostError())
 
 
