@@ -127,7 +127,7 @@ def _by_dask(
     A worker that dies takes along all that it had been given, not only what it was at. Those tasks
     are then tried again one by one, so that only a task that kills its own worker fails.
     """
-    from distributed import KilledWorker, as_completed
+    from distributed import as_completed
 
     with _client(n_job, scheduler) as client:
         # A window of tasks, not all at once: the first of them begin first.
@@ -143,14 +143,14 @@ def _by_dask(
         n_worker = max(n_job, sum(client.nthreads().values())) if scheduler else n_job
         stream = as_completed(submit(itertools.islice(left, n_worker)))
         for future in stream:
-            task = under_way.pop(future)
-            is_hurt = future.status == "error" and isinstance(future.exception(), KilledWorker)
-            if is_hurt:
-                hurt.append(task)
+            # The result is asked for at once: it is lost with a worker that dies afterwards.
+            ended: Ended[T, R] = _ended(under_way.pop(future), future)
             for more in submit(itertools.islice(left, 1)):
                 stream.add(more)
-            if not is_hurt:
-                yield _ended(task, future)
+            if isinstance(ended.error, WorkerLostError):
+                hurt.append(ended.task)
+            else:
+                yield ended
         for task in hurt:
             (future,) = submit([task])
             under_way.pop(future)
@@ -158,11 +158,11 @@ def _by_dask(
 
 
 def _ended(task: T, future: Any) -> Ended[T, Any]:
-    from distributed import KilledWorker
+    from distributed import CancelledError, KilledWorker
 
     try:
         return Ended(task, future.result())
-    except KilledWorker:
+    except (KilledWorker, CancelledError):
         return Ended(task, error=WorkerLostError())
     except Exception as error:
         return Ended(task, error=error)
