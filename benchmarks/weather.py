@@ -8,9 +8,12 @@ import argparse
 import importlib
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from apps.lab.config import load_config
+from apps.lab.record import RECORD_FILE, Record, read_record
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS, REPORT = FOLDER / "results" / "weather.jsonl", FOLDER / "WEATHER.md"
@@ -75,6 +78,22 @@ def present(
                 file.write(json.dumps({**row, "commit": commit()}) + "\n")
     if is_kept:
         REPORT.write_text(report(RESULTS.read_text(encoding="utf-8").splitlines()))
+
+
+def record_of(
+    args: argparse.Namespace, kind: type[Any], run: Callable[..., tuple[Record, Any]]
+) -> Record:
+    """Give the record in `args.out`; without one, begin the run or go on with it.
+
+    `args` holds out, set, emulator and seed; `kind` is the class of the run's settings.
+    """
+    if (args.out / RECORD_FILE).exists():
+        return read_record(args.out)
+    config = load_config(kind, overrides=args.set)
+    record, _ = run(
+        config, emulator=args.emulator, out=args.out, seed=args.seed, resume=args.out.exists()
+    )
+    return record
 
 
 def commit() -> str:

@@ -9,25 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.lab.config import load_config
-from apps.lab.record import read_record
 from apps.weather.verdict.climate import ClimateConfig, run
-from benchmarks.weather import present
+from benchmarks.weather import present, record_of
 
 
 def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Give the one row."""
-    if (args.out / "record.json").exists():
-        record = read_record(args.out)
-    else:
-        config = load_config(ClimateConfig, overrides=args.set)
-        record, _ = run(
-            config,
-            emulator=args.emulator,
-            out=args.out,
-            seed=args.seed,
-            resume=args.out.exists(),
-        )
+    record = record_of(args, ClimateConfig, run)
     config = ClimateConfig.model_validate(record.config)
     scores = record.accuracy["test"]
     kinds = ("lw", "sw")

@@ -9,25 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.lab.config import load_config
-from apps.lab.record import read_record
 from apps.weather.verdict.score import ScoreConfig, run
-from benchmarks.weather import present
+from benchmarks.weather import present, record_of
 
 
 def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each line of the scorecard, learned ones first."""
-    if (args.out / "record.json").exists():
-        record = read_record(args.out)
-    else:
-        config = load_config(ScoreConfig, overrides=args.set)
-        record, _ = run(
-            config,
-            emulator=args.emulator,
-            out=args.out,
-            seed=args.seed,
-            resume=args.out.exists(),
-        )
+    record = record_of(args, ScoreConfig, run)
     config = ScoreConfig.model_validate(record.config)
     learned = {"learned": record.accuracy["test"]}
     for name, scores in (learned | {k: v["test"] for k, v in record.baselines.items()}).items():
