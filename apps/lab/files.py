@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and are on the disk when they are in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PART = re.compile(r"\.(\d+)\.part(\.\w+)?$")
@@ -18,7 +18,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The folder is made if it is missing. The suffix is kept, for writers that look at it. When the
     block raises, whatever stood at `path` before still stands there, and nothing else is left.
-    Of processes that train together the first alone writes: in the others nothing takes its place.
+    The file and then its name are on the disk before this returns, so that the loss of power leaves
+    the old or the new one. Of processes that train together the first alone writes: in the others
+    nothing takes its place.
 
     Examples
     --------
@@ -26,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ...     dataset.to_netcdf(part)
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     part.touch()
     mode = part.stat().st_mode
@@ -34,9 +36,38 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield part
         part.chmod(mode)  # some writers make files that only their owner may read
         if _writes():
+            _sync(part)
             os.replace(part, path)
+            _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each on the disk in the one above it."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync_folder(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has the file; a full or broken disk may say so only here."""
+    opened = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder, where the system can be asked to."""
+    with suppress(OSError):  # Windows opens no folder, and some network disks sync none
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def is_part(path: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from apps.lab import parallel, tracking
 from apps.lab.config import Config, config_sha256, config_toml
-from apps.lab.files import is_part, sweep, write_atomic
+from apps.lab.files import is_part, make_folder, sweep, write_atomic
 from core.errors import ConfigError, DataError
 
 SCHEMA = "tessera.run/1"
@@ -116,7 +116,7 @@ def _opened(
     is_new = not folder.exists() or _is_barely_begun(folder)
     if not is_new:
         _check_same_run(folder, wanted, resume=resume)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = take_lock(folder)
     sweep(folder)
     if is_new:

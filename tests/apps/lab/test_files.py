@@ -1,5 +1,8 @@
 """Outputs are written whole or not at all."""
 
+import errno
+import os
+
 import pytest
 
 from apps.lab.files import atomic_path, write_atomic
@@ -31,3 +34,41 @@ def test_the_file_is_as_readable_as_any_other(tmp_path):
         part.unlink()
         part.touch(mode=0o600)
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_the_return(
+    tmp_path, monkeypatch
+):
+    done, true_sync, true_replace = [], os.fsync, os.replace
+
+    def sync(opened):
+        done.append(("sync", os.fstat(opened).st_ino, os.fstat(opened).st_size))
+        true_sync(opened)
+
+    def replace(part, path):
+        done.append(("replace", os.stat(part).st_ino, 0))
+        true_replace(part, path)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    file = write_atomic(tmp_path / "deep" / "er" / "a.txt", "12345")
+    inode = file.stat().st_ino
+    steps = [step[:2] for step in done]
+    folders = [folder.stat().st_ino for folder in (tmp_path / "deep", tmp_path)]
+    assert steps[:2] == [("sync", i) for i in folders]  # the new folders, in those above them
+    assert steps[2:4] == [("sync", inode), ("replace", inode)]
+    assert done[2][2] == 5, "all of it is there when it is synced"
+    assert steps[4:] == [("sync", file.parent.stat().st_ino)]
+
+
+def test_a_disk_that_fails_when_asked_to_keep_leaves_the_old_file(tmp_path, monkeypatch):
+    file = write_atomic(tmp_path / "a", "old")
+
+    def broken(opened):
+        raise OSError(errno.EIO, "the disk")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="the disk"):
+        write_atomic(file, "new")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
