@@ -11,6 +11,7 @@ import numpy as np
 from rdkit import Chem
 
 from apps.chemistry.datasets import pocket
+from apps.chemistry.datasets.graph_cache import cached_graphs
 from apps.chemistry.datasets.read import Sheet, columns_text, read_sheet, read_targets
 from apps.chemistry.datasets.split import carve_valid, split_molecules
 from apps.chemistry.datasets.table import SPLITS, RowReport, Table
@@ -136,9 +137,11 @@ def load_table(
         rows, value, bound, extra = _merged(rows, value, bound, extra, sheet, smiles)
     known = np.nan_to_num(np.nanmean(value, axis=1))
     number = np.array([sheet.number[i] for i in rows.place])
+    cells = sheet.cells(smiles)
+    texts = [cells[i] for i in rows.place]
     return Table(
         smiles=rows.smiles,
-        graphs=featurise_many(rows.mols),
+        graphs=cached_graphs(texts, rows.mols, about=level),
         target=value.astype(np.float32),
         split=_split(rows, known, sheet.name, split_column, split, seed, extra.get("cliff_mol")),
         row=number,
