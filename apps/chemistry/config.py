@@ -66,6 +66,7 @@ class ModelConfig(Config):
 
     d_hidden: int = Field(default=96, ge=16, multiple_of=16)
     n_layer: int = Field(default=4, ge=1)
+    virtual_node: bool = False
     n_member: int = Field(default=1, ge=1)
 
 

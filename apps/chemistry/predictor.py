@@ -36,6 +36,7 @@ def build_network(config: TrainConfig, *, n_task: int, seed: int) -> BindingNetw
         n_task=n_task,
         d_hidden=config.model.d_hidden,
         n_layer=config.model.n_layer,
+        virtual_node=config.model.virtual_node,
         spec=config.train.first_spec(config.variant.layer_spec()),
         generator=torch.Generator().manual_seed(seed),
     )

@@ -80,6 +80,44 @@ class EdgeMessageLayer(nn.Module):
         return h + self.second_norm(by_rows(self.second, z))
 
 
+class VirtualNode(nn.Module):
+    """A node per molecule that hears all of its atoms and answers each: ends far apart meet.
+
+    Its state becomes ``relu(BN(W (v + sum of h / sqrt(atoms))))`` and is added to every atom's.
+
+    Parameters
+    ----------
+    d_hidden : int
+        Width of an atom's state, and of the node's.
+    spec : core.LayerSpec
+    generator : torch.Generator
+
+    Notes
+    -----
+    Source: Gilmer et al., Neural message passing for quantum chemistry, arXiv:1704.01212, sec. 5.3.
+    """
+
+    def __init__(self, d_hidden: int, *, spec: core.LayerSpec, generator: torch.Generator):
+        super().__init__()
+        self.mix = core.build_linear(d_hidden, d_hidden, spec, generator=generator, bias=False)
+        self.norm = nn.BatchNorm1d(d_hidden)
+
+    def forward(
+        self, h: Tensor, v: Tensor | None, batch: Tensor, ptr: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the new states of atoms and nodes, float32 [atom, d] and [molecule, d]."""
+        heard = core.pass_messages(h, to_molecules(batch, ptr))
+        heard = heard / (ptr[1:] - ptr[:-1]).to(h.dtype).sqrt()[:, None]
+        v = torch.relu(self.norm(by_rows(self.mix, heard if v is None else v + heard)))
+        return h + v.index_select(0, batch), v
+
+
+def to_molecules(batch: Tensor, ptr: Tensor) -> core.EdgeOrder:
+    """Return edges from each atom to its molecule: sums in one fused pass in either direction."""
+    atoms = torch.arange(batch.shape[0], device=batch.device)
+    return core.EdgeOrder.from_index(torch.stack([atoms, batch]), batch.shape[0], ptr.shape[0] - 1)
+
+
 class Readout(nn.Module):
     """From the states of all layers to one row per molecule: counts of what the atoms show.
 
@@ -125,11 +163,7 @@ class Readout(nn.Module):
     def forward(self, states: Sequence[Tensor], batch: Tensor, ptr: Tensor) -> Tensor:
         """Return float32 [molecule, 2 n_state d_count] from one float32 [atom, d_hidden] each."""
         n_atom = (ptr[1:] - ptr[:-1]).to(states[0].dtype)
-        # each atom sends what it shows to its molecule: one fused pass in either direction
-        atoms = torch.arange(batch.shape[0], device=batch.device)
-        order = core.EdgeOrder.from_index(
-            torch.stack([atoms, batch]), batch.shape[0], ptr.shape[0] - 1
-        )
+        order = to_molecules(batch, ptr)
         count = torch.cat(
             [
                 core.pass_messages(by_rows(detect, state), order, activation="relu")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import core
-from apps.chemistry.network.layers import EdgeMessageLayer, Readout, by_rows
+from apps.chemistry.network.layers import EdgeMessageLayer, Readout, VirtualNode, by_rows
 from core.errors import ConfigError
 
 
@@ -23,6 +23,8 @@ class BindingNetwork(nn.Module):
         Width of an atom's state; a multiple of `spec.block` where the layers are block-sparse.
     n_layer : int
         Rounds of messages.
+    virtual_node : bool
+        Between rounds, a node per molecule that all of its atoms share (`VirtualNode`).
     spec : core.LayerSpec
         How the large layers are built; the embedding of atoms and bonds and the last layer are
         narrow and stay dense, the last one in float32.
@@ -49,6 +51,7 @@ class BindingNetwork(nn.Module):
         n_task: int = 1,
         d_hidden: int = 128,
         n_layer: int = 4,
+        virtual_node: bool = False,
         spec: core.LayerSpec,
         generator: torch.Generator,
     ):
@@ -66,6 +69,10 @@ class BindingNetwork(nn.Module):
             EdgeMessageLayer(d_hidden, n_edge_feature, spec=spec, generator=generator)
             for _ in range(n_layer)
         )
+        self.virtual = nn.ModuleList(
+            VirtualNode(d_hidden, spec=spec, generator=generator)
+            for _ in range(n_layer - 1 if virtual_node else 0)
+        )
         self.readout = Readout(
             d_hidden, n_state=n_layer + 1, d_count=d_hidden, spec=spec, generator=generator
         )
@@ -82,8 +89,12 @@ class BindingNetwork(nn.Module):
         order = core.EdgeOrder.from_index(batch.edge_index, batch.x.shape[0])
         kind = getattr(batch, "edge_kind", None)
         edge_attr = batch.edge_attr if kind is None else batch.edge_table
-        for layer in self.layers:
-            states.append(layer(states[-1], order, edge_attr, kind))
+        node = None
+        for i, layer in enumerate(self.layers):
+            h = layer(states[-1], order, edge_attr, kind)
+            if i < len(self.virtual):
+                h, node = self.virtual[i](h, node, batch.batch, batch.ptr)
+            states.append(h)
         row = torch.relu(self.head(self.readout(states, batch.batch, batch.ptr)))
         return self.out(row + torch.relu(self.mix(row)))
 

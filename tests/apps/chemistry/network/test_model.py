@@ -37,21 +37,22 @@ DRUGS = [
 ]
 
 
-def make(spec="dense", n_task=1, d_hidden=32, n_layer=3):
+def make(spec="dense", n_task=1, d_hidden=32, n_layer=3, virtual_node=False):
     return BindingNetwork(
         N_ATOM_FEATURE,
         N_EDGE_FEATURE,
         n_task=n_task,
         d_hidden=d_hidden,
         n_layer=n_layer,
+        virtual_node=virtual_node,
         spec=SPECS[spec],
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def warmed(spec="dense", n_task=1):
+def warmed(spec="dense", n_task=1, **options):
     """A network in evaluation mode whose normalisations have seen molecules."""
-    model = make(spec, n_task)
+    model = make(spec, n_task, **options)
     batch = pack([featurise(s) for s in DRUGS])
     with torch.no_grad():
         for _ in range(30):
@@ -93,6 +94,28 @@ def test_molecules_of_a_batch_do_not_see_each_other():
         backwards = model(pack(graphs[::-1])).flip(0)
     torch.testing.assert_close(together, alone, rtol=ORDER, atol=ORDER)
     torch.testing.assert_close(together, backwards, rtol=ORDER, atol=ORDER)
+
+
+@pytest.mark.parametrize("virtual_node", [False, True])
+def test_virtual_node_joins_ends_that_messages_do_not_reach(virtual_node):
+    """Fluorine at the far end of a chain of 20, two rounds: only the node carries it across."""
+    model = warmed(n_layer=2, virtual_node=virtual_node)
+    states = []
+    model.layers[-1].register_forward_hook(lambda *call: states.append(call[-1][-1]))
+    with torch.no_grad():
+        for smiles in ("C" * 20, "F" + "C" * 19):
+            model(pack([featurise(smiles)]))
+    far = (states[0] - states[1]).abs().max().item()
+    assert (far > 1e-3) if virtual_node else (far == 0.0)
+
+
+def test_virtual_nodes_of_a_batch_do_not_see_each_other():
+    model = warmed(virtual_node=True)
+    graphs = [featurise(s) for s in DRUGS]
+    with torch.no_grad():
+        together = model(pack(graphs))
+        alone = torch.cat([model(pack([g])) for g in graphs])
+    torch.testing.assert_close(together, alone, rtol=ORDER, atol=ORDER)
 
 
 def test_a_batch_of_pyg_gives_the_same_answer():
