@@ -1,4 +1,4 @@
-"""Planned products, run tile by tile: the proof that a plan computes, and moves what it says."""
+"""Planned work, run tile by tile: the proof that a plan computes, and moves what it says."""
 
 from hw.execute.door import execute
 from hw.execute.ledger import Execution

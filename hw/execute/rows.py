@@ -1,36 +1,32 @@
-"""Reductions, row operations, sums by index and attention, tile by tile, as planned."""
+"""Reductions, row operations and attention, tile by tile, as planned."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hw.execute.dense import execute_dense
 from hw.execute.ledger import Array, Execution, Ledger, Moved, rounded
 from hw.machine import TileMachine
-from hw.plan.dense import vertex_cycles
 from hw.plan.formats import compute_format, stored_byte
 from hw.plan.vector import (
     AGAIN,
-    INDEX_CYCLE,
     ROW_PASSES,
     choose_reduction,
-    choose_scatter,
     choose_softmax,
     combine_cycles,
     reduce_cycles,
     row_pass_cycles,
     tree,
 )
-from hw.work import Contraction, Reduction, Scatter, Softmax
+from hw.work import Contraction, Reduction, Softmax
 
 #: Added to a variance before its root is taken.
 EPSILON = 1e-5
 
 
-class _Rows:
+class Rows:
     """Rows [row, entry] spread over groups of tiles that share each row, reduced by a tree."""
 
     def __init__(self, machine: TileMachine, format: str, byte: float, shape: tuple[int, int],
@@ -41,8 +37,17 @@ class _Rows:
         self.entries = np.array_split(np.arange(shape[1]), split)
         self.tile = np.arange(n_group * split).reshape(n_group, split)
 
-    def reduce(self, x: Array, of: Callable[[Array, int], Array], again: str = "") -> Array:
-        """Return one number a row, each tile's piece and each partial result rounded."""
+    def reduce(
+        self,
+        x: Array,
+        of: Callable[[Array, int], Array],
+        again: str = "",
+        cycles_of: Callable[[float], Array] | None = None,
+    ) -> Array:
+        """Return one number a row, each tile's piece and each partial result rounded.
+
+        `cycles_of` gives a tile's cycles for so many entries, where they do not lie in memory.
+        """
         machine, split = self.machine, len(self.entries)
         cycles = np.zeros(machine.n_tile)
         partial = np.zeros((x.shape[0], split))
@@ -50,8 +55,10 @@ class _Rows:
             for s, entries in enumerate(self.entries):
                 piece = x[np.ix_(rows, entries)]
                 partial[rows, s] = rounded(of(piece, 1), self.format)
-                cycles[self.tile[g, s]] = reduce_cycles(
-                    machine, self.format, self.byte, float(piece.size)
+                cycles[self.tile[g, s]] = (
+                    reduce_cycles(machine, self.format, self.byte, float(piece.size))
+                    if cycles_of is None
+                    else cycles_of(float(piece.size))
                 )
         self.ledger.compute(f"reduce on the tiles{again}", cycles)
         fan_in = int(tree(np.array(float(split)))[0])
@@ -96,11 +103,13 @@ class _Rows:
         self.ledger.compute(label, cycles)
 
 
-def _sum(x: Array, axis: int) -> Array:
+def total(x: Array, axis: int) -> Array:
+    """Return the sum."""
     return np.asarray(x.sum(axis=axis))
 
 
-def _most(x: Array, axis: int) -> Array:
+def largest(x: Array, axis: int) -> Array:
+    """Return the maximum."""
     return np.asarray(x.max(axis=axis))
 
 
@@ -109,8 +118,8 @@ def execute_reduction(item: Reduction, machine: TileMachine, x: Array) -> Execut
     split, cost = choose_reduction(item, machine)
     format, byte = compute_format(machine, item.in_format), stored_byte(machine, item.in_format)
     ledger = Ledger(machine)
-    rows = _Rows(machine, format, byte, x.shape, split, ledger)
-    result = rows.reduce(rounded(x, item.in_format, format), _sum)
+    rows = Rows(machine, format, byte, x.shape, split, ledger)
+    result = rows.reduce(rounded(x, item.in_format, format), total)
     return ledger.execution(result, cost.plan, rows.tile.size)
 
 
@@ -119,73 +128,20 @@ def execute_softmax(item: Softmax, machine: TileMachine, x: Array) -> Execution:
     split, cost = choose_softmax(item, machine)
     format, byte = compute_format(machine, item.in_format), stored_byte(machine, item.in_format)
     ledger = Ledger(machine)
-    rows = _Rows(machine, format, byte, x.shape, split, ledger)
+    rows = Rows(machine, format, byte, x.shape, split, ledger)
     x = rounded(x, item.in_format, format)
     if item.kind == "softmax":
-        y = rounded(np.exp(x - rows.reduce(x, _most)[:, None]), format)
-        scale = 1 / rows.reduce(y, _sum, AGAIN)
+        y = rounded(np.exp(x - rows.reduce(x, largest)[:, None]), format)
+        scale = 1 / rows.reduce(y, total, AGAIN)
     else:
-        mean = rounded(rows.reduce(x, _sum) / item.n_col, format)
+        mean = rounded(rows.reduce(x, total) / item.n_col, format)
         y = rounded(x - mean[:, None], format)
-        variance = rows.reduce(rounded(y * y, format), _sum, AGAIN) / item.n_col
+        variance = rows.reduce(rounded(y * y, format), total, AGAIN) / item.n_col
         scale = 1 / np.sqrt(variance + EPSILON)
     for label, kind, flop in ROW_PASSES[item.kind]:
         rows.every(label, kind, flop)
     result = rounded(y * rounded(scale, format)[:, None], format)
     return ledger.execution(result, cost.plan, rows.tile.size)
-
-
-def execute_scatter(
-    item: Scatter, machine: TileMachine, index: NDArray[np.int64], x: Array
-) -> Execution:
-    """Add the rows of x[n_row, row_element] into n_target rows, each at its index.
-
-    Tiles work on the updates that fall into their rows: counts equal the charged ones if the index
-    falls evenly on them, as the plan expects, and are larger otherwise.
-    """
-    (p_row, p_index, p_col), cost = choose_scatter(item, machine)
-    format, byte = compute_format(machine, item.in_format), stored_byte(machine, item.in_format)
-    x = rounded(x, item.in_format, format)
-    targets = np.array_split(np.arange(item.n_target), p_row)
-    columns = np.array_split(np.arange(item.row_element), p_col)
-    lookups = np.array_split(np.arange(item.n_row), p_index)
-    tile_at = np.arange(p_row * p_index * p_col).reshape(p_row, p_index, p_col)
-    ledger, everywhere = Ledger(machine), np.zeros((2, machine.n_tile))
-    for j, share in enumerate(lookups):
-        everywhere[0, tile_at[:, j].ravel()] = share.size * 4
-    everywhere[1, : tile_at.size] = everywhere[0].sum() / tile_at.size
-    ledger.exchange("indices to the tiles", *everywhere, shared=1.0)
-    moved, pieces, cycles = Moved(machine), np.zeros(machine.n_tile), np.zeros(machine.n_tile)
-    partial = np.zeros((p_index, item.n_target, item.row_element))
-    owner = np.searchsorted([t[-1] for t in targets], index)
-    for (i, j, k), tile in np.ndenumerate(tile_at):
-        hits = lookups[j][owner[lookups[j]] == i]
-        for n, row in enumerate(hits):
-            byte_row = columns[k].size * byte
-            moved.move(int(tile + 1 + n) % tile_at.size, int(tile), byte_row)
-            place = np.ix_([j], [index[row]], columns[k])
-            partial[place] = rounded(partial[place] + x[row, columns[k]], format)
-        pieces[tile] = hits.size
-        per_row = 2 * columns[k].size * byte / machine.load_byte_per_cycle
-        cycles[tile] = (
-            vertex_cycles(machine)
-            + lookups[j].size * INDEX_CYCLE
-            + hits.size * (INDEX_CYCLE + per_row)
-        )
-    ledger.exchange("rows to the tiles", *moved.counts, n_fragment=pieces)
-    ledger.compute("scatter", cycles)
-    total = partial[0]
-    for other in partial[1:]:
-        total = rounded(total + other, format)
-    if p_index > 1:
-        received, added = np.zeros(machine.n_tile), np.zeros(machine.n_tile)
-        for (i, _, k), tile in np.ndenumerate(tile_at):
-            table = targets[i].size * columns[k].size * byte
-            received[tile] = table * (1 - 1 / p_index)
-            added[tile] = vertex_cycles(machine) + table / machine.load_byte_per_cycle
-        ledger.exchange("partial sums", received, received, n_fragment=float(p_index))
-        ledger.compute("reduction", added)
-    return ledger.execution(total, cost.plan, tile_at.size)
 
 
 def execute_attention(

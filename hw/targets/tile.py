@@ -7,6 +7,8 @@ from hw.machine import TileMachine
 from hw.plan import vector
 from hw.plan.dense import plan_contraction
 from hw.plan.dynamic import plan_dynamic
+from hw.plan.fourier import plan_fourier
+from hw.plan.lookup import plan_gather, plan_scatter
 from hw.plan.sparse import plan_static
 from hw.work import (
     Contraction,
@@ -43,11 +45,11 @@ def cost_on_tiles(item: Work, machine: TileMachine) -> ItemCost:
         case Softmax():
             return vector.plan_softmax(item, machine)
         case Gather():
-            return vector.plan_gather(item, machine)
+            return plan_gather(item, machine)
         case Scatter():
-            return vector.plan_scatter(item, machine)
+            return plan_scatter(item, machine)
         case Fourier():
-            return vector.plan_fourier(item, machine)
+            return plan_fourier(item, machine)
         case Move():
             return vector.plan_move(item, machine)
         case HostRead():

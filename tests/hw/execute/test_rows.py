@@ -1,4 +1,4 @@
-"""Reductions, row operations, sums by index, attention, convolutions: run as planned."""
+"""Reductions, row operations, attention, convolutions: run as planned."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from core.errors import ShapeError
 from hw.execute import execute, execute_attention
 from hw.machine import load_machine
-from hw.plan.vector import choose_scatter
 from hw.targets import cost_item
-from hw.work import Contraction, Reduction, Scatter, Softmax
+from hw.work import Contraction, Reduction, Softmax
 
 #: One rounding to the format.
 UNIT = {"fp16": 2.0**-11, "fp32": 2.0**-24}
@@ -55,38 +54,6 @@ def test_row_operations_agree_with_torch_and_count_as_charged(
     # a dozen roundings of values up to 3, a root's reciprocal up to 1 / sqrt(1e-5)
     bound = 64 * UNIT["fp32"] * (1 if kind == "softmax" else 1e3)
     assert np.abs(done.result - wanted.numpy()).max() <= bound
-
-
-@settings(max_examples=15, deadline=None)
-@given(n_target=st.sampled_from([1, 8, 32]), width=st.integers(1, 40),
-       again=st.sampled_from([1, 4, 8]), n_tile=st.sampled_from([1, 16, 64]))  # fmt: skip
-def test_sums_by_an_even_index_count_as_charged(n_target, width, again, n_tile, tiles):
-    item, machine = Scatter(n_target * again * 8, width, n_target, "fp32"), tiles(n_tile)
-    n_owner = choose_scatter(item, machine)[0][0]
-    # neighbours in the index belong to tiles in turn, so that every share of it falls evenly
-    index = np.tile(np.arange(n_target).reshape(n_owner, -1).T.ravel(), again * 8)
-    x = draw((index.size, width))
-    done, cost = execute(item, machine, index, x), cost_item(item, machine)
-    wanted = torch.zeros(n_target, width, dtype=torch.float64)
-    wanted.index_add_(0, torch.from_numpy(index), torch.from_numpy(x))
-    assert np.abs(done.result - wanted.numpy()).max() <= 2 * index.size * UNIT["fp32"]
-    assert [s.label for s in done.supersteps] == [s.label for s in cost.supersteps]
-    for counted, charged in zip(done.supersteps, cost.supersteps, strict=True):
-        # shares that do not divide leave the last tiles less
-        assert counted.cycles <= charged.cycles * (1 + 1e-12)
-        assert counted.received_byte <= charged.received_byte * (1 + 1e-12)
-    if width % 8 == 0:
-        assert done.received_byte.sum() == pytest.approx(cost.exchange_byte, rel=1e-12)
-
-
-def test_a_crooked_index_costs_more_than_the_even_one_that_is_charged(tiles):
-    item, machine = Scatter(256, 8, 32, "fp32"), tiles(16)
-    x = draw((256, 8))
-    crooked = execute(item, machine, np.zeros(256), x)
-    charged = {s.label: s.cycles for s in cost_item(item, machine).supersteps}
-    counted = {s.label: s.cycles for s in crooked.supersteps}
-    assert counted["scatter"] > charged["scatter"]
-    assert np.abs(crooked.result[0] - x.sum(0)).max() <= 512 * UNIT["fp32"]
 
 
 @pytest.mark.parametrize("sizes", [(2, 5, 7, 4, 3), (3, 16, 16, 8, 8)])
@@ -136,5 +103,3 @@ def test_operands_that_do_not_fit_the_item():
     machine = load_machine("ipu_bow")
     with pytest.raises(ShapeError, match="a Reduction takes 1 operands"):
         execute(Reduction(2, 3, "fp32", "fp32"), machine, np.ones((2, 3)), np.ones(3))
-    with pytest.raises(ShapeError, match=r"left must lie in 0..3, got 0 to 4"):
-        execute(Scatter(2, 3, 4, "fp32"), machine, np.array([0, 4]), np.ones((2, 3)))
