@@ -39,6 +39,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _sync(part)
             os.replace(part, path)
             _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a write names no file
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
