@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.lab.files import write_atomic
 from apps.lab.record import Record
-from apps.suite.study.page import PAGE_FILE, write_page
+from apps.suite.study.page import PAGE_FILE, page_text
 from apps.suite.study.sheet import read_runs
 from apps.suite.study.state import STORE, read_state
 from core.errors import DataError
@@ -23,7 +23,8 @@ def export(folder: Path, to: Path) -> tuple[Path, Path]:
     """Write ``NAME.json`` and ``NAME.html`` of the study in `folder` (NAME is its) below `to`.
 
     The JSON holds, for each run, levers, seed, hash of the configuration, scores, costs of its own
-    variant and commit; nothing of the data. Numbers of the report lead to their run in it.
+    variant and commit; nothing of the data. The report shows the same of the run whose number is
+    followed.
 
     Raises
     ------
@@ -54,9 +55,8 @@ def export(folder: Path, to: Path) -> tuple[Path, Path]:
         f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in found.items()
     )
     data = write_atomic(to / f"{name}.json", f"{lines}{{\n{body}\n}}}}\n")
-    page = write_page(folder).read_text(encoding="utf-8")
-    href = re.compile(rf'href="{STORE}/([^/"]+)/[^"]*"')
-    linked = href.sub(rf'href="{name}.json#\1"', page)
+    page = page_text(folder, found, data.name)
+    linked = re.sub(rf'href="{STORE}/([^/"]+)/[^"]*"', r'href="#\1"', page)
     return data, write_atomic(to / f"{name}{Path(PAGE_FILE).suffix}", linked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from apps.lab.files import write_atomic
 from apps.lab.report.costs import PHASES
 from apps.lab.report.page import machine_name, render
 from apps.lab.report.parts import Cell, Row
+from apps.lab.report.words import quantity
 from apps.suite.study import sections
 from apps.suite.study.break_even import AS_FAST, BreakEven
 from apps.suite.study.headlines import headlines
@@ -40,11 +42,20 @@ def write_page(folder: Path) -> Path:
         If the folder holds no study.
     """
     folder = Path(folder)
+    return write_atomic(folder / PAGE_FILE, page_text(folder))
+
+
+def page_text(folder: Path, records: Mapping[str, Any] | None = None, kept_in: str = "") -> str:
+    """Give the page of a study.
+
+    With `records`, which is what `apps.suite.study.export` keeps of each run by its key, the page
+    shows them itself; `kept_in` is the file beside it that holds them.
+    """
     state = read_state(folder)
     sheets, unread = read_sheets(folder, state)
     values: dict[str, Any] = {name: getattr(sections, name) for name in _SHEET_PARTS}
     values |= {"map": None, **_map(state)}
-    text = render(
+    return render(
         Path(__file__).with_name("page.html"),
         title=state.study.title,
         state=state,
@@ -56,9 +67,12 @@ def write_page(folder: Path) -> Path:
         measure_names=sections.MEASURE_NAMES,
         as_fast=AS_FAST,
         failures=_failures(state, unread),
+        records=records or {},
+        kept_in=kept_in,
+        record_rows=_record_rows,
+        short=sections.short,
         **values,
     )
-    return write_atomic(folder / PAGE_FILE, text)
 
 
 def _map(state: StudyState) -> dict[str, Any]:
@@ -80,6 +94,21 @@ def _map(state: StudyState) -> dict[str, Any]:
         "smallest_rows": rows.smallest_rows,
         "speed_rows": rows.speed_rows,
     }
+
+
+def _record_rows(record: Mapping[str, Any]) -> list[Row]:
+    """Give the costs of a run that was kept: a row for each machine and phase."""
+    return [
+        Row(
+            f"{machine_name(cost['machine']).title}, {PHASES[cost['phase']]}",
+            "model",
+            [
+                *(Cell(quantity(cost[name], unit)) for name, unit in MEASURES.items()),
+                Cell("yes" if cost["fits"] else "no"),
+            ],
+        )
+        for cost in record["cost"]
+    ]
 
 
 def _failures(state: StudyState, unread: dict[str, str]) -> list[Row]:

@@ -164,8 +164,20 @@ def test_what_is_kept_is_small_whole_and_what_the_page_links_to(finished, tmp_pa
         assert len(run["cost"]) == 4  # two machines, two phases
         # a dense run answers every block size that asked for it
         assert len(run["asked"]) == (2 if run["asked"][0]["levers"]["variant.density"] == 1 else 1)
-        assert f'href="out.json#{key}"' in page.read_text()
-    assert "points/" not in page.read_text()
+        assert f'href="#{key}"' in page.read_text()
+    text = page.read_text()
+    assert "points/" not in text
+    assert 'href="out.json"' in text
+    # every link within the page arrives, and every run is there to be arrived at
+    places = re.findall(r'id="([^"]+)"', text)
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(places)
+    assert set(content["runs"]) <= set(places)
+    assert len(set(places)) == len(places)
+    one = next(iter(content["runs"].values()))
+    record = re.search(f'id="{next(iter(content["runs"]))}">(.*?)</article>', text, re.S)[1]
+    assert f"test rmse {one['accuracy']['test']['rmse']}" in record
+    assert one["config_sha256"] in record
+    assert record.count("step</th>") == len(one["cost"])
     (session,) = content["sessions"]
     assert session["n_run"] == 12
     assert session["overhead"] >= 0  # all of it is counted
