@@ -204,10 +204,10 @@ def compress(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the smaller model.")],
     epochs: Annotated[
-        int, typer.Option("--epochs", min=5, help="Epochs to prune and recover.")
+        int, typer.Option("--epochs", min=0, help="Epochs to prune and recover; 0 only rounds.")
     ] = 60,
     density: Annotated[
-        float, typer.Option("--density", min=0.01, max=0.99, help="Share of blocks that stay.")
+        float, typer.Option("--density", min=0.01, max=1.0, help="Share of blocks that stay.")
     ] = 0.1,
     block: Annotated[int, typer.Option("--block", min=1, help="Side of a block.")] = 16,
     weights: Annotated[str, typer.Option("--weights", help="Number format at rest.")] = "int8",
@@ -218,7 +218,7 @@ def compress(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Prune a trained network to few blocks with int8 weights, and say what that costs."""
+    """Prune a trained network to few blocks, round its weights, and say what that costs."""
     import json
 
     from apps.chemistry import compress as room

@@ -1,4 +1,4 @@
-"""A trained run made small: blocks pruned little by little, int8 weights, taught by the run."""
+"""A trained run made small: blocks pruned little by little, rounded weights, taught by the run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ class Compressed:
     """Between the predictions of both, by task, on its own test rows."""
     weight_share: float
     """Weights of the large layers that are left, 0..1."""
+    n_epoch: int = N_EPOCH
 
     def __str__(self) -> str:
         """Return the lines that the command prints."""
@@ -52,7 +53,7 @@ class Compressed:
         least = f", least {min(rank):.4f}" if len(rank) > 1 else ""
         return (
             f"{aligned(rows)}\nrank correlation of the predictions: {np.mean(rank):.4f}{least}\n"
-            f"weights left in the layers that were pruned: {100 * self.weight_share:.1f} %"
+            f"weights left in the large layers: {100 * self.weight_share:.1f} %"
         )
 
     def document(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Compressed:
             "schema": SCHEMA,
             "data": self.predictor.target_names,
             "variant": self.predictor.config.variant.model_dump(),
-            "n_epoch": self.predictor.config.train.n_epoch,
+            "n_epoch": self.n_epoch,
             "n_network": len(self.predictor.members),
             "weight_share": round(self.weight_share, 4),
             "dense": {k: round(v, 4) for k, v in self.scores_before.items()},
@@ -82,14 +83,16 @@ def compress_run(
     out : Path
         Folder of the new model file, for `predict` and `explain`.
     variant : Variant
-        Block-sparse; what to end at.
+        What to end at: block-sparse, or dense in another number format.
     n_epoch : int
+        0 rounds the weights of a dense variant as they are.
     seed : int
 
     Raises
     ------
     ConfigError
-        If the run is not dense, the variant is, or its blocks do not fit the run's width.
+        If the run is not dense, the variant is dense fp32, its blocks do not fit the run's width,
+        or blocks are to go in no epoch.
     """
     dense = Predictor.load(folder)
     table = read_table(dense.config, dense.seeds[0] % MEMBER_STRIDE)  # the seed of the run
@@ -116,18 +119,25 @@ def compress(
     weights are rounded to int8 in every forward pass. The epoch is picked by agreement with the
     original on the valid part; no measured value is read but to judge the test part.
     """
-    if dense.config.variant.density < 1 or variant.density == 1:
-        raise ConfigError(
-            f"compress: expected a dense run and a sparse variant, got {dense.config.variant.name} "
-            f"and {variant.name}; give a run trained with --variant dense-fp32"
-        )
     plain = Variant.model_validate("dense-fp32")
+    if dense.config.variant.density < 1 or variant == plain:
+        raise ConfigError(
+            f"compress: expected a dense run and a smaller variant, got "
+            f"{dense.config.variant.name} and {variant.name}; give a run trained with --variant "
+            "dense-fp32, and blocks or a number format to end at"
+        )
+    if n_epoch == 0 and variant.density < 1:
+        raise ConfigError(
+            f"compress: {variant.name} needs epochs for its blocks to go in, got 0; weights alone "
+            "are rounded without any (--density 1 --epochs 0)"
+        )
     dense = replace(
         dense, config=dense.config.model_copy(update={"variant": plain}),
         members=[_plain(dense, member, plain) for member in dense.members],
     )  # fmt: skip
     config = _student_config(dense.config, variant, n_epoch)
     members = [
+        _plain(dense, member, variant) if n_epoch == 0 else
         _student(Predictor(dense.config, dense.target_names, dense.unit, [s], [member]),
                  table, config, seed=s + seed)
         for s, member in zip(dense.seeds, dense.members, strict=True)
@@ -142,6 +152,7 @@ def compress(
         score_rows(before, test),
         [spearman(a[k], b[k]) for a, b, k in zip(before.T, after.T, known.T, strict=True)],
         _share(members[0]),
+        n_epoch,
     )
 
 
@@ -155,9 +166,14 @@ def _plain(dense: Predictor, member: BindingNetwork, variant: Variant) -> Bindin
 
 def _student_config(config: TrainConfig, variant: Variant, n_epoch: int) -> TrainConfig:
     train = config.train.model_copy(
-        update={"method": "prune", "n_epoch": n_epoch, "learning_rate": LEARNING_RATE,
-                "weight_decay": WEIGHT_DECAY, "pick": "valid"}
-    )  # fmt: skip
+        update={
+            "method": "prune" if variant.density < 1 else "static",
+            "n_epoch": max(n_epoch, 1),
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": WEIGHT_DECAY,
+            "pick": "valid",
+        }
+    )
     return config.model_copy(update={"variant": variant, "train": train})
 
 
@@ -191,5 +207,7 @@ def _adopt(model: BindingNetwork, dense: BindingNetwork) -> None:
 
 def _share(model: BindingNetwork) -> float:
     layers = [m for m in model.modules() if isinstance(m, BlockSparseLinear)]
+    if not layers:
+        return 1.0
     left = sum(layer.values.numel() for layer in layers)
     return left / sum(layer.in_features * layer.out_features for layer in layers)

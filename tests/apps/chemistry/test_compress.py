@@ -64,8 +64,28 @@ def test_ends_at_the_density_and_close_to_the_dense_network(small_run):
     assert "int8" in answer.predictor.config.variant.name
 
 
-def test_refuses_a_sparse_run(small_run):
+@pytest.mark.parametrize(("name", "least"), [("bf16", 0.999), ("int8", 0.999), ("int4", 0.9)])
+def test_weights_alone_are_rounded_without_training(small_run, name, least):
     dense, table = small_run
-    with pytest.raises(ConfigError, match="expected a dense run and a sparse variant"):
+    rounded = compress(dense, table, variant=Variant(weight_format=name), n_epoch=0)
+    (rank,) = rounded.rank_correlation
+    assert least < rank < 1.0
+    assert rounded.weight_share == 1.0
+    assert rounded.document()["n_epoch"] == 0
+
+
+def test_dense_weights_are_trained_while_rounded(small_run):
+    dense, table = small_run
+    answer = compress(dense, table, variant=Variant(weight_format="int4"), n_epoch=20)
+    assert answer.rank_correlation[0] > 0.6  # a teacher of four epochs: little to agree on
+    assert answer.predictor.config.variant.name == "dense-int4"
+    assert answer.document()["n_epoch"] == 20
+
+
+def test_refuses_what_cannot_be(small_run):
+    dense, table = small_run
+    with pytest.raises(ConfigError, match="expected a dense run and a smaller variant"):
         compress(dense, table, variant=Variant())
+    with pytest.raises(ConfigError, match="needs epochs"):
+        compress(dense, table, n_epoch=0)
     assert SMALL.density == 0.1
