@@ -9,6 +9,7 @@ import numpy as np
 
 from apps.chemistry.affinity.document import METRICS, WHOLE, affinity_document
 from apps.chemistry.affinity.kernels import drug_kernel
+from apps.chemistry.affinity.network import network_answer
 from apps.chemistry.affinity.pairs import Kind, PairTable, Split, draw_splits, read_pairs
 from apps.chemistry.affinity.stack import Stacked, Views, pair_features, stack
 from apps.chemistry.metrics import ci, mse, rm2, roc_auc
@@ -29,10 +30,15 @@ class AffinityConfig(Config):
     suite : "davis" or "kiba"
     split : str
         See `draw_splits`.
+    network : bool
+        Also train the network of pairs (`apps.chemistry.affinity.network`) on every part. It is
+        part of the whole answer where it lowers the error on held pairs of the training part; the
+        record has both answers beside each other.
     """
 
     suite: str = "davis"
     split: Kind = "warm"
+    network: bool = False
 
 
 def run_affinity(config: AffinityConfig, *, out: Path, seeds: Sequence[int]) -> list[Record]:
@@ -69,7 +75,8 @@ def _run_seed(
     ) as place:  # fmt: skip
         scores: dict[str, list[dict[str, float]]] = {}
         for number, split in enumerate(splits, start=1):
-            answer, simple = _answer(views, split, seed, f"{table.name} {number}/{len(splits)}")
+            label = f"{table.name} {number}/{len(splits)}"
+            answer, simple = _answer(views, split, seed, label, network=config.network)
             named = {"": answer.whole} | answer.members | simple
             for name, prediction in named.items():
                 scores.setdefault(name, []).append(score_pairs(table, split, prediction))
@@ -101,12 +108,22 @@ def _run_seed(
 
 
 def _answer(
-    views: Views, split: Split, seed: int, label: str
+    views: Views, split: Split, seed: int, label: str, *, network: bool
 ) -> tuple[Stacked, dict[str, np.ndarray]]:
     """Return the stacked answer to one split and the predictions of the simplest models."""
     parts = list(track([*split.inner, split.outer], label))
     *inner, outer = [pair_features(views, part.train) for part in parts]
     answer = stack(split, views, inner, outer, seed=seed)
+    if network:
+        for features, part in zip([*inner, outer], parts, strict=True):
+            features["network"] = network_answer(views.table, part.train, seed=seed)
+        more = stack(split, views, inner, outer, seed=seed)
+        both = {"kernels_alone": answer.whole, "with_network": more.whole}
+        best = min(answer, more, key=lambda one: one.held_out_mse)
+        say(f"{label}: held pairs without the network {answer.held_out_mse:.4f}, "
+            f"with it {more.held_out_mse:.4f}")  # fmt: skip
+        answer = best._replace(members=more.members | both, weights=more.weights
+                               if best is more else answer.weights | {"network": 0.0})  # fmt: skip
     level = views.table.value[split.outer.train].mean()
     simple = {
         "train_mean": np.full(views.table.value.shape, level),

@@ -85,6 +85,8 @@ class Stacked(NamedTuple):
     whole: np.ndarray
     """float64 [D, T]"""
     weights: dict[str, float]
+    held_out_mse: float
+    """Of the whole answer on the held pairs of the inner parts."""
 
 
 def stack(
@@ -117,18 +119,20 @@ def stack(
     x_test, names = _rows(outer, split.outer.held), list(outer)
     learned = {}
     for name, fit in _fits(seed).items():
-        blind = [_blind(fit, x, y, i) for i in range(len(x))]
-        learned[name] = (np.concatenate(blind), fit(np.concatenate(x), np.concatenate(y))(x_test))
+        each = [_blind(fit, x, y, i) for i in range(len(x))]
+        learned[name] = (np.concatenate(each), fit(np.concatenate(x), np.concatenate(y))(x_test))
     for j, name in enumerate(names):
         if name in ("profiles", "network") or name.startswith("ridge"):
             learned[name] = (np.concatenate([block[:, j] for block in x]), x_test[:, j])
-    weights = _weights(np.stack([v[0] for v in learned.values()], axis=1), np.concatenate(y))
+    blind, known = np.stack([v[0] for v in learned.values()], axis=1), np.concatenate(y)
+    weights = _weights(blind, known)
     whole = sum(w * v[1] for w, v in zip(weights, learned.values(), strict=True))
     place = split.outer.held
     return Stacked(
         {name: _spread(v[1], place) for name, v in learned.items()},
         _spread(np.asarray(whole), place),
         dict(zip(learned, weights.tolist(), strict=True)),
+        float(np.mean((blind @ weights - known) ** 2)),
     )
 
 

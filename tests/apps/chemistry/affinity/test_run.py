@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from apps.chemistry.affinity import AffinityConfig, affinity_summary, run, run_affinity, stack
+from apps.chemistry.affinity import (
+    AffinityConfig,
+    affinity_summary,
+    network,
+    run,
+    run_affinity,
+    stack,
+)
 from apps.chemistry.affinity.pairs import PairTable
 from apps.lab.record import read_record
 
@@ -56,3 +63,15 @@ def test_same_seed_same_bits(made, tmp_path):
         run_affinity(AffinityConfig(), out=tmp_path / name, seeds=[0])[0].accuracy for name in "ab"
     )
     assert first == second
+
+
+def test_the_network_stands_beside_the_kernels_and_helps_or_stays_out(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "N_EPOCH", 2)  # learns next to nothing
+    record = run_affinity(AffinityConfig(network=True), out=tmp_path, seeds=[0])[0]
+    plain = run_affinity(AffinityConfig(), out=tmp_path / "plain", seeds=[0])[0]
+    assert {"network", "with_network", "kernels_alone"} <= record.members.keys()
+    alone = record.members["kernels_alone"]["test"]["mse"]
+    assert alone == plain.accuracy["test"]["mse"]
+    with_network = record.members["with_network"]["test"]["mse"]
+    assert record.accuracy["test"]["mse"] in (alone, with_network)
+    assert record.accuracy["test"]["weight_network"] < 0.3
