@@ -13,6 +13,7 @@ import numpy as np
 
 from core.errors import MemoryExceededError
 from hw import report
+from hw.energy import ENERGY_PARTS, energy_interval
 from hw.fuse import fuse as fuse_program
 from hw.interval import error_of, interval
 from hw.layout import lay_out
@@ -23,7 +24,6 @@ from hw.targets import ItemCost, Superstep, cost_item
 from hw.trace import trace
 from hw.work import Contraction, SparseContraction, Work
 
-ENERGY_PARTS = ("compute", "local_memory", "exchange", "off_chip", "static")
 _PRODUCTS = (Contraction, SparseContraction)
 #: Owners named when a program does not fit.
 N_TENANT = 5
@@ -74,6 +74,8 @@ class CostReport:
         `time_s` by part (compute, sync, exchange, move, launch, off_chip, host).
     energy_j : float
         Sum of `energy_by`: compute, local_memory, exchange, off_chip, and static (power x time).
+    energy_interval_j : (float, float)
+        The same with all energies of the machine file at their low, and at their high ends.
     peak_tile_memory_byte, memory_byte : float
         Fullest moment of the fullest tile (of the whole memory, on a machine without tiles), and
         what there is.
@@ -120,6 +122,7 @@ class CostReport:
     rearranged_s: tuple[float, float] = (0.0, 0.0)
     layers_s: tuple[float, float] = (0.0, 0.0)
     n_unit: int = 1
+    energy_interval_j: tuple[float, float] = (0.0, 0.0)
 
     @property
     def fits(self) -> bool:
@@ -154,6 +157,7 @@ class CostReport:
             "fits": self.fits,
             "time_interval_s": list(self.time_interval_s),
             "energy_by": dict(self.energy_by),
+            "energy_interval_j": list(self.energy_interval_j),
             "utilisation": self.utilisation,
         }
 
@@ -296,6 +300,7 @@ def cost_program(
         rearranged_s=(layout.apart_s, layout.planned_s),
         layers_s=(layout.own_s, layout.shared_s),
         n_unit=machine.n_unit,
+        energy_interval_j=energy_interval(energy_by, machine),
     )
 
 

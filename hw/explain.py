@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hw.energy import energy_interval
 from hw.item import ItemCost
 from hw.machine import Machine, TileMachine
 from hw.targets import cost_item
@@ -48,7 +49,8 @@ def explain(item: Work, machine: Machine) -> str:
         )
     energy = {**cost.energy_j, "static": machine.static_w * cost.time_s}
     parts = ", ".join(f"{part} {si(joule, 'J')}" for part, joule in energy.items() if joule)
-    lines.append(f"  energy      {si(sum(energy.values()), 'J')}: {parts}")
+    low, high = (si(joule, "J") for joule in energy_interval(energy, machine))
+    lines.append(f"  energy      {si(sum(energy.values()), 'J')} ({low} to {high}): {parts}")
     if isinstance(machine, TileMachine):
         bound = machine.temporary_fraction * machine.tile_memory_byte
         lines.append(

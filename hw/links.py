@@ -1,8 +1,10 @@
 """Bytes between chips: fast links inside a node, one shared link from each node to the others.
 
-Chips are numbered node by node. A group is `size` chips whose numbers lie `stride` apart; all
-groups of the same kind are busy at once, so that they contend for the link of their node. What
-arrives equals what is sent: both directions of a link are used alike.
+Nodes stand in racks; from one rack to the next a node's link may be slower, and a ring or tree that
+passes through several racks is as slow as that link. Chips are numbered node by node. A group is
+`size` chips whose numbers lie `stride` apart; all groups of the same kind are busy at once, so that
+they contend for the link of their node. What arrives equals what is sent: both directions of a link
+are used alike.
 """
 
 from __future__ import annotations
@@ -40,6 +42,12 @@ class Group:
     def n_node(self, machine: Machine) -> int:
         """Return how many nodes the group spans."""
         return math.ceil(self.size / self.in_node(machine))
+
+    def link_byte_per_s(self, machine: Machine) -> float:
+        """Return the rate of a node's link to the next one, the slowest on the group's way."""
+        if 1 + (self.size - 1) * self.stride > machine.rack_chip:
+            return min(machine.node_link_byte_per_s, machine.rack_link_byte_per_s)
+        return machine.node_link_byte_per_s
 
     def n_sharing(self, machine: Machine) -> int:
         """Return how many such groups send over the same node's link."""
@@ -90,7 +98,7 @@ def all_reduce(
         sent_inside = 2 * byte * (local - 1) * n_node
         sent_outside = 2 * byte * (n_node - 1)
     time_s = inside / machine.chip_link_byte_per_s + n_inside * machine.chip_link_latency_s
-    time_s += outside * group.n_sharing(machine) / machine.node_link_byte_per_s
+    time_s += outside * group.n_sharing(machine) / group.link_byte_per_s(machine)
     time_s += n_outside * machine.node_link_latency_s
     return Transfer(time_s, sent_inside, sent_outside)
 
@@ -107,5 +115,5 @@ def send(byte: float, group: Group, machine: Machine) -> Transfer:
         time_s = byte / group.stride / machine.chip_link_byte_per_s + machine.chip_link_latency_s
         return Transfer(time_s, in_node_byte=byte)
     share = min(1.0, machine.node_chip / group.stride)
-    time_s = byte * share / machine.node_link_byte_per_s + machine.node_link_latency_s
+    time_s = byte * share / group.link_byte_per_s(machine) + machine.node_link_latency_s
     return Transfer(time_s, between_byte=byte)

@@ -56,7 +56,8 @@ def table(report: CostReport) -> str:
         f"{report.title}, {report.phase}",
         f"  time         {si(report.time_s, 's')}  (90 % interval {si(low, 's')} to "
         f"{si(high, 's')}): {_shares(report.parts_s)}",
-        f"  energy       {si(report.energy_j, 'J')}: {_shares(report.energy_by)}",
+        f"  energy       {si(report.energy_j, 'J')}  ({_energy_range(report)} by the range of its "
+        f"figures): {_shares(report.energy_by)}",
         f"  peak memory  {report.peak_tile_memory_byte:,.0f} of {report.memory_byte:,.0f} byte"
         f"{' per tile' if _is_tiled(report) else ''}, {verdict}",
         f"  utilisation  {report.utilisation:.2%} of peak, {report.n_mac:,} multiply-adds "
@@ -110,7 +111,8 @@ def html(report: CostReport) -> str:
     head = (
         f"<h3>{escape(report.title)}: {escape(report.phase.replace('_', ' '))}</h3>"
         f"<p>{si(report.time_s, 's')} ({si(low, 's')} to {si(high, 's')}), "
-        f"{si(report.energy_j, 'J')}, peak memory {report.peak_tile_memory_byte:,.0f} of "
+        f"{si(report.energy_j, 'J')} ({_energy_range(report)}), "
+        f"peak memory {report.peak_tile_memory_byte:,.0f} of "
         f"{report.memory_byte:,.0f} byte{' per tile' if _is_tiled(report) else ''} "
         f"({'fits' if report.fits else '<strong>does not fit</strong>'}), "
         f"{report.utilisation:.2%} of peak rate</p>"
@@ -139,14 +141,14 @@ def side_by_side(reports: Sequence[CostReport]) -> str:
         f"<tr><td>{escape(r.title)}</td><td>{si(r.time_s, 's')}</td>"
         f"<td>{si(r.time_interval_s[0], 's')} to {si(r.time_interval_s[1], 's')}</td>"
         f'<td><div style="background:#2a6f97;height:.8em;width:{10 * r.time_s / longest:.2f}em">'
-        f"</div></td><td>{si(r.energy_j, 'J')}</td>"
+        f"</div></td><td>{si(r.energy_j, 'J')}</td><td>{_energy_range(r)}</td>"
         f"<td>{r.peak_tile_memory_byte / r.memory_byte:.1%}{'' if r.fits else ', does not fit'}"
         f"</td><td>{r.utilisation:.2%}</td></tr>"
         for r in sorted(reports, key=lambda report: report.time_s)
     )
     return (
         "<table><thead><tr><th>machine</th><th>time</th><th>90 % interval</th><th></th>"
-        "<th>energy</th><th>memory</th><th>of peak rate</th></tr></thead>"
+        "<th>energy</th><th>its range</th><th>memory</th><th>of peak rate</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
 
@@ -171,6 +173,11 @@ def page(fragments: list[str], title: str) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
         f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def _energy_range(report: CostReport) -> str:
+    low, high = report.energy_interval_j
+    return f"{si(low, 'J')} to {si(high, 'J')}"
 
 
 def _is_tiled(report: CostReport) -> bool:

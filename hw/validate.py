@@ -22,7 +22,7 @@ from typing import Any
 from core.errors import DataError, TesseraError
 from hw.interval import error_of, interval
 from hw.machine import load_machine
-from hw.pods import parse_chips, predict_training
+from hw.pods import items_of, parse_chips, predict_training, round_of
 from hw.predict import (
     SPARSE_LIBRARY,
     VECTOR,
@@ -320,7 +320,8 @@ def _reason_of_no_result(
 def _scaling(table: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Scaling]:
     """Return the efficiency from the fewest chips of a model to each larger number.
 
-    Runs of one model in one framework belong together; of several, the median counts.
+    Runs of one model in one framework, or one round of submissions, belong together; of several,
+    the median counts. A time to the target counts as the items that it took, over that time.
     """
     runs: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = defaultdict(
         lambda: defaultdict(list)
@@ -328,20 +329,25 @@ def _scaling(table: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> list[Sc
     for cells, row in zip(table, rows, strict=True):
         if row.predicted is None or row.measured is None:
             continue
-        if not row.group.startswith("training throughput"):
+        if not row.group.startswith("training t"):
             continue
         machine, n_chip = parse_chips(cells["machine"])
         framework = re.search(r"SDK/framework \S+ (\w+)", cells.get("note", ""))
-        version = re.search(r"_v(\d\.\d)", cells.get("source", ""))
-        label = " ".join(m.group(1) for m in (framework, version) if m)
+        label = framework.group(1) if framework else round_of(cells)
         key = (f"{machine} {cells['op'].removeprefix('train:')}", label)
-        runs[key][n_chip].append((row.measured / n_chip, row.predicted / n_chip))
+        rate = (row.measured, row.predicted)
+        if row.group.startswith("training time"):
+            items = items_of(cells)
+            rate = (items / 60 / row.measured, items / 60 / row.predicted)
+        runs[key][n_chip].append((rate[0] / n_chip, rate[1] / n_chip))
     found = []
     for (model, label), by_chip in sorted(runs.items()):
         sizes = sorted(by_chip)
-        rate = {n: [statistics.median(run[i] for run in by_chip[n]) for i in (0, 1)] for n in sizes}
+        per_chip = {
+            n: [statistics.median(run[i] for run in by_chip[n]) for i in (0, 1)] for n in sizes
+        }
         fewest = sizes[0]
         for n in sizes[1:]:
-            measured, predicted = (rate[n][i] / rate[fewest][i] for i in (0, 1))
+            measured, predicted = (per_chip[n][i] / per_chip[fewest][i] for i in (0, 1))
             found.append(Scaling(f"{model} {label}".strip(), fewest, n, measured, predicted))
     return found

@@ -92,6 +92,7 @@ class CostEntry(_Part):
     fits: bool
     time_interval_s: tuple[float, float]
     energy_by: EnergyBy
+    energy_interval_j: tuple[float, float] | None = None
     utilisation: float
 
 

@@ -37,6 +37,7 @@ def machines(json: JsonOption = False, verbose: VerboseOption = False) -> None:
                 "memory_byte": machine.device_memory_byte,
                 "peak_flop_per_s": {f: 2 * machine.mac_per_s(f) for f in machine.mac_per_cycle},
                 "static_w": machine.static_w,
+                "static_w_range": machine.ranges["static_w"],
             }
             for machine in known
         ]
@@ -55,7 +56,9 @@ def machines(json: JsonOption = False, verbose: VerboseOption = False) -> None:
             for field, source in machine.sources.items():
                 name, _, format = field.partition(".")
                 value = getattr(machine, name)[format] if format else getattr(machine, name)
-                typer.echo(f"    {field:<34}{value:<14.6g}{source.mark:<10}{source.text}")
+                low, high = machine.ranges.get(field, (value, value))
+                span = f"{low:g} to {high:g}" if high > low else ""
+                typer.echo(f"    {field:<34}{value:<14.6g}{span:<16}{source.mark:<10}{source.text}")
 
 
 @app.command()
@@ -117,6 +120,7 @@ def _cost_op(
     from apps.lab.files import write_atomic
     from hw import load_machine, machine_names
     from hw.curves import density_figure
+    from hw.energy import energy_interval
     from hw.explain import density_curve, density_table
     from hw.explain import explain as explain_op
     from hw.item import joined
@@ -135,6 +139,7 @@ def _cost_op(
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}
         row["energy_j"] = {**answer.energy_j, "static": static_j}
+        low_j, high_j = row["energy_interval_j"] = energy_interval(row["energy_j"], loaded)
         rows.append(row)
         text, figure = "", ""
         if explain or html is not None:
@@ -154,7 +159,8 @@ def _cost_op(
         rate = 2 * answer.n_mac / answer.time_s / 1e12
         typer.echo(
             f"{loaded.name:<12}{si(answer.time_s, 's'):>10}  {rate:8.4g} TFLOP/s  "
-            f"{si(sum(answer.energy_j.values()) + static_j, 'J'):>10}  {answer.plan}\n"
+            f"{si(sum(answer.energy_j.values()) + static_j, 'J'):>10} ({si(low_j, 'J')} to "
+            f"{si(high_j, 'J')})  {answer.plan}\n"
             f"{'':12}{parts}; binds: {answer.binds}"
         )
         if verbose:

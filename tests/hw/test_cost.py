@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hw
 from core.errors import MachineError, MemoryExceededError, UnknownOpError
-from hw.cost import ENERGY_PARTS
+from hw.energy import ENERGY_PARTS
 from hw.fuse import fuse
 from hw.interval import SEEN, WIDEST
 from hw.machine import TileMachine
@@ -103,7 +103,7 @@ def test_entry_has_the_fields_of_the_record(report):
     entry = report.entry("dense-fp32")
     assert list(entry) == [
         "machine", "phase", "variant", "time_s", "energy_j", "peak_tile_memory_byte", "fits",
-        "time_interval_s", "energy_by", "utilisation",
+        "time_interval_s", "energy_by", "energy_interval_j", "utilisation",
     ]  # fmt: skip
     assert json.loads(json.dumps(entry)) == entry
     assert entry["variant"] == "dense-fp32"

@@ -147,6 +147,19 @@ def test_number_without_source_or_mark(bow):
     refuse(bow, r"clock_hz has no source")
 
 
+def test_the_range_of_an_energy(bow):
+    bow["static_w"]["low"] = 70
+    refuse(bow, r"static_w = 66 lies outside its own range, 70 to 91")
+    bow["static_w"]["low"] = "low"
+    refuse(bow, r"static_w\.low must be a number in \[5, 400\], got 'low'")
+    del bow["static_w"]["low"]
+    refuse(bow, r"static_w must be written .* low = \.\.\., high = \.\.\.,")
+    del bow["static_w"]["high"]
+    assert machine_from_table(bow, where="mine.toml").ranges["static_w"] == (33, 132)
+    bow["clock_hz"]["low"] = 1e9
+    refuse(bow, r"clock_hz must be written")
+
+
 def test_formats(bow):
     bow["mac_pj"]["fp7"] = bow["mac_pj"]["fp16"]
     refuse(bow, r"mac_pj\.fp7 is no format; known are fp64")

@@ -70,7 +70,7 @@ def test_the_file_has_the_documented_fields(tmp_path):
         *("versions", "git", "data", "accuracy", "members", "baselines", "throughput", "cost"),
         *("figures", "history", "tracking", "sha256"),
     } == set(content)
-    assert set(content["cost"][0]) == set(COST)
+    assert set(content["cost"][0]) == {*COST, "energy_interval_j"}
     assert content["config"]["variant"]["density"] == 0.25
     assert content["config_sha256"] == config_sha256(Settings())
     assert content["versions"].keys() >= {"python", "tessera", "torch"}
