@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,11 @@ from hw.layout import lay_out
 from hw.machine import Machine, Objective, TileMachine, load_machine, planned_for
 from hw.program import RESIDENT, Program
 from hw.rules import Task, join_optimizer, tasks_of
-from hw.targets import ItemCost, Superstep, cost_item
+from hw.targets import ItemCost, Superstep, cost_item, expanded
 from hw.trace import trace
-from hw.work import Contraction, SparseContraction, Work
+from hw.work import Attention, Contraction, SparseContraction, Work
 
-_PRODUCTS = (Contraction, SparseContraction)
+_PRODUCTS = (Contraction, SparseContraction, Attention)
 #: Owners named when a program does not fit.
 N_TENANT = 5
 
@@ -253,6 +253,7 @@ def cost_program(
     machine = load_machine(machine)
     machine = planned_for(machine, objective or machine.objective)
     tasks, n_fused = tasks_of(program, free), 0
+    tasks = [replace(task, items=expanded(task.items, machine)) for task in tasks]
     if fuse:
         program, tasks, n_fused = fuse_program(program, tasks)
     layout = lay_out(program, tasks, machine, whole=whole)
@@ -354,7 +355,9 @@ def _ideal_s(item: Work, machine: Machine) -> float:
     return item.n_mac / machine.mac_per_s(_product_format(item))
 
 
-def _product_format(item: Contraction | SparseContraction) -> str:
+def _product_format(item: Contraction | SparseContraction | Attention) -> str:
+    if isinstance(item, Attention):
+        return item.format
     return item.a_format if isinstance(item, Contraction) else item.dense_format
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import ConfigError
 from hw.formats import FORMAT_BYTE
 from hw.work import (
+    Attention,
     Contraction,
     Fourier,
     Gather,
@@ -56,20 +57,6 @@ _DEFAULT: dict[str, Any] = {
 
 
 def parse_op(text: str) -> Work:
-    """Return the work of one operation that is a single item; see `parse_items`.
-
-    Raises
-    ------
-    ConfigError
-        Names the word that is wrong and what may stand there.
-    """
-    items = parse_items(text)
-    if len(items) > 1:
-        raise ConfigError(f"{text.split()[0]} is {len(items)} items of work; use parse_items")
-    return items[0]
-
-
-def parse_items(text: str) -> tuple[Work, ...]:
     """Return the work of one operation written as its name and ``key=value`` pairs.
 
     Products are C[m, n] = A[m, k] B[k, n], `batch` of them; with ``pattern=2:4`` two in four of A
@@ -90,7 +77,7 @@ def parse_items(text: str) -> tuple[Work, ...]:
     dtype = values["dtype"]
     if dtype not in FORMAT_BYTE:
         raise ConfigError(f"{name}: dtype {dtype!r} is unknown; {_suggest(dtype, FORMAT_BYTE)}")
-    return _items(name, values)
+    return _item(name, values)
 
 
 def parse_words(
@@ -125,7 +112,7 @@ def parse_words(
     return name, values
 
 
-def _items(name: str, values: dict[str, Any]) -> tuple[Work, ...]:
+def _item(name: str, values: dict[str, Any]) -> Work:
     f = values["dtype"]
     if name == "convolution":
         group, kernel = values["group"], values["kernel"]
@@ -136,22 +123,16 @@ def _items(name: str, values: dict[str, Any]) -> tuple[Work, ...]:
                 )
         n = values["batch"] * values["size"] ** 2
         fan_in, fan_out = values["in"] // group * kernel**2, values["out"] // group
-        return (Contraction(group, fan_out, fan_in, n, f, f, f, group, float(kernel**2)),)
+        return Contraction(group, fan_out, fan_in, n, f, f, f, group, float(kernel**2))
     if name == "attention":
         head, length, width = values["head"], values["length"], values["width"]
         if width % head:
             raise ConfigError(f"attention: width must be a multiple of head = {head}, got {width}")
         batch, d = values["batch"] * head, width // head
-        return (
-            Contraction(batch, length, d, length, f, f, f),
-            Softmax(batch * length, length, f),
-            Contraction(batch, length, length, d, f, f, f),
-        )
+        return Attention(batch, length, length, d, d, f)
     if name == "legendre":
-        return (
-            Contraction(values["m"], values["degree"], values["latitude"], values["n"], f, f, f),
-        )
-    return (_work(name, values),)
+        return Contraction(values["m"], values["degree"], values["latitude"], values["n"], f, f, f)
+    return _work(name, values)
 
 
 def _work(name: str, values: dict[str, Any]) -> Work:

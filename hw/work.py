@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hw.formats import FORMAT_BYTE
+
 SparseProduct = Literal["spmm", "spmm_t", "sddmm"]
 
 
@@ -136,6 +138,52 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """`batch` heads of softmax(Q K^T) V, or its gradients: one item, made of `parts`.
+
+    A machine that keeps the scores on the chip while they are used may run it as one kernel; on
+    every other the parts run one after another.
+    """
+
+    batch: int
+    n_query: int
+    n_key: int
+    d: int
+    d_value: int
+    format: str
+    is_backward: bool = False
+
+    @property
+    def parts(self) -> tuple[Work, ...]:
+        """The products, row operations and moves that it takes one by one.
+
+        Forward: scores, softmax, weighted sum. Backwards: scores once more, then the gradients of
+        weights, values, queries and keys; those of values and keys sum over the queries, and read
+        the weights transposed.
+        """
+        f, n, q, k = self.format, self.batch, self.n_query, self.n_key
+        scores = Contraction(n, q, self.d, k, f, f, f), Softmax(n * q, k, f)
+        if not self.is_backward:
+            return (*scores, Contraction(n, q, k, self.d_value, f, f, f))
+        transposed = Move(n * q * k * int(FORMAT_BYTE[f]), "reorder")
+        return (
+            *scores,
+            Contraction(n, q, self.d_value, k, f, f, f),
+            Pointwise(n * q * k, "arithmetic", f, f, 2, 3),
+            transposed,
+            Contraction(n, k, q, self.d_value, f, f, f),
+            Contraction(n, q, k, self.d, f, f, f),
+            transposed,
+            Contraction(n, k, q, self.d, f, f, f),
+        )
+
+    @property
+    def n_mac(self) -> int:
+        """Multiply-adds."""
+        return sum(part.n_mac for part in self.parts if isinstance(part, Contraction))
+
+
+@dataclass(frozen=True)
 class Gather:
     """`n_row` rows of `row_element` entries picked from `n_source` rows by a run-time index."""
 
@@ -191,6 +239,7 @@ Work = (
     | Reduction
     | Fused
     | Softmax
+    | Attention
     | Gather
     | Scatter
     | Fourier

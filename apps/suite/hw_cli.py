@@ -126,15 +126,16 @@ def _cost_op(
     from hw.item import joined
     from hw.machine import planned_for
     from hw.report import page
-    from hw.single import parse_items
-    from hw.targets import cost_item
+    from hw.single import parse_op
+    from hw.targets import cost_item, expanded
     from hw.units import si
     from hw.work import SparseContraction
 
-    items = parse_items(op)
+    parsed = parse_op(op)
     rows, fragments = [], []
     for name in machines or machine_names():
         loaded = planned_for(load_machine(name), objective)
+        items = expanded((parsed,), loaded)
         answer = joined([cost_item(item, loaded) for item in items])
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}

@@ -15,11 +15,12 @@ from hw.execute.ledger import Execution
 from hw.execute.lookup import execute_gather, execute_scatter
 from hw.execute.move import execute_move
 from hw.execute.pointwise import Function, execute_fused
-from hw.execute.rows import execute_reduction, execute_softmax
+from hw.execute.rows import execute_attention, execute_reduction, execute_softmax
 from hw.execute.sparse import execute_static
 from hw.machine import Machine, TileMachine
 from hw.plan.dynamic import choose_dynamic
 from hw.work import (
+    Attention,
     Contraction,
     Fourier,
     Fused,
@@ -55,7 +56,8 @@ def execute(
         [block, br, bc] and X[cols, n]. ``spmm_t``: live blocks and Y[rows, n]. ``sddmm``:
         Y[rows, n] and X[cols, n]. A reduction (a sum) and a row operation: X[row, entry] alone.
         A gather and a scatter: index [row] and X[row, entry]. A Fourier transform: X[batch,
-        length]. Pointwise work and chains: `n_input` operands of each step in order, [entry], or
+        length]. Attention, forward: Q[batch, query, d], K[batch, key, d], V[batch, key, d_value].
+        Pointwise work and chains: `n_input` operands of each step in order, [entry], or
         [n_out, n_reduced] before a reduction. A move: entries of any type, `n_byte` in all, [row,
         column] for a transposition, one entry [] for a fill.
     function : callable or sequence of callable
@@ -67,7 +69,8 @@ def execute(
     Execution
         With the product [batch, m, n]; Y[rows, n]; X[cols, n]; live blocks [block, br, bc]; sums
         [n_out]; rows [row, entry]; rows by index [n_row, entry]; sums by index [n_target, entry];
-        spectra [batch, length // 2 + 1, 2] of real and imaginary parts; entries; sums of them.
+        spectra [batch, length // 2 + 1, 2] of real and imaginary parts; mixed values [batch,
+        query, d_value]; entries; sums of them.
 
     Raises
     ------
@@ -99,6 +102,8 @@ def execute(
             return execute_reduction(item, machine, *arrays)
         case Softmax():
             return execute_softmax(item, machine, *arrays)
+        case Attention():
+            return _joined(execute_attention(machine, item.format, *arrays))
         case Fourier():
             return execute_fourier(item, machine, *arrays)
         case Gather():
@@ -130,6 +135,9 @@ def _shapes(item: Work) -> tuple[tuple[int, ...], ...]:
             return ((item.n_out, item.n_reduced),)
         case Softmax():
             return ((item.n_row, item.n_col),)
+        case Attention(is_backward=False):
+            keys = (item.batch, item.n_key)
+            return (item.batch, item.n_query, item.d), (*keys, item.d), (*keys, item.d_value)
         case Fourier():
             return ((item.batch, item.length),)
         case Gather():
@@ -148,7 +156,21 @@ def _shapes(item: Work) -> tuple[tuple[int, ...], ...]:
                 "spmm_t": (blocks, (item.rows, item.n)),
                 "sddmm": ((item.rows, item.n), (item.cols, item.n)),
             }[item.product]
-    raise ConfigError(f"execute: a {type(item).__name__} has nothing to compute")
+    raise ConfigError(
+        f"execute: a {type(item).__name__} has nothing to compute, or is run by its parts"
+    )
+
+
+def _joined(run: tuple[np.ndarray, list[Execution]]) -> Execution:
+    """Return parts that ran one after another as one."""
+    result, parts = run
+    return Execution(
+        result,
+        tuple(step for part in parts for step in part.supersteps),
+        np.sum([part.received_byte for part in parts], axis=0),
+        np.sum([part.sent_byte for part in parts], axis=0),
+        "; ".join(part.plan for part in parts),
+    )
 
 
 def _moved(item: Move, operands: tuple[ArrayLike, ...]) -> np.ndarray:

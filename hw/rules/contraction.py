@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from hw.formats import FORMAT_BYTE
 from hw.program import Op, TensorInfo
 from hw.rules import sparse
 from hw.rules.pointwise import pointwise
 from hw.rules.registry import rule
-from hw.work import Contraction, Move, Pointwise, Softmax, Work
+from hw.work import Attention, Contraction, Pointwise, Work
 
 
 def product(
@@ -139,43 +138,13 @@ _ATTENTION = (
 )
 
 
-def _attention_shape(op: Op) -> tuple[TensorInfo, TensorInfo, int, int, int, int, int]:
+@rule(*_ATTENTION, *(f"{name}_backward" for name in _ATTENTION[:-1]))
+def _attention(op: Op) -> list[Work]:
+    """Attention of every head; a causal mask is charged in full, as flop_counter does."""
     q, k, v = op.tensor("query"), op.tensor("key"), op.tensor("value")
     batch = math.prod(q.shape[:-2])
-    return q, v, batch, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
-
-
-@rule(*_ATTENTION)
-def _attention(op: Op) -> list[Work]:
-    """Scores, softmax, weighted sum; a causal mask is charged in full, as flop_counter does."""
-    q, v, batch, n_query, n_key, d, d_value = _attention_shape(op)
-    return [
-        Contraction(batch, n_query, d, n_key, q.format, q.format, q.format),
-        Softmax(batch * n_query, n_key, q.format),
-        Contraction(batch, n_query, n_key, d_value, q.format, v.format, q.format),
-    ]
-
-
-@rule(*(f"{name}_backward" for name in _ATTENTION[:-1]))
-def _attention_backward(op: Op) -> list[Work]:
-    """Scores once more, then the gradients of weights, values, queries and keys.
-
-    The gradients of values and keys sum over the queries: they read the weights transposed.
-    """
-    q, v, batch, n_query, n_key, d, d_value = _attention_shape(op)
-    f = q.format
-    transposed = Move(batch * n_query * n_key * int(FORMAT_BYTE[f]), "reorder")
-    return [
-        Contraction(batch, n_query, d, n_key, f, f, f),
-        Softmax(batch * n_query, n_key, f),
-        Contraction(batch, n_query, d_value, n_key, f, v.format, f),
-        Pointwise(batch * n_query * n_key, "arithmetic", f, f, 2, 3),
-        transposed,
-        Contraction(batch, n_key, n_query, d_value, f, v.format, f),
-        Contraction(batch, n_query, n_key, d, f, f, f),
-        transposed,
-        Contraction(batch, n_key, n_query, d, f, f, f),
-    ]
+    sizes = (batch, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1])
+    return [Attention(*sizes, q.format, op.name.endswith("_backward"))]
 
 
 #: Gates of one step of a recurrent layer, by oneDNN's mode number (0 and 1 plain, 2 LSTM, 3 GRU).

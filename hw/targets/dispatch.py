@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from hw.item import ItemCost
 from hw.machine import GpuMachine, Machine, SystolicMachine, TileMachine
 from hw.targets.gpu import cost_on_gpu
 from hw.targets.systolic import cost_on_systolic
 from hw.targets.tile import cost_on_tiles
-from hw.work import SparseContraction, Work
+from hw.work import Attention, SparseContraction, Work
 
 #: Plans kept; a training step has some hundred distinct items.
 N_REMEMBERED = 16_384
@@ -40,6 +41,13 @@ def cost_item(item: Work, machine: Machine) -> ItemCost:
         if len(_remembered) > N_REMEMBERED:
             _remembered.popitem(last=False)
     return cost
+
+
+def expanded(items: Iterable[Work], machine: Machine) -> tuple[Work, ...]:
+    """Return the items that are planned one by one: attention is one item on a GPU alone."""
+    if isinstance(machine, GpuMachine):
+        return tuple(items)
+    return tuple(part for i in items for part in (i.parts if isinstance(i, Attention) else (i,)))
 
 
 def _cost(item: Work, machine: Machine) -> ItemCost:

@@ -9,8 +9,17 @@ from dataclasses import replace
 from hw.item import ItemCost
 from hw.machine import GpuMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
+from hw.targets.attention import attention_cost
 from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, rank, vector_demand
-from hw.work import Contraction, HostRead, Softmax, SparseContraction, Work, dense_shape
+from hw.work import (
+    Attention,
+    Contraction,
+    HostRead,
+    Softmax,
+    SparseContraction,
+    Work,
+    dense_shape,
+)
 
 #: Output tiles of the vendor's matrix kernels (rows, columns).
 TILES = (
@@ -38,6 +47,8 @@ def cost_on_gpu(item: Work, machine: GpuMachine) -> ItemCost:
         return _matmul(item, machine)
     if isinstance(item, SparseContraction):
         return _sparse(item, machine)
+    if isinstance(item, Attention):
+        return attention_cost(item, machine, cost_on_gpu)
     format, flop, special, byte = vector_demand(item, machine)
     compute_s = max(
         flop / (machine.clock_hz * machine.n_sm * machine.vector_per_cycle[format]),

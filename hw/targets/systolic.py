@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hw.item import ItemCost
+from hw.item import ItemCost, joined
 from hw.machine import SystolicMachine
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.targets.flat import host_cost, is_free, kernel_cost, nothing, rank, vector_demand
-from hw.work import Contraction, HostRead, SparseContraction, Work, dense_shape
+from hw.work import Attention, Contraction, HostRead, SparseContraction, Work, dense_shape
 
 
 def cost_on_systolic(item: Work, machine: SystolicMachine) -> ItemCost:
@@ -29,6 +29,8 @@ def cost_on_systolic(item: Work, machine: SystolicMachine) -> ItemCost:
         dense = Contraction(1, m, k, n, item.weight_format, item.dense_format, item.out_format)
         cost = _matmul(dense, machine)
         return replace(cost, n_mac=item.n_mac, plan=f"run densely; {cost.plan}")
+    if isinstance(item, Attention):
+        return joined([cost_on_systolic(part, machine) for part in item.parts])
     format, flop, special, byte = vector_demand(item, machine)
     rate = machine.clock_hz * machine.n_array
     return kernel_cost(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hw.item import ItemCost
+from hw.item import ItemCost, joined
 from hw.machine import TileMachine
 from hw.plan import vector
 from hw.plan.dense import plan_contraction
@@ -11,6 +11,7 @@ from hw.plan.fourier import plan_fourier
 from hw.plan.lookup import plan_gather, plan_scatter
 from hw.plan.sparse import plan_static
 from hw.work import (
+    Attention,
     Contraction,
     Fourier,
     Fused,
@@ -52,5 +53,7 @@ def cost_on_tiles(item: Work, machine: TileMachine) -> ItemCost:
             return plan_fourier(item, machine)
         case Move():
             return vector.plan_move(item, machine)
+        case Attention():
+            return joined([cost_on_tiles(part, machine) for part in item.parts])
         case HostRead():
             return vector.plan_host_read(item, machine)

@@ -3,11 +3,11 @@
 import pytest
 
 from core.errors import ConfigError
-from hw.item import joined
 from hw.machine import load_machine
-from hw.single import OPS, parse_items, parse_op
+from hw.single import OPS, parse_op
 from hw.targets import cost_item
 from hw.work import (
+    Attention,
     Contraction,
     Fourier,
     Gather,
@@ -77,7 +77,6 @@ def test_parse(text, item):
             "attention batch=1 head=3 length=4 width=8",
             "width must be a multiple of head = 3, got 8",
         ),
-        ("attention batch=1 length=4 width=8", "attention is 3 items of work; use parse_items"),
         ("spmm m=2 k=3 n=4 mode=odd", "spmm: mode must be static or dynamic, got 'odd'"),
     ],
 )
@@ -87,18 +86,14 @@ def test_slips(text, sentence):
 
 
 def test_attention_is_scores_softmax_and_weighted_sum():
-    items = parse_items("attention batch=2 head=4 length=8 width=64 dtype=fp16")
-    f = ("fp16",) * 3
-    assert items == (
-        Contraction(8, 8, 16, 8, *f),
+    item = parse_op("attention batch=2 head=4 length=8 width=64 dtype=fp16")
+    assert item == Attention(8, 8, 8, 16, 16, "fp16")
+    assert item.parts == (
+        Contraction(8, 8, 16, 8, "fp16", "fp16", "fp16"),
         Softmax(64, 8, "fp16"),
-        Contraction(8, 8, 8, 16, *f),
+        Contraction(8, 8, 8, 16, "fp16", "fp16", "fp16"),
     )
-    costs = [cost_item(item, load_machine("ipu_bow")) for item in items]
-    whole = joined(costs)
-    assert whole.time_s == pytest.approx(sum(cost.time_s for cost in costs))
-    assert whole.n_mac == 2 * 8 * 8 * 16 * 8
-    assert sum(whole.parts_s.values()) == pytest.approx(whole.time_s)
+    assert item.n_mac == 2 * 8 * 8 * 8 * 16
 
 
 #: Sizes of every argument, as small as they may be.
@@ -110,7 +105,6 @@ LEAST = {"density": "0.5", "dtype": "fp16", "mode": "static", "pattern": "dense"
 @pytest.mark.parametrize("machine", ["ipu_bow", "a100", "tpu_v3"])
 def test_every_op_has_a_cost_at_the_smallest_and_at_odd_sizes(name, size, machine):
     words = [f"{key}={LEAST.get(key, size)}" for key in OPS[name]]
-    for item in parse_items(" ".join([name, *words])):
-        cost = cost_item(item, load_machine(machine))
-        assert 0 < cost.time_s < 1e-3
-        assert cost.plan
+    cost = cost_item(parse_op(" ".join([name, *words])), load_machine(machine))
+    assert 0 < cost.time_s < 1e-3
+    assert cost.plan

@@ -1,5 +1,7 @@
 """Reductions, row operations, attention, convolutions: run as planned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from core.errors import ShapeError
+from core.errors import ConfigError, ShapeError
 from hw.execute import execute, execute_attention
 from hw.machine import load_machine
 from hw.targets import cost_item
-from hw.work import Contraction, Reduction, Softmax
+from hw.work import Attention, Contraction, Reduction, Softmax
 
 #: One rounding to the format.
 UNIT = {"fp16": 2.0**-11, "fp32": 2.0**-24}
@@ -70,13 +72,14 @@ def test_attention_agrees_with_torch_and_its_parts_count_as_charged(
     result, parts = execute_attention(machine, "fp32", q, k, v)
     wanted = F.scaled_dot_product_attention(*(torch.from_numpy(a) for a in (q, k, v)))
     assert np.abs(result - wanted.numpy()).max() <= 64 * (d + n_key) * UNIT["fp32"]
-    items = [
-        Contraction(batch, n_query, d, n_key, "fp32", "fp32", "fp32"),
-        Softmax(batch * n_query, n_key, "fp32"),
-        Contraction(batch, n_query, n_key, d_value, "fp32", "fp32", "fp32"),
-    ]
-    for part, item in zip(parts, items, strict=True):
-        assert_counted_is_charged(part, cost_item(item, machine))
+    item = Attention(batch, n_query, n_key, d, d_value, "fp32")
+    for part, of_part in zip(parts, item.parts, strict=True):
+        assert_counted_is_charged(part, cost_item(of_part, machine))
+    done = execute(item, machine, q, k, v)
+    assert np.array_equal(done.result, result)
+    assert_counted_is_charged(done, cost_item(item, machine))
+    with pytest.raises(ConfigError, match="a Attention has nothing to compute, or is run by its"):
+        execute(replace(item, is_backward=True), machine, q, k, v)
 
 
 @pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (2, 1)])
