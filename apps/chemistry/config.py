@@ -116,6 +116,9 @@ class TrainConfig(Config):
     teacher : bool
         Where there are several targets, the network also learns what the kernel mix, fitted to the
         train part, says of the training molecules of the others. It predicts from graphs alone.
+    analogues : float
+        Molecules that the teacher answers beyond those, per training molecule: made by exchanging
+        branches (`apps.chemistry.molecules.analogues`), measured by nobody.
 
     Notes
     -----
@@ -129,6 +132,7 @@ class TrainConfig(Config):
     train: FitConfig = FitConfig()
     kernel: Literal["auto", "on", "off"] = "auto"
     teacher: bool = True
+    analogues: float = Field(default=0.0, ge=0)
 
     @property
     def has_kernel(self) -> bool:

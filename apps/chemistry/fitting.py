@@ -4,21 +4,34 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from apps.chemistry.config import FitConfig
 from apps.chemistry.datasets import Table
+from apps.chemistry.molecules import MolGraph
 from apps.chemistry.network import BindingNetwork, MolBatch, pack
 from apps.lab import parallel
 from apps.lab.fit import FitResult, fit
 from apps.lab.recipe import make_scaler
 
 # Weight of a teacher's answer beside a measured value, and where no value was measured: there are
-# some fifteen of the latter to one of the former in a joint run.
+# some fifteen of the latter to one of the former in a joint run. An analogue counts as its parent.
 HINT_MEASURED, HINT_UNMEASURED = 0.5, 0.1
 LAST_RATE = 1e-3  # the learning rate ends at this share of its peak
+
+
+class Lesson(NamedTuple):
+    """Molecules without a measured value that a teacher answers. Shape letters: N, T tasks."""
+
+    graphs: list[MolGraph]
+    """[N]"""
+    hint: np.ndarray
+    """float32 [N, T]; NaN for nothing."""
+    is_own: np.ndarray
+    """bool [N, T]: the molecule is of the task's own series."""
 
 
 def fit_network(
@@ -29,6 +42,7 @@ def fit_network(
     *,
     density: float = 1.0,
     hint: np.ndarray | None = None,
+    lesson: Lesson | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     label: str = "train",
@@ -36,25 +50,41 @@ def fit_network(
     """Train `model` on the train part of `table`, in place; the epoch is picked on valid.
 
     `density` is that of the variant, where `config.method` lets patterns change. `hint`, float32
-    [row, task], is what `apps.chemistry.baselines.JointKernel` says of the rows, NaN for nothing.
+    [row, task], is what `apps.chemistry.baselines.JointKernel` says of the rows, NaN for nothing;
+    the molecules of `lesson` are learned from along with them.
     """
     valid = table.select("valid")
     is_picked = len(valid) > 0 and config.pick == "valid"
     train, hint = merge_molecules(table, hint)
+    graphs, target, weight = train.graphs, train.target, hint_weight(np.isfinite(train.target))
+    if lesson is not None:
+        n = len(lesson.graphs)
+        blank = np.full((n, target.shape[1]), np.nan, dtype=np.float32)
+        hint = np.full_like(target, np.nan) if hint is None else hint
+        graphs, target = graphs + lesson.graphs, np.concatenate([target, blank])
+        hint, weight = (
+            np.concatenate(both)
+            for both in ((hint, lesson.hint), (weight, hint_weight(lesson.is_own)))
+        )
+    bound = train.bound
+    if bound is not None and len(graphs) > len(train):
+        bound = np.concatenate(
+            [bound, np.zeros((len(graphs) - len(train), bound.shape[1]), np.int8)]
+        )
     device = model.target_mean.device
-    n_step = max(1, len(train) // config.batch_size)
+    n_step = max(1, len(graphs) // config.batch_size)
     valid_batches = [
         pack(valid.graphs[i : i + 256], valid.exact[i : i + 256]).to(device)
         for i in range(0, len(valid) if is_picked else 0, 256)
     ]
 
     def batches(epoch: int) -> Iterator[MolBatch]:
-        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        order = np.random.default_rng([seed, epoch]).permutation(len(graphs))
         for rows in map(parallel.share, np.array_split(order, n_step)):
-            bound = None if train.bound is None else train.bound[rows]
-            batch = pack([train.graphs[i] for i in rows], train.target[rows], bound)
+            limits = None if bound is None else bound[rows]
+            batch = pack([graphs[i] for i in rows], target[rows], limits)
             if hint is not None:
-                batch = with_hint(batch, hint[rows])
+                batch = with_hint(batch, hint[rows], weight[rows])
             yield batch.to(device)
 
     def validate(_: torch.nn.Module) -> dict[str, float]:
@@ -113,12 +143,18 @@ def merge_molecules(
     return merged, None if hint is None else hint[index]
 
 
-def with_hint(batch: MolBatch, hint: np.ndarray) -> MolBatch:
+def hint_weight(is_own: np.ndarray) -> np.ndarray:
+    """Return float32 [molecule, task]: weight of a teacher's answer, see `HINT_MEASURED`."""
+    return np.where(is_own, HINT_MEASURED, HINT_UNMEASURED).astype(np.float32)
+
+
+def with_hint(batch: MolBatch, hint: np.ndarray, weight: np.ndarray) -> MolBatch:
     """Return the batch with what a teacher says of it, float32 [molecule, task], NaN: nothing."""
     answer = torch.from_numpy(hint)
     known = torch.isfinite(answer)
-    weight = torch.where(batch.y_weight > 0, HINT_MEASURED, HINT_UNMEASURED) * known
-    return batch._replace(hint=torch.where(known, answer, 0.0), hint_weight=weight)
+    return batch._replace(
+        hint=torch.where(known, answer, 0.0), hint_weight=torch.from_numpy(weight) * known
+    )
 
 
 def make_optimizer(model: BindingNetwork, config: FitConfig) -> torch.optim.Optimizer:

@@ -14,7 +14,8 @@ from apps.chemistry.config import TrainConfig
 from apps.chemistry.cost import cost_entries, cost_reports
 from apps.chemistry.datasets import SPLITS, Table, join_tables, load_table
 from apps.chemistry.evaluate import Evaluation, evaluate
-from apps.chemistry.fitting import fit_network, make_optimizer
+from apps.chemistry.fitting import Lesson, fit_network, make_optimizer
+from apps.chemistry.lessons import teach
 from apps.chemistry.network import MolBatch, pack
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.reference import Reference
@@ -175,9 +176,13 @@ def train_members(
     seeds = [seed + i * MEMBER_STRIDE for i in range(config.model.n_member)]
     n_task = table.target.shape[1]
     members, fits = [], []
+    views = [without_fold(table, fold, i) for i in range(len(seeds))]
+    lessons: list[tuple[np.ndarray | None, Lesson | None]] = [(None, None)] * len(seeds)
+    if teacher is not None:
+        lessons = teach(teacher, table, views, config.analogues, seed=seed)
     for i, member_seed in enumerate(seeds):
         set_seed(member_seed)
-        seen = without_fold(table, fold, i)
+        seen, (hint, lesson) = views[i], lessons[i]
         model = build_network(config, n_task=n_task, seed=member_seed)
         model.set_scale(seen.select("train").target)
         model = model.to(place.device)
@@ -190,7 +195,8 @@ def train_members(
                 config.train,
                 member_seed,
                 density=config.variant.density,
-                hint=None if teacher is None else teacher.hints(seen),
+                hint=hint,
+                lesson=lesson,
                 checkpoint=checkpoint,
                 resume=resume,
                 label=label,

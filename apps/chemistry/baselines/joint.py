@@ -5,8 +5,10 @@ stronger model at molecules that were measured for another task. Only training u
 the network that comes of it reads graphs alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
 from apps.chemistry.baselines.mix import MixKernel
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
+
+_ANSWER_ROW = 2000  # molecules whose kernel is held at a time
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,21 @@ class KernelAnswers:
     """float64 [row, task]: by a fit without the row's fold; NaN for rows in no fold."""
 
 
+class Expansion(NamedTuple):
+    """Models of all tasks on one kernel. Shape letters: C columns of the kernel, T tasks."""
+
+    weight: np.ndarray
+    """float64 [C, T]"""
+    offset: np.ndarray
+    """float64 [T]; NaN for tasks with fewer than two values."""
+
+    def answer(self, kernel: np.ndarray) -> np.ndarray:
+        """Return float64 [molecule, T] from the kernel [molecule, C]."""
+        starts = range(0, len(kernel), _ANSWER_ROW)  # a block at a time becomes float64
+        rows = [kernel[i : i + _ANSWER_ROW] @ self.weight for i in starts]
+        return self.offset + np.concatenate([*rows, np.empty((0, self.offset.size))])
+
+
 @dataclass(frozen=True)
 class JointKernel:
     """The kernel mix between all molecules of a table and those that train any task.
@@ -82,12 +101,15 @@ class JointKernel:
     column : int64 [molecule]
         Column of the molecule in `kernel`, -1 for molecules that only test.
     kernel : float32 [molecule, column]
+    mix : MixKernel
+        The kernel to the molecules of the columns.
     """
 
     smiles: list[str]
     molecule: np.ndarray
     column: np.ndarray
     kernel: np.ndarray
+    mix: MixKernel
 
     @classmethod
     def of(cls, table: Table) -> "JointKernel":
@@ -97,16 +119,32 @@ class JointKernel:
         mols = [mol_from_smiles(text) for text in names]
         column = np.full(len(names), -1)
         column[learns] = np.arange(len(learns))
-        kernel = MixKernel.of([mols[i] for i in learns]).against(mols)
-        return cls(names.tolist(), molecule, column, kernel)
+        mix = MixKernel.of([mols[i] for i in learns])
+        return cls(names.tolist(), molecule, column, mix.against(mols), mix)
 
-    def hints(self, table: Table) -> np.ndarray:
-        """Return float32 [row, task]: the answer of a Gaussian process fitted to the train part.
+    def teacher(self, table: Table) -> Expansion:
+        """Fit a Gaussian process per task to the train part.
 
         Parameters
         ----------
         table : Table
             The table of `of`, where other rows of the train and valid parts may be valid now.
+        """
+        n_task = table.target.shape[1]
+        weight, offset = np.zeros((int(self.column.max()) + 1, n_task)), np.full(n_task, np.nan)
+        trains = table.split == "train"
+        for task in range(n_task):
+            value = table.exact[:, task].astype(np.float64)
+            fitted = np.nonzero(trains & np.isfinite(value))[0]
+            if fitted.size < 2:
+                continue
+            fit = fit_gaussian_process(self._square(fitted), value[fitted])
+            np.add.at(weight[:, task], self.column[self.molecule[fitted]], fit.weight)
+            offset[task] = fit.offset
+        return Expansion(weight, offset)
+
+    def hints(self, table: Table, teacher: Expansion | None = None) -> np.ndarray:
+        """Return float32 [row, task]: what the teacher of the table says of its train part.
 
         Returns
         -------
@@ -114,19 +152,23 @@ class JointKernel:
             NaN for rows that do not train, and where the molecule is a valid or test row of the
             task: what is to be predicted is not hinted at, not even by another model.
         """
-        out = np.full(table.target.shape, np.nan, dtype=np.float32)
+        answer = (teacher or self.teacher(table)).answer(self.kernel).astype(np.float32)
         trains = table.split == "train"
+        out = np.full(table.target.shape, np.nan, dtype=np.float32)
+        out[trains] = answer[self.molecule[trains]]
         for task in range(table.target.shape[1]):
-            value = table.exact[:, task].astype(np.float64)
-            fitted = np.nonzero(trains & np.isfinite(value))[0]
-            if fitted.size < 2:
-                continue
-            among, square = self._to(fitted)
-            answer = fit_gaussian_process(square, value[fitted]).predict(among)
             judged = np.isfinite(table.target[:, task]) & ~trains
-            hidden = np.isin(self.molecule, self.molecule[judged])
-            rows = trains & ~hidden
-            out[rows, task] = answer[self.molecule[rows]]
+            out[np.isin(self.molecule, self.molecule[judged]), task] = np.nan
+        return out
+
+    def answers(self, smiles: Sequence[str], teachers: Sequence[Expansion]) -> np.ndarray:
+        """Return float32 [teacher, molecule, task]: what teachers say of any molecules."""
+        out = np.empty((len(teachers), len(smiles), teachers[0].offset.size), dtype=np.float32)
+        for start in range(0, len(smiles), _ANSWER_ROW):
+            rows = slice(start, start + _ANSWER_ROW)
+            kernel = self.mix.against([mol_from_smiles(text) for text in smiles[rows]])
+            for i, teacher in enumerate(teachers):
+                out[i, rows] = teacher.answer(kernel)
         return out
 
     def fit(self, table: Table, fold: np.ndarray, *, n_fold: int, seed: int) -> KernelAnswers:
@@ -171,6 +213,11 @@ class JointKernel:
         learns = np.nonzero(self.column >= 0)[0]
         member = KernelMember([self.smiles[i] for i in learns], weight, offset)
         return KernelAnswers(member, whole, held_out)
+
+    def _square(self, fitted: np.ndarray) -> np.ndarray:
+        """Return float64 [fitted row, fitted row]."""
+        rows = self.molecule[fitted]
+        return self.kernel[np.ix_(rows, self.column[rows])].astype(np.float64)
 
     def _to(self, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return float64 [molecule, fitted row] and [fitted row, fitted row]."""

@@ -43,6 +43,8 @@ class BenchmarkConfig(Config):
         A joint network also learns what the kernel mix, fitted without the fold, says of the
         molecules of all targets (`apps.chemistry.baselines.JointKernel`). It predicts from the
         graph alone.
+    analogues : float
+        See `TrainConfig`.
 
     Notes
     -----
@@ -56,6 +58,7 @@ class BenchmarkConfig(Config):
     n_fold: int = Field(default=5, ge=2)
     joint: bool = True
     teacher: bool = True
+    analogues: float = Field(default=0.0, ge=0)
 
 
 class TargetConfig(BenchmarkConfig):

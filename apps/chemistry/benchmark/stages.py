@@ -24,6 +24,8 @@ from apps.chemistry.hybrid import (
     kernel_member,
     trees_member,
 )
+from apps.chemistry.lessons import lesson_molecules, lesson_of
+from apps.chemistry.molecules.analogues import Analogues
 from apps.chemistry.predictor import Predictor, build_network
 from apps.chemistry.train import MEMBER_STRIDE, read_table
 from apps.lab.files import write_atomic
@@ -95,18 +97,22 @@ class Group:
 
     def _teach(self) -> None:
         """Write what the teacher says, one file per fold; the kernel is made once for all."""
-        missing = [i for i in range(self.n_fold) if not self._file(f"hint-{i}").exists()]
+        stages = [f"hint-{i}" for i in range(self.n_fold)]
+        missing = [i for i, stage in enumerate(stages) if not self._file(stage).exists()]
         if not self.is_taught or not missing:
             return
         start = time.process_time()
-        teacher = JointKernel.of(self.joined(0))
-        for i in missing:
-            say(f"teacher {i + 1}/{self.n_fold}")
-            self._keep(f"hint-{i}", partial(self._hint, teacher, i), start)
+        kernel = JointKernel.of(self.joined(0))
+        teachers = [kernel.teacher(self.joined(i)) for i in missing]
+        made = lesson_molecules(self.joined(0), self.train.analogues, seed=self.seed)
+        say(f"teacher: {len(made.smiles)} analogues")
+        answers = kernel.answers(made.smiles, teachers)
+        for i, teacher, answer in zip(missing, teachers, answers, strict=True):
+            found = {"hint": kernel.hints(self.joined(i), teacher), "answer": answer}
+            if made.smiles:
+                found |= made._asdict() | {"smiles": np.array(made.smiles)}
+            self._keep(stages[i], partial(dict, found), start)
             start = time.process_time()
-
-    def _hint(self, teacher: JointKernel, i_fold: int) -> dict[str, np.ndarray]:
-        return {"hint": teacher.hints(self.joined(i_fold))}
 
     def models(self) -> list[Models]:
         """Return the models of each set, once all stages have ended."""
@@ -144,7 +150,11 @@ class Group:
         names = list(table.target_names)
         model = build_network(self.train, n_task=len(names), seed=seed)
         model.set_scale(table.select("train").target)
-        hint = self._read(f"hint-{i_fold}")["hint"] if self.is_taught else None
+        found = self._read(f"hint-{i_fold}") if self.is_taught else {}
+        lesson = None
+        if "smiles" in found:
+            made = Analogues(found["smiles"].tolist(), found["parent"], found["donor"])
+            lesson = lesson_of(table, made, found["answer"])
         label = table.name if len(names) == 1 else f"{len(names)} targets"
         fit_network(
             model,
@@ -152,7 +162,8 @@ class Group:
             self.train.train,
             seed,
             density=self.train.variant.density,
-            hint=hint,
+            hint=found.get("hint"),
+            lesson=lesson,
             checkpoint=self.place / f"checkpoint-{i_fold}.safetensors",
             resume=True,
             label=f"{label} {i_fold + 1}/{self.n_fold}",

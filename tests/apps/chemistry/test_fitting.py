@@ -9,6 +9,7 @@ from apps.chemistry.config import FitConfig, TrainConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.fitting import (
     fit_network,
+    hint_weight,
     make_optimizer,
     merge_molecules,
     one_cycle,
@@ -131,7 +132,7 @@ def test_hints_cost_by_their_distance_and_missing_ones_nothing():
     target = np.float32([[4, nan], [6, 1], [nan, 3]])
     model.set_scale(target)
     hint = np.float32([[5, 2], [nan, nan], [7, nan]])
-    batch = with_hint(pack(graphs, target), hint)
+    batch = with_hint(pack(graphs, target), hint, hint_weight(np.isfinite(target)))
     alone, both = model.loss(pack(graphs, target)).item(), model.loss(batch).item()
     out = model.predict(batch).detach().numpy()
     square = ((out - hint) / model.target_sd.numpy()) ** 2
