@@ -25,7 +25,19 @@ struct Plan {
   std::vector<int32_t> column, source;  // of each entry; source is its place in the values
   std::vector<Visit> visit;
   std::vector<int64_t> chunk;  // first visit of each chunk, and the end
+  int64_t n_block, rows, cols;
+  int br, bc;
+  bool is_in_order;  // the values of a visit lie side by side
+  bool fits(const Pattern& s, int64_t n_row, int64_t n_col) const {
+    return s.n_block == n_block && s.br == br && s.bc == bc && rows == n_row && cols == n_col;
+  }
 };
+
+inline bool are_places(const int32_t* order, int64_t n) {
+  int32_t outside = 0;
+  for (int64_t k = 0; k < n; ++k) outside |= (order[k] < 0) | (order[k] >= n);
+  return !outside;
+}
 
 // Entries of block `k` of S inside rows x cols; `order` names the block's place in the values, and
 // `is_turned` says that these hold transposed blocks.
@@ -57,6 +69,8 @@ inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned,
   const int64_t few = pointer[rows] ? 10 * rows * cols / pointer[rows] : cols;
   const int64_t width = std::max<int64_t>(10240 / SLOT, few);
   Plan plan;
+  plan.n_block = s.n_block, plan.rows = rows, plan.cols = cols, plan.br = s.br, plan.bc = s.bc;
+  plan.is_in_order = is_single && !order;
   plan.column.reserve(pointer[rows]), plan.source.reserve(pointer[rows]);
   std::vector<int64_t> next(pointer.begin(), pointer.end() - 1);
   std::vector<int32_t> n_of(rows);
@@ -99,10 +113,13 @@ inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned,
 }
 
 // One tile of SLOT samples, all in the features layout: sums[row] = S in, and the products
-// in[column] . other[row] of the live entries added to `gradient`, in the order of the plan.
-template <bool MULTIPLY, bool OUTER>
+// in[column] . other[row] of the live entries added to `gradient`, in the order of the plan. The
+// values are those of the matrix, or already gathered into that order.
+enum Where { GATHERED, IN_ORDER, ANYWHERE };
+template <bool MULTIPLY, bool OUTER, Where WHERE>
 void visit_entries(const Plan& plan, const float* values, const float* in, const float* other,
                    float* sums, float* gradient, Ahead ahead) {
+  const int32_t* source = plan.source.data();
   const int64_t n_visit = int64_t(plan.visit.size());
   const int32_t* column = plan.column.data();
   const int64_t n_ahead = ahead.share(n_visit);
@@ -117,11 +134,14 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
       if (OUTER) mine[j] = load(other + int64_t(row) * SLOT + j * LANE);
     }
     const int64_t end = at + n;
+    // Of entry i: in the two orders that are dense, from where the visit's first one would count.
+    const float* base = WHERE == IN_ORDER && n ? values + source[at] - at : values;
+    auto weight = [&](int64_t i) { return spread(WHERE == ANYWHERE ? values + source[i] : base + i); };
     if constexpr (!OUTER) {  // two entries at once: four sums alone would wait for each other
       Vec second[W] = {};
       for (; at + 2 <= end; at += 2) {
         const float *x0 = in + int64_t(column[at]) * SLOT, *x1 = in + int64_t(column[at + 1]) * SLOT;
-        const Vec w0 = spread(values + at), w1 = spread(values + at + 1);
+        const Vec w0 = weight(at), w1 = weight(at + 1);
         for (int j = 0; j < W; ++j) sum[j] += w0 * load(x0 + j * LANE);
         for (int j = 0; j < W; ++j) second[j] += w1 * load(x1 + j * LANE);
       }
@@ -129,7 +149,7 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
     }
     for (; at < end; ++at) {
       const float* from = in + int64_t(column[at]) * SLOT;
-      const Vec w = MULTIPLY ? spread(values + at) : Vec{};
+      const Vec w = MULTIPLY ? weight(at) : Vec{};
       Vec dot[2] = {};
       for (int j = 0; j < W; ++j) {
         const Vec x = load(from + j * LANE);
@@ -157,9 +177,14 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
   }
 }
 
-template <class Number>
-void gather(const Plan& plan, const Number* values, Number* out) {
-  for (size_t i = 0; i < plan.source.size(); ++i) out[i] = values[plan.source[i]];
+// The values as `run(values, where)` is to read them for that many tiles: gathered if often enough.
+template <class Run>
+void with_values(const Plan& plan, const float* values, int64_t n_tile, const Run& run) {
+  if (plan.is_in_order) return run(values, std::integral_constant<Where, IN_ORDER>());
+  if (n_tile < 3) return run(values, std::integral_constant<Where, ANYWHERE>());
+  const Scratch ordered(plan.source.size());
+  for (size_t i = 0; i < plan.source.size(); ++i) ordered.get()[i] = values[plan.source[i]];
+  run(ordered.get(), std::integral_constant<Where, GATHERED>());
 }
 
 }  // namespace

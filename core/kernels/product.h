@@ -235,10 +235,9 @@ void for_tiles(int64_t n_tile, int n_thread, const Work& work) {
   });
 }
 
-// Threads worth starting for that many multiply-adds.
+// One thread where that many multiply-adds are too few to share: all others are woken together.
 inline int threads_for(double n_multiply_add, int n_thread) {
-  const double most = 1 + n_multiply_add / 4e6;
-  return n_thread < most ? n_thread : int(most);
+  return n_multiply_add < 4e6 ? 1 : n_thread;
 }
 
 // The layout of bf16 and int8: a tile of TILE samples. `out` begins with block row `first`.
