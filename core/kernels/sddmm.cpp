@@ -119,7 +119,7 @@ template <bool MULTIPLY>
 void gradients_by_entries(const Pattern& p, const Plan& plan, const float* values,
                           const Rows<float>& rows, const Rows<float>& columns, float* dx,
                           float* out, int n_thread) {
-  const int64_t n = int64_t(plan.source.size()), n_padded = (n + LANE - 1) / LANE * LANE;
+  const int64_t n = int64_t(plan.column.size()), n_padded = (n + LANE - 1) / LANE * LANE;
   const int64_t n_tile = (rows.batch + SLOT - 1) / SLOT;
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   const Scratch sums_of_all(n_padded);
