@@ -23,25 +23,6 @@ int32_t check(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block) {
   return OK;
 }
 
-// Run work(thread, sums) with n zeros to add to for every thread, the first of which has `out`; then
-// add all to `out`.
-template <class Work>
-void with_sums(int64_t n, float* out, int n_thread, const Work& work) {
-  const Scratch others(n * (n_thread - 1));
-  parallel_for(n_thread, n_thread, [&](int64_t t) {
-    float* mine = t ? others.get() + n * (t - 1) : out;
-    std::memset(mine, 0, n * sizeof(float));
-    work(t, mine);
-  });
-  if (n_thread == 1) return;
-  const int64_t stretch = 1 << 14, n_stretch = (n + stretch - 1) / stretch;
-  parallel_for(n_stretch, n_thread, [&](int64_t part) {
-    const int64_t first = part * stretch, last = std::min(first + stretch, n);
-    for (int t = 1; t < n_thread; ++t)
-      for (int64_t i = first; i < last; ++i) out[i] += others.get()[n * (t - 1) + i];
-  });
-}
-
 // Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit. `t` is
 // the transposed pattern with its values, where dx is wanted.
 template <class Number, class In>
