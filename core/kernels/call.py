@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from core.errors import IndexRangeError, PatternError
 from core.kernels.load import library
+from core.kernels.plans import Plan, plan_for
 from core.precision.formats import Format
 
 _P, _L, _I, _F, _U = (
@@ -27,12 +28,31 @@ _P, _L, _I, _F, _U = (
     ctypes.c_uint32,
 )
 _ARGUMENTS = {
-    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _P, _L, _I, _I],
+    "tessera_spmm": [_P, _L, _L, _L, _P, _P, _P, _L, _L, _L, _I, _I, _P, _P, _P, _L, _I, _I],
+    "tessera_make_plan": [*[_P] * 3, _L, _L, _L, _I, _I, _L, _L, _P],
+    "tessera_free_plan": [_P],
     "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P, _I],
+    "tessera_use_team": [_P],
     "tessera_has_bf16": [],
-    "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _I, _I],
+    "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _P, _I, _I],
     "tessera_spmm_backward": [
-        *[_P, _L, _L, _P, _L, _L, _L, *[_P] * 6, _L, _L, _L, _I, _I, _P, _P, _I],
+        *[_P, _L, _L, _P, _L, _L, _L, *[_P] * 6, _L, _L, _L, _I, _I, _P, _P, _P, _I],
+    ],
+    "tessera_packed_slot": [_L, _I],
+    "tessera_pack": [_P, _L, _L, _L, _I, _P, _I],
+    "tessera_unpack": [_P, _I, _L, _L, _P, _I],
+    "tessera_spmm_packed": [_P, _L, _I, _P, _P, _P, _L, _L, _L, _I, _I, _P, _P, _I],
+    "tessera_backward_packed": [
+        *[_P, _P, _L, _I, _P],
+        *[_P] * 6,
+        _L,
+        _L,
+        _L,
+        _I,
+        _I,
+        _P,
+        _P,
+        _I,
     ],
     "tessera_has_int8": [],
     "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
@@ -63,7 +83,20 @@ class Kernels:
 def kernels() -> Kernels | None:
     """Return the kernels of this processor, or None where there is no library."""
     loaded = library()
-    return None if loaded is None else Kernels(loaded)
+    if loaded is None:
+        return None
+    found = Kernels(loaded)
+    found.use_team(_openmp_entry())
+    return found
+
+
+def _openmp_entry() -> int | None:
+    """Return the address by which work is given to torch's own threads, if it has OpenMP's."""
+    try:
+        entry = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError):
+        return None
+    return ctypes.cast(entry, ctypes.c_void_p).value
 
 
 #: Dtypes that the products take. fp16 has no instructions of its own: it is computed in fp32.
@@ -107,14 +140,51 @@ def spmm(
             stride = x.stride(0)
         cols, stride, bc = -(-cols // 2), stride // 2, bc // 2
     y = x.new_empty(batch, rows)
+    plan = None
+    if not is_bf16:
+        of = (row_ptr,)
+        plan = _plan(kernels, lambda: row_ptr, col_index, of, None, (br, bc), (rows, cols))
     status = kernels.spmm(
         x.data_ptr(), stride, batch, cols, values.data_ptr(), row_ptr.data_ptr(),
         col_index.data_ptr(), row_ptr.numel() - 1, n_col, n_block, br, bc,
-        _pointer(bias), y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
+        plan and plan.address, _pointer(bias), y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
     )  # fmt: skip
     if status:
         _raise_for(status, "spmm")
     return y if y.dtype == dtype else y.to(dtype)
+
+
+def _plan(
+    kernels: Kernels, starts: Callable[[], Tensor], index: Tensor, others: tuple[Tensor, ...],
+    order: Tensor | None, block: tuple[int, int], shape: tuple[int, int],
+) -> Plan | None:  # fmt: skip
+    """Return the plan of blocks that are not quads, or None for those that need none.
+
+    `starts` gives the first block of each row, made from `others`.
+    """
+    (br, bc), (rows, cols) = block, shape
+    if br % 4 == 0 and bc % 4 == 0:
+        return None
+
+    def make() -> Plan:
+        ptr, address = starts(), ctypes.c_void_p()
+        status = kernels.make_plan(
+            ptr.data_ptr(), index.data_ptr(), _pointer(order), ptr.numel() - 1, -(-cols // bc),
+            index.numel(), br, bc, rows, cols, ctypes.byref(address),
+        )  # fmt: skip
+        if status:
+            _raise_for(status, "spmm")
+        return Plan(address.value or 0, kernels.free_plan)
+
+    return plan_for(index, others, (block, shape, order is None), make)
+
+
+def _starts_of(row_index: Tensor, n_row: int) -> Tensor:
+    """Return the first block of each of `n_row` rows, int32 [n_row + 1]."""
+    row = row_index.long()
+    if row.numel() and (row.diff().lt(0).any() or row[0] < 0 or row[-1] >= n_row):
+        _raise_for(1 if row.min() < 0 or row.max() >= n_row else 2, "sddmm")
+    return torch.searchsorted(row, torch.arange(n_row + 1)).to(torch.int32)
 
 
 def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
@@ -141,11 +211,16 @@ def sddmm(
         dy, x = dy.float(), x.float()
     dy, x = _rows(dy), _rows(x)
     n_block, rows, cols = row_index.numel(), dy.shape[1], x.shape[1]
-    out = torch.zeros(n_block, br, bc)
+    out = torch.empty(n_block, br, bc)
+    plan = None
+    if not is_bf16:
+        of = (row_index,)
+        starts = functools.partial(_starts_of, row_index, -(-rows // br))
+        plan = _plan(kernels, starts, col_index, of, None, (br, bc), (rows, cols))
     status = kernels.sddmm(
         dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, x.shape[0],
         row_index.data_ptr(), col_index.data_ptr(), -(-rows // br), -(-cols // bc), n_block,
-        br, bc, out.data_ptr(), is_bf16, torch.get_num_threads(),
+        br, bc, plan and plan.address, out.data_ptr(), is_bf16, torch.get_num_threads(),
     )  # fmt: skip
     if status:
         _raise_for(status, "sddmm")
@@ -160,16 +235,96 @@ def spmm_backward(
     dy, x = _rows(dy), _rows(x)
     (n_block, br, bc), (batch, cols), rows = values.shape, x.shape, dy.shape[1]
     values = values.contiguous()
-    dx, dvalues = x.new_empty(batch, cols), torch.zeros(n_block, br, bc)
+    dx, dvalues = x.new_empty(batch, cols), torch.empty(n_block, br, bc)
+    of = (col_ptr, order_t)
+    plan = _plan(kernels, lambda: col_ptr, row_index_t, of, order_t, (bc, br), (cols, rows))
     status = kernels.spmm_backward(
         dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, batch,
         values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), col_ptr.data_ptr(),
         row_index_t.data_ptr(), order_t.data_ptr(), -(-rows // br), col_ptr.numel() - 1, n_block,
-        br, bc, dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
+        br, bc, plan and plan.address, dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     if status:
         _raise_for(status, "spmm_backward")
     return dx, dvalues
+
+
+class Packed(NamedTuple):
+    """A batch in the layout of the kernels (packed.cpp), and how to read it."""
+
+    x: Tensor
+    """float32 [samples up to a multiple of sixteen * features]"""
+    batch: int
+    slot: int
+
+    @property
+    def n_sample(self) -> int:
+        """Samples that are held, those that fill up a multiple of sixteen included."""
+        return -(-self.batch // 16) * 16
+
+
+def pack(kernels: Kernels, x: Tensor, slot: int | None = None) -> Packed:
+    """Return float32 [batch, feature], features a multiple of four, in tiles of `slot` samples."""
+    x = _rows(x)
+    batch, n_feature = x.shape
+    n_thread = torch.get_num_threads()
+    slot = slot or kernels.packed_slot(batch, n_thread)
+    out = Packed(x.new_empty(-(-batch // 16) * 16 * n_feature), batch, slot)
+    kernels.pack(x.data_ptr(), x.stride(0), batch, n_feature, slot, out.x.data_ptr(), n_thread)
+    return out
+
+
+def unpack(kernels: Kernels, x: Packed) -> Tensor:
+    """Return a packed batch as [batch, feature]."""
+    n_feature = x.x.numel() // x.n_sample if x.batch else 0
+    out = x.x.new_empty(x.batch, n_feature)
+    kernels.unpack(
+        x.x.contiguous().data_ptr(), x.slot, x.batch, n_feature, out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def spmm_packed(
+    kernels: Kernels, x: Packed, values: Tensor, row_ptr: Tensor, col_index: Tensor, n_col: int,
+    bias: Tensor | None,
+) -> Packed:  # fmt: skip
+    """Return ``x @ S^T + bias``, both sides packed; S has `n_col` columns of blocks."""
+    values = values.contiguous()
+    n_block, br, bc = values.shape
+    n_row = row_ptr.numel() - 1
+    y = Packed(x.x.new_empty(x.n_sample * n_row * br), x.batch, x.slot)
+    status = kernels.spmm_packed(
+        x.x.contiguous().data_ptr(), x.n_sample, x.slot, values.data_ptr(), row_ptr.data_ptr(),
+        col_index.data_ptr(), n_row, n_col, n_block, br, bc, _pointer(bias), y.x.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    if status:
+        _raise_for(status, "spmm_packed")
+    return y
+
+
+def backward_packed(
+    kernels: Kernels, dy: Tensor, x: Packed, values: Tensor, pattern: tuple[Tensor, ...],
+    needs_dx: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
+    """Return the packed dx, where it is needed, dS [n_block, br, bc] and the sum of dy [rows].
+
+    `pattern` is row_ptr, row_index, col_index, col_ptr, row_index_t, order_t.
+    """
+    dy, packed, values = dy.contiguous(), x.x.contiguous(), values.contiguous()
+    n_block, br, bc = values.shape
+    n_row, n_col = pattern[0].numel() - 1, pattern[3].numel() - 1
+    dx = torch.empty_like(packed) if needs_dx else None
+    sums = values.new_empty(values.numel() + n_row * br)
+    status = kernels.backward_packed(
+        dy.data_ptr(), packed.data_ptr(), x.n_sample, x.slot, values.data_ptr(),
+        *(t.data_ptr() for t in pattern), n_row, n_col, n_block, br, bc, _pointer(dx),
+        sums.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    if status:
+        _raise_for(status, "backward_packed")
+    return dx, sums[: values.numel()].view_as(values), sums[values.numel() :]
 
 
 def linear_int8(
@@ -289,6 +444,8 @@ def _raise_for(status: int, who: str) -> None:
             f"core::{who}: a block index points outside the matrix; "
             "pass the tensors of one BlockPattern, for this shape"
         )
+    if status == 4:
+        raise PatternError(f"core::{who}: the plan belongs to another pattern; this is a defect")
     if status == 2:
         raise PatternError(
             f"core::{who}: block rows do not ascend from 0 to the number of blocks; "

@@ -16,16 +16,31 @@ namespace {
 // Samples in a tile: as many sums as hide the latency of an addition. Twice as many would spread a
 // weight over more of them, but measured slower, as fewer columns then make a chunk.
 constexpr int W = 4, SLOT = W * LANE;
+constexpr int FAR = 16;  // entries from one to whose value is fetched meanwhile
 
+// Entries of one row in one chunk of columns. The first visit of a row finds no sums yet.
 struct Visit {
   int32_t row, n_entry;
+  bool is_first;
 };
 
 struct Plan {
-  std::vector<int32_t> column, source;  // of each entry; source is its place in the values
+  // Of each entry; source is its place in the values, followed by FAR more.
+  std::vector<int32_t> column, source;
   std::vector<Visit> visit;
-  std::vector<int64_t> chunk;  // first visit of each chunk, and the end
+  int64_t n_block, rows, cols;
+  int br, bc;
+  bool is_in_order;  // the values of a visit lie side by side
+  bool fits(const Pattern& s, int64_t n_row, int64_t n_col) const {
+    return s.n_block == n_block && s.br == br && s.bc == bc && rows == n_row && cols == n_col;
+  }
 };
+
+inline bool are_places(const int32_t* order, int64_t n) {
+  int32_t outside = 0;
+  for (int64_t k = 0; k < n; ++k) outside |= (order[k] < 0) | (order[k] >= n);
+  return !outside;
+}
 
 // Entries of block `k` of S inside rows x cols; `order` names the block's place in the values, and
 // `is_turned` says that these hold transposed blocks.
@@ -56,53 +71,62 @@ inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned,
   // Forty kilobytes of inputs, or as many columns as hold some ten entries of a row.
   const int64_t few = pointer[rows] ? 10 * rows * cols / pointer[rows] : cols;
   const int64_t width = std::max<int64_t>(10240 / SLOT, few);
+  // As many rows as leave their sums in the second-level cache from one chunk to the next.
+  const int64_t height = order ? 512 : 1024;
   Plan plan;
-  plan.column.reserve(pointer[rows]), plan.source.reserve(pointer[rows]);
+  plan.n_block = s.n_block, plan.rows = rows, plan.cols = cols, plan.br = s.br, plan.bc = s.bc;
+  plan.is_in_order = is_single && !order;
+  plan.column.reserve(pointer[rows]), plan.source.reserve(pointer[rows] + FAR);
   std::vector<int64_t> next(pointer.begin(), pointer.end() - 1);
   std::vector<int32_t> n_of(rows);
   constexpr int MOST = 255;  // longer rows are told apart no further
-  for (int64_t c = 0; c == 0 || c < cols; c += width) {
-    plan.chunk.push_back(int64_t(plan.visit.size()));
-    const bool is_last = c + width >= cols;  // takes whatever is left: rows need not ascend
-    int32_t n_row_of[MOST + 2] = {};
-    for (int64_t row = 0; row < rows; ++row) {
-      int64_t k = next[row];
-      const int64_t end = pointer[row + 1];
-      if (is_last)
-        k = end;
-      else
-        while (k < end && column[k] < c + width) ++k;
-      n_of[row] = int32_t(k - next[row]);
-      ++n_row_of[std::min(n_of[row], MOST) + 1];
+  for (int64_t top = 0; top < rows; top += height)
+    for (int64_t c = 0; c == 0 || c < cols; c += width) {
+      const int64_t bottom = std::min(top + height, rows);
+      const bool is_last = c + width >= cols;  // takes whatever is left: rows need not ascend
+      int32_t n_row_of[MOST + 2] = {};
+      for (int64_t row = top; row < bottom; ++row) {
+        int64_t k = next[row];
+        const int64_t end = pointer[row + 1];
+        if (is_last)
+          k = end;
+        else
+          while (k < end && column[k] < c + width) ++k;
+        n_of[row] = int32_t(k - next[row]);
+        ++n_row_of[std::min(n_of[row], MOST) + 1];
+      }
+      // Rows without entries are visited in the first chunk only, which clears their sums.
+      if (c) n_row_of[1] = 0;
+      for (int n = 0; n <= MOST; ++n) n_row_of[n + 1] += n_row_of[n];
+      const int64_t first = int64_t(plan.visit.size());
+      plan.visit.resize(first + n_row_of[MOST + 1]);
+      for (int64_t row = top; row < bottom; ++row)
+        if (n_of[row] || !c)
+          plan.visit[first + n_row_of[std::min(n_of[row], MOST)]++] = {int32_t(row), n_of[row], !c};
+      for (size_t v = first; v < plan.visit.size(); ++v) {
+        int64_t& k = next[plan.visit[v].row];
+        const int64_t n = plan.visit[v].n_entry;
+        plan.column.insert(plan.column.end(), column + k, column + k + n);
+        if (source)
+          plan.source.insert(plan.source.end(), source + k, source + k + n);
+        else
+          for (int64_t i = k; i < k + n; ++i) plan.source.push_back(int32_t(i));
+        k += n;
+      }
     }
-    // Rows without entries are visited in the first chunk only, which clears their sums.
-    if (c) n_row_of[1] = 0;
-    for (int n = 0; n <= MOST; ++n) n_row_of[n + 1] += n_row_of[n];
-    const int64_t first = int64_t(plan.visit.size());
-    plan.visit.resize(first + n_row_of[MOST + 1]);
-    for (int64_t row = 0; row < rows; ++row)
-      if (n_of[row] || !c)
-        plan.visit[first + n_row_of[std::min(n_of[row], MOST)]++] = {int32_t(row), n_of[row]};
-    for (size_t v = first; v < plan.visit.size(); ++v) {
-      int64_t& k = next[plan.visit[v].row];
-      const int64_t n = plan.visit[v].n_entry;
-      plan.column.insert(plan.column.end(), column + k, column + k + n);
-      if (source)
-        plan.source.insert(plan.source.end(), source + k, source + k + n);
-      else
-        for (int64_t i = k; i < k + n; ++i) plan.source.push_back(int32_t(i));
-      k += n;
-    }
-  }
-  plan.chunk.push_back(int64_t(plan.visit.size()));
+  plan.source.insert(plan.source.end(), FAR, 0);
   return plan;
 }
 
 // One tile of SLOT samples, all in the features layout: sums[row] = S in, and the products
-// in[column] . other[row] of the live entries added to `gradient`, in the order of the plan.
-template <bool MULTIPLY, bool OUTER>
+// in[column] . other[row] of the live entries added to `gradient`, in the order of the plan. The
+// values are those of the matrix, or already gathered into that order.
+enum Where { GATHERED, IN_ORDER, ANYWHERE };
+template <bool MULTIPLY, bool OUTER, Where WHERE>
 void visit_entries(const Plan& plan, const float* values, const float* in, const float* other,
                    float* sums, float* gradient, Ahead ahead) {
+  const int32_t* source = plan.source.data();
+
   const int64_t n_visit = int64_t(plan.visit.size());
   const int32_t* column = plan.column.data();
   const int64_t n_ahead = ahead.share(n_visit);
@@ -110,18 +134,26 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
   alignas(64) float waiting[LANE * LANE] = {};
   for (int64_t v = 0; v < n_visit; ++v) {
     ahead.fetch(n_ahead);
-    const auto [row, n] = plan.visit[v];
+    const auto [row, n, is_first] = plan.visit[v];
+    if (WHERE == IN_ORDER && v + 1 < n_visit) {
+      const float* next = values + source[at + n];
+      __builtin_prefetch(next);
+      __builtin_prefetch(next + plan.visit[v + 1].n_entry);
+    }
     Vec sum[W], mine[W];
     for (int j = 0; j < W; ++j) {
-      if (MULTIPLY) sum[j] = v < plan.chunk[1] ? Vec{} : load(sums + int64_t(row) * SLOT + j * LANE);
+      if (MULTIPLY) sum[j] = is_first ? Vec{} : load(sums + int64_t(row) * SLOT + j * LANE);
       if (OUTER) mine[j] = load(other + int64_t(row) * SLOT + j * LANE);
     }
     const int64_t end = at + n;
+    // Of entry i: in the two orders that are dense, from where the visit's first one would count.
+    const float* base = WHERE == IN_ORDER && n ? values + source[at] - at : values;
+    auto weight = [&](int64_t i) { return spread(WHERE == ANYWHERE ? values + source[i] : base + i); };
     if constexpr (!OUTER) {  // two entries at once: four sums alone would wait for each other
       Vec second[W] = {};
       for (; at + 2 <= end; at += 2) {
         const float *x0 = in + int64_t(column[at]) * SLOT, *x1 = in + int64_t(column[at + 1]) * SLOT;
-        const Vec w0 = spread(values + at), w1 = spread(values + at + 1);
+        const Vec w0 = weight(at), w1 = weight(at + 1);
         for (int j = 0; j < W; ++j) sum[j] += w0 * load(x0 + j * LANE);
         for (int j = 0; j < W; ++j) second[j] += w1 * load(x1 + j * LANE);
       }
@@ -129,7 +161,8 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
     }
     for (; at < end; ++at) {
       const float* from = in + int64_t(column[at]) * SLOT;
-      const Vec w = MULTIPLY ? spread(values + at) : Vec{};
+      const Vec w = MULTIPLY ? weight(at) : Vec{};
+      if (WHERE == ANYWHERE) __builtin_prefetch(values + source[at + FAR]);
       Vec dot[2] = {};
       for (int j = 0; j < W; ++j) {
         const Vec x = load(from + j * LANE);
@@ -157,9 +190,14 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
   }
 }
 
-template <class Number>
-void gather(const Plan& plan, const Number* values, Number* out) {
-  for (size_t i = 0; i < plan.source.size(); ++i) out[i] = values[plan.source[i]];
+// The values as `run(values, where)` is to read them for that many tiles: gathered if often enough.
+template <class Run>
+void with_values(const Plan& plan, const float* values, int64_t n_tile, const Run& run) {
+  if (n_tile < 3 && plan.is_in_order) return run(values, std::integral_constant<Where, IN_ORDER>());
+  if (n_tile < 3) return run(values, std::integral_constant<Where, ANYWHERE>());
+  const Scratch ordered(plan.column.size());
+  for (size_t i = 0; i < plan.column.size(); ++i) ordered.get()[i] = values[plan.source[i]];
+  run(ordered.get(), std::integral_constant<Where, GATHERED>());
 }
 
 }  // namespace

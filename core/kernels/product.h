@@ -235,10 +235,28 @@ void for_tiles(int64_t n_tile, int n_thread, const Work& work) {
   });
 }
 
-// Threads worth starting for that many multiply-adds.
+// Run work(thread, sums) with n zeros to add to for every thread, the first of which has `out`; then
+// add all to `out`.
+template <class Work>
+void with_sums(int64_t n, float* out, int n_thread, const Work& work) {
+  const Scratch others(n * (n_thread - 1));
+  parallel_for(n_thread, n_thread, [&](int64_t t) {
+    float* mine = t ? others.get() + n * (t - 1) : out;
+    std::memset(mine, 0, n * sizeof(float));
+    work(t, mine);
+  });
+  if (n_thread == 1) return;
+  const int64_t stretch = 1 << 14, n_stretch = (n + stretch - 1) / stretch;
+  parallel_for(n_stretch, n_thread, [&](int64_t part) {
+    const int64_t first = part * stretch, last = std::min(first + stretch, n);
+    for (int t = 1; t < n_thread; ++t)
+      for (int64_t i = first; i < last; ++i) out[i] += others.get()[n * (t - 1) + i];
+  });
+}
+
+// One thread where that many multiply-adds are too few to share: all others are woken together.
 inline int threads_for(double n_multiply_add, int n_thread) {
-  const double most = 1 + n_multiply_add / 4e6;
-  return n_thread < most ? n_thread : int(most);
+  return n_multiply_add < 4e6 ? 1 : n_thread;
 }
 
 // The layout of bf16 and int8: a tile of TILE samples. `out` begins with block row `first`.

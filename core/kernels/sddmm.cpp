@@ -23,20 +23,6 @@ int32_t check(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block) {
   return OK;
 }
 
-// Run work(thread, sums) with n zeros to add to for every thread but the first, which has `out`;
-// then add all to `out`.
-template <class Work>
-void with_sums(int64_t n, float* out, int n_thread, const Work& work) {
-  const Scratch others(n * (n_thread - 1));
-  parallel_for(n_thread, n_thread, [&](int64_t t) {
-    float* mine = t ? others.get() + n * (t - 1) : out;
-    if (t) std::memset(mine, 0, n * sizeof(float));
-    work(t, mine);
-  });
-  for (int t = 1; t < n_thread; ++t)
-    for (int64_t i = 0; i < n; ++i) out[i] += others.get()[n * (t - 1) + i];
-}
-
 // Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit. `t` is
 // the transposed pattern with its values, where dx is wanted.
 template <class Number, class In>
@@ -48,6 +34,7 @@ void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s
   const int unit = slot_for((x.batch + PER_UNIT - 1) / PER_UNIT, std::max(n_x, n_dy), n_thread);
   const int slot = unit * PER_UNIT;
   const int64_t n_tile = (x.batch + slot - 1) / slot;
+  n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
     const Scratch scratch((n_x + n_dy) * unit);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * unit;
@@ -83,6 +70,7 @@ void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n
   const int64_t n_dy = panels_of(n_row * s.br), n_x = panels_of(n_col * s.bc);
   const int n_pair = panel_slot((x.batch + 1) / 2, std::max(n_x, n_dy), n_thread), slot = 2 * n_pair;
   const int64_t n_tile = (x.batch + slot - 1) / slot;
+  n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
     const Scratch scratch((n_x + n_dy) * n_pair);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * n_pair;
@@ -109,41 +97,47 @@ void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n
 
 // Rows of `p` are the features of `rows`; those of `columns` are read for each of its entries.
 template <bool MULTIPLY>
-void gradients_by_entries(const Pattern& p, const int32_t* order, const float* values,
+void gradients_by_entries(const Pattern& p, const Plan& plan, const float* values,
                           const Rows<float>& rows, const Rows<float>& columns, float* dx,
                           float* out, int n_thread) {
-  const Plan plan = plan_entries(p, order, MULTIPLY, rows.n, columns.n);
-  const int64_t n = int64_t(plan.source.size()), n_padded = (n + LANE - 1) / LANE * LANE;
+  const int64_t n = int64_t(plan.column.size()), n_padded = (n + LANE - 1) / LANE * LANE;
   const int64_t n_tile = (rows.batch + SLOT - 1) / SLOT;
-  const Scratch ordered(2 * n_padded);
-  float *in_order = ordered.get(), *total = in_order + n_padded;
-  if (MULTIPLY) gather(plan, values, in_order);
-  std::memset(total, 0, n_padded * sizeof(float));
-  with_sums(n_padded, total, n_thread, [&](int64_t thread, float* sums) {
-    const Scratch scratch((columns.n + (MULTIPLY ? 2 : 1) * rows.n) * SLOT);
-    float *in = scratch.get(), *other = in + columns.n * SLOT, *room = other + rows.n * SLOT;
-    const int64_t last = n_tile * (thread + 1) / n_thread;
-    for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
-      const int n_sample = rows.n_sample(tile, SLOT);
-      pack_features<SLOT>(columns.at(tile, SLOT), columns.stride, n_sample, columns.n, columns.n, in);
-      pack_features<SLOT>(rows.at(tile, SLOT), rows.stride, n_sample, rows.n, rows.n, other);
-      visit_entries<MULTIPLY, true>(plan, in_order, in, other, room, sums,
-                                       tile + 1 < last ? columns.ahead(tile + 1, SLOT) : Ahead());
-      if (MULTIPLY) unpack_features<SLOT>(room, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
-    }
-  });
+  n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
+  const Scratch sums_of_all(n_padded);
+  float* total = sums_of_all.get();
+  auto run = [&](const float* from, auto where) {
+    with_sums(n_padded, total, n_thread, [&](int64_t thread, float* sums) {
+      const Scratch scratch((columns.n + (MULTIPLY ? 2 : 1) * rows.n) * SLOT);
+      float *in = scratch.get(), *other = in + columns.n * SLOT, *room = other + rows.n * SLOT;
+      const int64_t last = n_tile * (thread + 1) / n_thread;
+      for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
+        const int n_sample = rows.n_sample(tile, SLOT);
+        pack_features<SLOT>(columns.at(tile, SLOT), columns.stride, n_sample, columns.n, columns.n, in);
+        pack_features<SLOT>(rows.at(tile, SLOT), rows.stride, n_sample, rows.n, rows.n, other);
+        visit_entries<MULTIPLY, true, where>(plan, from, in, other, room, sums,
+                                             tile + 1 < last ? columns.ahead(tile + 1, SLOT) : Ahead());
+        if (MULTIPLY) unpack_features<SLOT>(room, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
+      }
+    });
+  };
+  if (MULTIPLY)
+    with_values(plan, values, n_tile, run);
+  else
+    run(nullptr, std::integral_constant<Where, GATHERED>());
+  const int64_t n_out = p.n_block * p.br * p.bc;
+  if (n < n_out) std::memset(out, 0, n_out * sizeof(float));  // entries beyond a ragged edge
   for (int64_t i = 0; i < n; ++i) out[plan.source[i]] = total[i];
 }
 
 }  // namespace
 
-// row_index ascends; out [n_block][br][bc] comes as zeros. In bf16 both sides of a block are
+// row_index ascends; out is [n_block][br][bc], and the plan may be null. In bf16 both sides of a block are
 // multiples of four.
 extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows, const void* x,
                                  int64_t x_stride, int64_t cols, int64_t batch,
                                  const int32_t* row_index, const int32_t* col_index, int64_t n_row,
-                                 int64_t n_col, int64_t n_block, int32_t br, int32_t bc, float* out,
-                                 int32_t is_bf16, int32_t n_thread) {
+                                 int64_t n_col, int64_t n_block, int32_t br, int32_t bc, const void* plan,
+                                 float* out, int32_t is_bf16, int32_t n_thread) {
   const Places s{row_index, col_index, br, bc};
   if (const int32_t status = check(s, n_row, n_col, n_block)) return status;
   n_thread = threads_for(double(batch) * n_block * br * bc, n_thread);
@@ -168,35 +162,48 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
                              n_thread);
     return OK;
   }
+  if (const auto* made = static_cast<const Plan*>(plan)) {
+    const Pattern p{nullptr, col_index, n_row, n_col, n_block, br, bc};
+    if (!made->fits(p, rows, cols)) return BAD_PLAN;
+    gradients_by_entries<false>(p, *made, nullptr, in_dy, in_x, nullptr, out, n_thread);
+    return OK;
+  }
   std::vector<int32_t> row_ptr(n_row + 1);
   for (int64_t k = 0; k < n_block; ++k) ++row_ptr[row_index[k] + 1];
   for (int64_t i = 0; i < n_row; ++i) row_ptr[i + 1] += row_ptr[i];
   const Pattern p{row_ptr.data(), col_index, n_row, n_col, n_block, br, bc};
-  gradients_by_entries<false>(p, nullptr, nullptr, in_dy, in_x, nullptr, out, n_thread);
+  gradients_by_entries<false>(p, plan_entries(p, nullptr, false, rows, cols), nullptr, in_dy, in_x,
+                              nullptr, out, n_thread);
   return OK;
 }
 
 // dx = dy S and the live blocks of dy^T x together, fp32. Both patterns are those of one S, and
-// order_t names the place of each block of the transposed one; out comes as zeros.
+// order_t names the place of each block of the transposed one. The plan, which may be null, is that of
+// the transposed pattern.
 extern "C" int32_t tessera_spmm_backward(const float* dy, int64_t dy_stride, int64_t rows,
                                          const float* x, int64_t x_stride, int64_t cols,
                                          int64_t batch, const float* values,
                                          const int32_t* row_index, const int32_t* col_index,
                                          const int32_t* col_ptr, const int32_t* row_index_t,
                                          const int32_t* order_t, int64_t n_row, int64_t n_col,
-                                         int64_t n_block, int32_t br, int32_t bc, float* dx,
-                                         float* out, int32_t n_thread) {
+                                         int64_t n_block, int32_t br, int32_t bc,
+                                         const void* plan, float* dx, float* out,
+                                         int32_t n_thread) {
   const Pattern t{col_ptr, row_index_t, n_col, n_row, n_block, bc, br};
   const Places s{row_index, col_index, br, bc};
-  if (const int32_t status = check(t)) return status;
-  if (const int32_t status = check(s, n_row, n_col, n_block)) return status;
   n_thread = threads_for(2.0 * batch * n_block * br * bc, n_thread);
   const Rows<float> in_dy{dy, dy_stride, batch, rows}, in_x{x, x_stride, batch, cols};
+  if (const auto* made = static_cast<const Plan*>(plan)) {
+    if (!made->fits(t, cols, rows)) return BAD_PLAN;
+    gradients_by_entries<true>(t, *made, values, in_x, in_dy, dx, out, n_thread);
+    return OK;
+  }
+  if (const int32_t status = check(t)) return status;
+  if (const int32_t status = check(s, n_row, n_col, n_block)) return status;
   if (!has_quads(br, bc)) {
-    int32_t outside = 0;
-    for (int64_t k = 0; k < n_block; ++k) outside |= (order_t[k] < 0) | (order_t[k] >= n_block);
-    if (outside) return BAD_INDEX;
-    gradients_by_entries<true>(t, order_t, values, in_x, in_dy, dx, out, n_thread);
+    if (!are_places(order_t, n_block)) return BAD_INDEX;
+    gradients_by_entries<true>(t, plan_entries(t, order_t, true, cols, rows), values, in_x, in_dy,
+                               dx, out, n_thread);
     return OK;
   }
   const Scratch turned(n_block * br * bc);

@@ -28,33 +28,40 @@ void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* valu
   });
 }
 
-void multiply_by_entries(const Pattern& s, const Rows<float>& x, const float* values,
+void multiply_by_entries(const Plan& plan, const Rows<float>& x, const float* values,
                          const float* bias, float* y, int64_t rows, int n_thread) {
-  const Plan plan = plan_entries(s, nullptr, false, rows, x.n);
-  const Scratch ordered(plan.source.size());
-  gather(plan, values, ordered.get());
-  for_tiles((x.batch + SLOT - 1) / SLOT, n_thread, [&](int64_t tile, bool has_next) {
-    const int n_sample = x.n_sample(tile, SLOT);
-    const Scratch scratch((x.n + rows) * SLOT);
-    float *in = scratch.get(), *out = in + x.n * SLOT, *to = y + tile * SLOT * rows;
-    pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
-    visit_entries<true, false>(plan, ordered.get(), in, nullptr, out, nullptr,
-                                  has_next ? x.ahead(tile + 1, SLOT) : Ahead());
-    if (bias)
-      unpack_features<SLOT>(out, rows, n_sample, to, rows, WithBias{bias});
-    else
-      unpack_features<SLOT>(out, rows, n_sample, to, rows);
+  const int64_t n_tile = (x.batch + SLOT - 1) / SLOT;
+  with_values(plan, values, n_tile, [&](const float* from, auto where) {
+    for_tiles(n_tile, n_thread, [&](int64_t tile, bool has_next) {
+      const int n_sample = x.n_sample(tile, SLOT);
+      const Scratch scratch((x.n + rows) * SLOT);
+      float *in = scratch.get(), *out = in + x.n * SLOT, *to = y + tile * SLOT * rows;
+      pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
+      visit_entries<true, false, where>(plan, from, in, nullptr, out, nullptr,
+                                        has_next ? x.ahead(tile + 1, SLOT) : Ahead());
+      if (bias)
+        unpack_features<SLOT>(out, rows, n_sample, to, rows, WithBias{bias});
+      else
+        unpack_features<SLOT>(out, rows, n_sample, to, rows);
+    });
   });
 }
 
-int32_t multiply(const Pattern& s, const Rows<float>& x, const float* values, const float* bias,
-                 float* y, int64_t rows, int n_thread) {
-  if (const int32_t status = check(s)) return status;
+int32_t multiply(const Pattern& s, const Plan* plan, const Rows<float>& x, const float* values,
+                 const float* bias, float* y, int64_t rows, int n_thread) {
   n_thread = threads_for(double(x.batch) * s.n_block * s.br * s.bc, n_thread);
-  const auto run = has_quads(s.br, s.bc) ? multiply_by_quads : multiply_by_entries;
   const Scratch padded(bias ? rows + LANE : 0);
   if (bias) bias = static_cast<float*>(std::memcpy(padded.get(), bias, rows * sizeof(float)));
-  run(s, x, values, bias, y, rows, n_thread);
+  if (plan) {
+    if (!plan->fits(s, rows, x.n)) return BAD_PLAN;
+    multiply_by_entries(*plan, x, values, bias, y, rows, n_thread);
+    return OK;
+  }
+  if (const int32_t status = check(s)) return status;
+  if (has_quads(s.br, s.bc))
+    multiply_by_quads(s, x, values, bias, y, rows, n_thread);
+  else
+    multiply_by_entries(plan_entries(s, nullptr, false, rows, x.n), x, values, bias, y, rows, n_thread);
   return OK;
 }
 
@@ -122,16 +129,35 @@ int32_t transpose_all(const void* values, const int32_t* order, int64_t n_block,
 
 }  // namespace
 
+// The plan of products of these blocks with rows x cols, freed by tessera_free_plan; `order` may be
+// null (entries.h).
+extern "C" int32_t tessera_make_plan(const int32_t* row_ptr, const int32_t* col_index,
+                                     const int32_t* order, int64_t n_row, int64_t n_col,
+                                     int64_t n_block, int32_t br, int32_t bc, int64_t rows,
+                                     int64_t cols, void** plan) {
+  const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
+  if (const int32_t status = check(s)) return status;
+  if (order && !are_places(order, n_block)) return BAD_INDEX;
+  *plan = new Plan(plan_entries(s, order, order != nullptr, rows, cols));
+  return OK;
+}
+
+extern "C" int32_t tessera_free_plan(void* plan) {
+  delete static_cast<Plan*>(plan);
+  return OK;
+}
+
 // Strides and sizes of x and of the blocks count 32-bit units: entries of fp32, pairs of bf16. A bias
-// [rows], fp32 only, may be null.
+// [rows], fp32 only, may be null, and so may the plan, which belongs to blocks that are not quads.
 extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch, int64_t cols,
                                 const float* values, const int32_t* row_ptr,
                                 const int32_t* col_index, int64_t n_row, int64_t n_col,
-                                int64_t n_block, int32_t br, int32_t bc, const float* bias,
-                                void* y, int64_t rows, int32_t is_bf16, int32_t n_thread) {
+                                int64_t n_block, int32_t br, int32_t bc, const void* plan,
+                                const float* bias, void* y, int64_t rows, int32_t is_bf16, int32_t n_thread) {
   const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
   const Rows<float> in{x, x_stride, batch, cols};
-  if (!is_bf16) return multiply(s, in, values, bias, static_cast<float*>(y), rows, n_thread);
+  if (!is_bf16)
+    return multiply(s, static_cast<const Plan*>(plan), in, values, bias, static_cast<float*>(y), rows, n_thread);
 #if defined(__AVX512BF16__)
   return multiply_bf16(s, in, values, static_cast<uint16_t*>(y), rows, n_thread);
 #else

@@ -5,14 +5,11 @@
 // size, 1x1 included, multiply whole vectors.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <mutex>
-#include <thread>
 #include <type_traits>
-#include <vector>
+
+#include "threads.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -102,7 +99,7 @@ constexpr bool HAS_INT8 = false;
 #endif
 
 // Errors that a kernel can report; Python turns them into exceptions.
-enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2, NOT_BUILT = 3 };
+enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2, NOT_BUILT = 3, BAD_PLAN = 4 };
 
 #if defined(__AVX512F__)
 // Four vectors of four quarters each, transposed.
@@ -188,61 +185,4 @@ inline Vec sums_in_quads(Vec a0, Vec a1, Vec a2, Vec a3) {
   const Vec a = __builtin_shuffle(a0, a1, even) + __builtin_shuffle(a0, a1, odd);
   const Vec b = __builtin_shuffle(a2, a3, even) + __builtin_shuffle(a2, a3, odd);
   return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
-}
-
-// Scratch memory that outlives a call: fresh pages cost more than the packing they hold.
-class Scratch {
- public:
-  explicit Scratch(size_t n_float) {
-    std::lock_guard<std::mutex> hold(lock());
-    auto& free_list = pool();
-    if (!free_list.empty()) {
-      buffer_ = free_list.back();
-      free_list.pop_back();
-    }
-    if (buffer_.n < n_float) {
-      std::free(buffer_.p);
-      buffer_.n = (n_float + 1023) / 1024 * 1024;
-      buffer_.p = static_cast<float*>(std::aligned_alloc(64, buffer_.n * sizeof(float)));
-      if (!buffer_.p) std::abort();
-    }
-  }
-  ~Scratch() {
-    std::lock_guard<std::mutex> hold(lock());
-    pool().push_back(buffer_);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* get() const { return buffer_.p; }
-
- private:
-  struct Buffer {
-    float* p = nullptr;
-    size_t n = 0;
-  };
-  static std::mutex& lock() {
-    static std::mutex m;
-    return m;
-  }
-  static std::vector<Buffer>& pool() {
-    static std::vector<Buffer> free_list;
-    return free_list;
-  }
-  Buffer buffer_;
-};
-
-// Run work(i) for i in 0..n-1 on up to n_thread threads. Which thread takes which i is free, so
-// results repeat bit for bit only because each i writes its own output. No thread outlives the
-// call: a process may fork between calls.
-template <class Work>
-void parallel_for(int64_t n, int n_thread, const Work& work) {
-  if (n_thread > n) n_thread = static_cast<int>(n);
-  std::atomic<int64_t> next{0};
-  auto run = [&] {
-    for (int64_t i; (i = next.fetch_add(1)) < n;) work(i);
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < n_thread; ++t) others.emplace_back(run);
-  run();
-  for (auto& t : others) t.join();
 }

@@ -6,6 +6,7 @@ from core.sparse.convolution import SparseConv2d, dilated_taps
 from core.sparse.linear import BlockSparseLinear, DenseLinear, FrozenLinear
 from core.sparse.messages import EdgeOrder, pass_messages
 from core.sparse.ops import matmul
+from core.sparse.packed import PackedSequential
 from core.sparse.pattern import BlockPattern
 from core.sparse.segment import segment_sum
 from core.sparse.topology import attention_blocks, banded, erdos_renyi_densities, grid_neighbours
@@ -19,6 +20,7 @@ __all__ = [
     "EdgeOrder",
     "FrozenLinear",
     "LayerSpec",
+    "PackedSequential",
     "PatternUpdater",
     "SparseConv2d",
     "TopologyRule",
