@@ -26,6 +26,9 @@ from core.errors import ConfigError, DataError, TesseraError
 
 # Workers that may die under a task among others, and again when it is tried alone.
 N_TRY = 2
+# Workers are forked from a process that has loaded torch and does nothing else: they begin, and
+# begin again, in a tenth of a second. Never from this one, whose threads a fork would break.
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -179,7 +182,7 @@ def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
         "distributed.comm.timeouts.connect": "60s",
         # A run holds its process for minutes; that is no reason to speak up.
         "distributed.admin.tick.limit": "1h",
-        "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.worker.multiprocessing-method": _METHOD,
     }
     with dask.config.set(settings), _one_thread_each():
         if scheduler is not None:
@@ -193,6 +196,7 @@ def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
             with client:
                 yield client
             return
+        _begin_server("torch", "distributed")
         with (
             tempfile.TemporaryDirectory() as scratch,
             LocalCluster(
@@ -205,6 +209,7 @@ def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
                 scheduler_kwargs={"dashboard": False},
                 local_directory=scratch,
                 silence_logs=50,
+                env=dict(os.environ),
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -240,38 +245,64 @@ def _in_one_pool(
     function: Callable[[T], R], left: Iterator[T], n_job: int, hurt: list[T]
 ) -> Iterator[Ended[T, R]]:
     """Take tasks from `left` until none is left or the pool breaks, which `hurt` then names."""
-    spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(n_job, mp_context=spawn, initializer=_end_with_parent)
-    with _one_thread_each(), executor as pool:
-        under_way: dict[Future[R], T] = {}
+    with _one_thread_each():
+        _begin_server("torch")
+        executor = ProcessPoolExecutor(
+            n_job,
+            mp_context=multiprocessing.get_context(_METHOD),
+            initializer=_begin_worker,
+            initargs=(dict(os.environ),),
+        )
+        with executor as pool:
+            yield from _by_executor(pool, function, left, n_job, hurt)
 
-        def fill() -> None:
-            while not hurt and len(under_way) < n_job and (some := [*itertools.islice(left, 1)]):
+
+def _by_executor(
+    pool: ProcessPoolExecutor,
+    function: Callable[[T], R],
+    left: Iterator[T],
+    n_job: int,
+    hurt: list[T],
+) -> Iterator[Ended[T, R]]:
+    under_way: dict[Future[R], T] = {}
+
+    def fill() -> None:
+        while not hurt and len(under_way) < n_job and (some := [*itertools.islice(left, 1)]):
+            try:
+                under_way[pool.submit(function, some[0])] = some[0]
+            except BrokenProcessPool:
+                hurt.extend(some)
+
+    try:
+        fill()
+        while under_way:
+            ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in ended:
+                task = under_way.pop(future)
                 try:
-                    under_way[pool.submit(function, some[0])] = some[0]
+                    yield Ended(task, future.result())
                 except BrokenProcessPool:
-                    hurt.extend(some)
-
-        try:
+                    hurt.append(task)
+                except Exception as error:
+                    yield Ended(task, error=error)
             fill()
-            while under_way:
-                ended, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    task = under_way.pop(future)
-                    try:
-                        yield Ended(task, future.result())
-                    except BrokenProcessPool:
-                        hurt.append(task)
-                    except Exception as error:
-                        yield Ended(task, error=error)
-                fill()
-        except BaseException:  # interrupted, or nobody asks for more
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    except BaseException:  # interrupted, or nobody asks for more
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
-def _end_with_parent() -> None:
-    """Make this process end when the one that started it is killed, and let go of its run."""
+def _begin_server(*modules: str) -> None:
+    """Start the process that workers are forked from, with what each of them would load."""
+    if _METHOD == "forkserver":
+        from multiprocessing import forkserver
+
+        multiprocessing.set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
+
+
+def _begin_worker(environment: dict[str, str]) -> None:
+    """Take the settings of the process that asks, and end when it is killed, to free its run."""
+    os.environ.update(environment)  # the server has those of its own beginning
     parent = multiprocessing.parent_process()
     if parent is None:
         return

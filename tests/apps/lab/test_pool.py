@@ -68,6 +68,16 @@ def test_a_killed_worker_is_replaced_and_its_task_tried_again(engine, tmp_path):
     assert isinstance(ended["wrong"].error, DataError)
 
 
+def setting(name):
+    return os.environ.get(name)
+
+
+def test_workers_have_the_settings_of_this_moment(engine, monkeypatch):
+    for value in ("one", "two"):  # also where an earlier call has begun what they are forked from
+        monkeypatch.setenv("TESSERA_TRIAL", value)
+        assert map_tasks(setting, ["TESSERA_TRIAL", "TESSERA_TRIAL"], n_job=2) == [value, value]
+
+
 def test_the_first_error_of_a_map_is_raised(engine):
     with pytest.raises(DataError, match="no such molecule"):
         map_tasks(deadly, ["a", "wrong"], n_job=2)
