@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+import apps
 from apps.lab.checkpoint import load_checkpoint
 from apps.lab.record import read_record
 from apps.suite.cli import main
@@ -29,9 +30,10 @@ INJECTED: Counter[str] = Counter()  # faults, by kind
 SHARE = float(os.environ.get("TESSERA_FAULTS", "1"))
 LIMIT_S = 600.0  # a command that takes longer hangs
 MODULES = [
-    *("chemistry.train", "chemistry.answers", "weather.train", "weather.forecast.simulate"),
-    *("weather.forecast.forecast", "weather.verdict.score", "weather.verdict.climate"),
-    *("weather.assimilation.assimilate", "suite.study"),
+    *("chemistry.train", "chemistry.answers", "chemistry.compress", "chemistry.benchmark.run"),
+    *("weather.train", "weather.forecast.simulate", "weather.forecast.forecast"),
+    *("weather.verdict.score", "weather.verdict.climate", "weather.assimilation.assimilate"),
+    *("suite.study", "suite.demo"),
 ]
 SMALL = ["train.n_epoch=8", "model.d_hidden=16", "model.n_layer=2"]
 TINY = [
@@ -40,7 +42,11 @@ TINY = [
 ]
 DATES = ["n_date=2", "spacing_day=1", "lead_day=1", "coarse_longwave=15"]
 SETTINGS = {
-    "weather train": ["columns.n_day=20", "columns.other_climates=[]", "network.n_epoch=6"],
+    "weather train": [
+        *("columns.resolution=T5L8", "columns.start=rest", "columns.skip_day=0"),
+        *("columns.n_day=20", "columns.n_column_per_call=64", "columns.other_climates=[]"),
+        "network.n_epoch=6",
+    ],
     "weather simulate": ["model.resolution=T21L8", "n_day=4", "output_every_h=12", "file_day=1"],
     "weather forecast": [*TINY, *DATES],
     "weather score": [*TINY, *DATES, "n_climatology_day=10"],
@@ -65,9 +71,17 @@ base.data.target = "y"
 [sweep.grid]
 variant.density = [1.0, 0.5]
 """
-ALL = ["chemistry train", "chemistry predict", "study", *SETTINGS]
-# Those that go on where they were; the others begin again, and leave no run behind when killed.
+DEMO = """
+chemistry = {small}
+weather = {columns}
+"""
+CHEMISTRY = ["chemistry train", "chemistry predict", "chemistry compress", "chemistry benchmark"]
+ALL = [*CHEMISTRY, "study", "demo", *SETTINGS]
+# Those that go on where they were, some without being asked; the others begin again, and leave no
+# run behind when killed.
+UNASKED = ["chemistry benchmark", "demo"]
 RESUMABLE = [
+    *UNASKED,
     *("chemistry train", "study", "weather train", "weather simulate", "weather score"),
     "weather climate",
 ]
@@ -92,10 +106,17 @@ class Bench:
         self.table = inputs / "molecules.csv"
         self.table.write_text(chains(54))
         (inputs / "study.toml").write_text(STUDY.format(table=self.table))
+        self.split = inputs / "split.csv"
+        self.split.write_text(apps.chemistry.datasets.pocket.generate(60, 10, 30).csv_text())
+        data = [f"data.source={self.table}", "data.smiles=smiles", "data.target=y"]
+        columns = ["forecast=none", *SETTINGS["weather train"]]
+        demo = DEMO.format(small=[*SMALL, *data], columns=columns)
+        (inputs / "demo.toml").write_text(demo.replace("'", '"'))
         self._clean: dict[str, tuple[dict, float, Path]] = {}
 
     def words(self, kind: str, folder: Path, *, resume: bool = False, jobs: int = 1) -> list[str]:
         """The command of a small run of `kind` that writes below `folder`."""
+        resume = resume and kind not in UNASKED
         out = ["--out", str(folder / "run"), "-q", *(["--resume"] if resume else [])]
         settings = [word for s in SETTINGS.get(kind, []) for word in ("--set", s)]
         if kind == "chemistry train":
@@ -106,6 +127,14 @@ class Bench:
             model, answers = self.clean("chemistry train")[2] / "run", folder / "run" / "a.csv"
             sources = [str(model), str(self.table), "--out", str(answers), "-q", "--jobs", "1"]
             return [*kind.split(), *sources]
+        if kind == "chemistry compress":
+            model, small = str(self.clean("chemistry train")[2] / "run"), ["--density", "0.5"]
+            return [*kind.split(), model, *small, "--block", "8", "--epochs", "5", *out]
+        if kind == "chemistry benchmark":
+            settings = [word for s in [*SMALL, "n_fold=2"] for word in ("--set", s)]
+            return [*kind.split(), "--suite", "pocket", *settings, *out]
+        if kind == "demo":
+            return ["demo", "--jobs", str(jobs), *out]
         if kind == "study":
             return ["study", str(self.inputs / "study.toml"), "--jobs", str(jobs), *out]
         if kind in ("weather forecast", "weather score", "weather climate"):
@@ -147,6 +176,7 @@ class Bench:
             torch.set_num_threads(1)
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
             sys.stderr = self.log.open("w", buffering=1)
+            self._make_small()
             if before is not None:
                 before()
             code = main(words)
@@ -154,6 +184,17 @@ class Bench:
             traceback.print_exc()
         finally:
             os._exit(code)
+
+    def _make_small(self) -> None:
+        """In the child: give the commands that have no settings for it less to do."""
+        demo, benchmark = apps.suite.demo, apps.chemistry.benchmark
+        demo.SETTINGS = self.inputs / "demo.toml"
+        demo.VARIANTS = {name: demo.VARIANTS[name] for name in ("dense-fp32", "sparse-16x16-75")}
+        benchmark.suite_sources = lambda suite, targets: [str(self.split)]
+        true = benchmark.run.DataConfig
+        benchmark.run.DataConfig = lambda source: true(
+            source=source, target=("pk",), split_column="split"
+        )
 
     def finish(self, child: int, limit_s: float = LIMIT_S) -> int:
         """Wait; give the exit code, negative for a signal. A child that hangs fails the test."""
