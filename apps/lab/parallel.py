@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from core.errors import DataError
 
 S = TypeVar("S")
+_alone = False  # within `alone`
 
 
 def join() -> None:
@@ -34,7 +35,19 @@ def join() -> None:
 
 def n_rank() -> int:
     """How many processes train together; 1 outside torchrun."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    is_one = _alone or not dist.is_available() or not dist.is_initialized()
+    return 1 if is_one else dist.get_world_size()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process train by itself in the block, as outside torchrun, to be compared with."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def is_first() -> bool:

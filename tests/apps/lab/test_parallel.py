@@ -179,6 +179,18 @@ def test_alone_nothing_is_shared():
         parallel.leave_unless_first()
 
 
+def test_a_process_of_several_can_train_by_itself(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    rows = torch.arange(7)
+    assert parallel.n_rank() == 2
+    with parallel.alone():
+        assert parallel.n_rank() == 1
+        assert parallel.share(rows) is rows
+    assert parallel.share(rows).tolist() == [1, 3, 5]
+
+
 def test_a_batch_too_small_to_share_is_refused(monkeypatch):
     monkeypatch.setattr(parallel, "n_rank", lambda: 4)
     with pytest.raises(DataError, match="batch of 3 rows cannot be shared by 4 processes"):
