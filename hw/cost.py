@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from core.errors import MemoryExceededError
 from hw import report
@@ -18,41 +15,14 @@ from hw.fuse import fuse as fuse_program
 from hw.interval import error_of, interval
 from hw.layout import lay_out
 from hw.machine import Machine, Objective, TileMachine, load_machine, planned_for
-from hw.program import RESIDENT, Program
+from hw.occupancy import fixed_byte, memory_by_task, per_tile, tenants
+from hw.op_cost import PRODUCTS, OpCost, op_cost, sum_parts
+from hw.program import Program
 from hw.rules import Task, join_optimizer, tasks_of
-from hw.targets import ItemCost, Superstep, cost_item, expanded
+from hw.stream import streamed
+from hw.targets import ItemCost, cost_item, expanded
 from hw.trace import trace
 from hw.work import Attention, Contraction, SparseContraction, Work
-
-_PRODUCTS = (Contraction, SparseContraction, Attention)
-#: Owners named when a program does not fit.
-N_TENANT = 5
-
-
-@dataclass(frozen=True)
-class OpCost:
-    """One op of the program on one machine; times in seconds, energies in joule, dynamic only.
-
-    `memory_byte` is what the fullest tile holds while the op runs (the whole memory, on a machine
-    without tiles): all that is live, the op's temporaries, code. `i_op` is its place in the
-    program.
-    """
-
-    name: str
-    module: str
-    phase: str
-    time_s: float
-    parts_s: dict[str, float]
-    energy_j: dict[str, float]
-    n_mac: int
-    exchange_byte: float
-    off_chip_byte: float
-    memory_byte: float
-    plan: str
-    binds: str
-    i_op: int
-    supersteps: tuple[Superstep, ...] = field(default=(), repr=False)
-    runner_up: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,6 +69,8 @@ class CostReport:
         Products of layers spread each by itself, with weights sent between, and as planned.
     n_unit : int
         Tiles, multiprocessors or arrays.
+    streamed_byte : float
+        Between the tiles and the memory outside the chip, where a program may spill.
     """
 
     machine: str
@@ -123,6 +95,7 @@ class CostReport:
     layers_s: tuple[float, float] = (0.0, 0.0)
     n_unit: int = 1
     energy_interval_j: tuple[float, float] = (0.0, 0.0)
+    streamed_byte: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -177,6 +150,7 @@ def cost(
     fake: bool = False,
     fuse: bool = True,
     whole: bool = True,
+    spill: bool = False,
     objective: Objective = "time",
 ) -> CostReport:
     """Return what ``step(*args)`` costs on `machine`.
@@ -201,6 +175,9 @@ def cost(
         The rule is that of `hw.fuse`, the same for every machine.
     whole : bool
         Plan rearrangements between products over the whole program, not op by op: `hw.layout`.
+    spill : bool
+        Where a program does not fit on the tiles, let tensors wait in the memory outside the chip
+        and charge their way there and back: `hw.stream`.
     objective : str
         What plans are chosen by: ``"time"``, ``"energy"`` or ``"memory"``.
 
@@ -223,9 +200,8 @@ def cost(
     """
     machine = load_machine(machine)
     program = trace(step, *args, fake=fake)
-    return cost_program(
-        *(program, machine), phase=phase, free=free, fuse=fuse, whole=whole, objective=objective
-    )
+    options = {"free": free, "fuse": fuse, "whole": whole, "spill": spill}
+    return cost_program(program, machine, phase=phase, objective=objective, **options)  # type: ignore[arg-type]
 
 
 def cost_program(
@@ -236,6 +212,7 @@ def cost_program(
     free: Collection[str] = (),
     fuse: bool = True,
     whole: bool = True,
+    spill: bool = False,
     objective: Objective | None = None,
 ) -> CostReport:
     """Return what a traced program costs; one trace serves many machines. See `cost`.
@@ -259,17 +236,25 @@ def cost_program(
     layout = lay_out(program, tasks, machine, whole=whole)
     program, tasks = layout.program, join_optimizer(layout.tasks)
     costs = [[cost_item(item, machine) for item in task.items] for task in tasks]
-    memory = _memory(program, tasks, costs, machine)
+    memory = memory_by_task(program, tasks, costs, machine)
     ops = tuple(
-        _op_cost(task, of_task, byte)
+        op_cost(task, of_task, byte)
         for task, of_task, byte in zip(tasks, costs, memory, strict=True)
     )
+    streamed_byte = 0.0
+    if (
+        spill
+        and isinstance(machine, TileMachine)
+        and max(memory, default=0.0) > per_tile(machine)[1]
+    ):
+        ops, streamed_byte = streamed(program, ops, costs, machine)
+        memory = [op.memory_byte for op in ops]
     time_s = sum(op.time_s for op in ops)
     energy_by = {part: sum(op.energy_j.get(part, 0.0) for op in ops) for part in ENERGY_PARTS}
     energy_by["static"] = machine.static_w * time_s
     ideal_s = sum(_ideal_s(item, machine) for task in tasks for item in task.items)
     error, outside_s = _error(tasks, costs, machine)
-    fixed = _fixed_byte(program, machine)
+    fixed = fixed_byte(program, machine)
     peak = max((op.memory_byte for op in ops), default=fixed)
     return CostReport(
         machine=machine.name,
@@ -278,12 +263,12 @@ def cost_program(
         time_s=time_s,
         time_interval_s=interval(time_s, error),
         outside=outside_s / time_s if time_s else 0.0,
-        parts_s=_sum_parts(op.parts_s for op in ops),
+        parts_s=sum_parts(op.parts_s for op in ops),
         energy_j=sum(energy_by.values()),
         energy_by=energy_by,
         peak_tile_memory_byte=peak,
-        memory_byte=_per_tile(machine)[1],
-        tenants=_tenants(program, tasks, costs, memory, machine),
+        memory_byte=per_tile(machine)[1],
+        tenants=tenants(program, tasks, costs, memory, machine),
         utilisation=ideal_s / time_s if time_s else 0.0,
         clock_hz=machine.clock_hz,
         roof_mac_per_s=max(
@@ -291,7 +276,7 @@ def cost_program(
                 machine.mac_per_s(_product_format(item))
                 for task in tasks
                 for item in task.items
-                if isinstance(item, _PRODUCTS)
+                if isinstance(item, PRODUCTS)
             ),
             default=0.0,
         ),
@@ -302,29 +287,7 @@ def cost_program(
         layers_s=(layout.own_s, layout.shared_s),
         n_unit=machine.n_unit,
         energy_interval_j=energy_interval(energy_by, machine),
-    )
-
-
-def _op_cost(task: Task, costs: list[ItemCost], memory_byte: float) -> OpCost:
-    longest = max(costs, key=lambda c: c.time_s)
-    return OpCost(
-        name=task.op.name,
-        module=task.op.module,
-        phase=task.op.phase,
-        time_s=sum(c.time_s for c in costs),
-        parts_s=_sum_parts(c.parts_s for c in costs),
-        energy_j=_sum_parts(c.energy_j for c in costs),
-        n_mac=sum(item.n_mac for item in task.items if isinstance(item, _PRODUCTS)),
-        exchange_byte=sum(c.exchange_byte for c in costs),
-        off_chip_byte=sum(c.off_chip_byte for c in costs),
-        memory_byte=memory_byte,
-        plan="; ".join(c.plan for c in costs),
-        binds=longest.binds,
-        i_op=task.i_op,
-        supersteps=tuple(s for c in costs for s in c.supersteps),
-        runner_up="; ".join(
-            f"{c.runner_up[0]} {c.runner_up[1] / c.time_s - 1:+.1%}" for c in costs if c.runner_up
-        ),
+        streamed_byte=streamed_byte,
     )
 
 
@@ -340,17 +303,9 @@ def _error(tasks: list[Task], costs: list[list[ItemCost]], machine: Machine) -> 
     return (off_s / total_s if total_s else 0.0), outside_s
 
 
-def _sum_parts(tables: Iterable[dict[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = defaultdict(float)
-    for table in tables:
-        for part, value in table.items():
-            total[part] += value
-    return dict(total)
-
-
 def _ideal_s(item: Work, machine: Machine) -> float:
     """Return the time of an item's multiply-adds at the machine's peak rate in their format."""
-    if not isinstance(item, _PRODUCTS):
+    if not isinstance(item, PRODUCTS):
         return 0.0
     return item.n_mac / machine.mac_per_s(_product_format(item))
 
@@ -359,60 +314,3 @@ def _product_format(item: Contraction | SparseContraction | Attention) -> str:
     if isinstance(item, Attention):
         return item.format
     return item.a_format if isinstance(item, Contraction) else item.dense_format
-
-
-# --- memory ------------------------------------------------------------------------------------
-
-
-def _per_tile(machine: Machine) -> tuple[int, float, float]:
-    """Return tiles that share the tensors, bytes of one, and what of these code takes."""
-    if isinstance(machine, TileMachine):
-        return machine.n_tile, machine.tile_memory_byte, machine.code_byte
-    return 1, machine.device_memory_byte, 0.0
-
-
-def _fixed_byte(program: Program, machine: Machine) -> float:
-    n_tile, _, code_byte = _per_tile(machine)
-    return program.resident_byte / n_tile + code_byte
-
-
-def _memory(
-    program: Program, tasks: list[Task], costs: list[list[ItemCost]], machine: Machine
-) -> list[float]:
-    """Return bytes on the fullest tile while each task runs.
-
-    Live storages are spread evenly; the temporaries of the running item come on top.
-    """
-    n_tile, _, code_byte = _per_tile(machine)
-    live = program.live_byte()
-    temporary = np.array([_temporary_byte(of_task, machine) for of_task in costs])
-    byte = live[[task.i_op for task in tasks]] / n_tile + temporary + code_byte
-    return [float(b) for b in byte]
-
-
-def _temporary_byte(costs: list[ItemCost], machine: Machine) -> float:
-    """Return what the items of one op add on a tile; elsewhere caches hold it, not the memory."""
-    return max(c.temporary_byte for c in costs) if isinstance(machine, TileMachine) else 0.0
-
-
-def _tenants(
-    program: Program,
-    tasks: list[Task],
-    costs: list[list[ItemCost]],
-    memory: list[float],
-    machine: Machine,
-) -> tuple[tuple[str, float], ...]:
-    """Return the largest owners at the peak, in byte per tile."""
-    if not tasks:
-        return ()
-    n_tile, _, code_byte = _per_tile(machine)
-    i_peak = int(np.argmax(memory))
-    task = tasks[i_peak]
-    owners = [
-        (s.name if s.role in RESIDENT else f"result of {s.name}", s.byte / n_tile)
-        for s in program.live_at(task.i_op)
-    ]
-    owners.append((f"temporaries of {task.op.name}", _temporary_byte(costs[i_peak], machine)))
-    owners.append(("code and exchange tables", code_byte))
-    owners = [(name, byte) for name, byte in owners if byte > 0]
-    return tuple(sorted(owners, key=lambda owner: -owner[1])[:N_TENANT])

@@ -16,7 +16,8 @@ from hw.units import si
 from hw.work import Contraction, SparseContraction, Work, dense_shape
 
 if TYPE_CHECKING:
-    from hw.cost import CostReport, OpCost
+    from hw.cost import CostReport
+    from hw.op_cost import OpCost
 
 DENSITIES = tuple(2.0**-i for i in range(9))
 

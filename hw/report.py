@@ -14,7 +14,8 @@ from hw.svg import svg
 from hw.units import si
 
 if TYPE_CHECKING:
-    from hw.cost import CostReport, OpCost
+    from hw.cost import CostReport
+    from hw.op_cost import OpCost
 
 N_ROW = 12
 #: A longer timeline is joined down to this many boxes.
@@ -44,7 +45,9 @@ def memory_sentence(report: CostReport) -> str:
         f"{f' ({op.module})' if op.module else ''} needs {op.memory_byte:,.0f} byte"
         f"{' per tile' if _is_tiled(report) else ''}, "
         f"the machine has {report.memory_byte:,.0f}; largest owners: {owners}. "
-        f"Use a smaller batch, a narrower format, or at least {n_chip} chips"
+        f"Use a smaller batch, a narrower format, "
+        f"{'spill, ' if _is_tiled(report) and not report.streamed_byte else ''}"
+        f"or at least {n_chip} chips"
     )
 
 
@@ -97,6 +100,10 @@ def _planned(report: CostReport) -> list[str]:
         lines.append(
             f"  layers       {si(shared_s, 's')} with forward products and gradients spread "
             f"together, {si(own_s, 's')} each by itself"
+        )
+    if report.streamed_byte:
+        lines.append(
+            f"  streaming    {si(report.streamed_byte, 'B')} to and from the memory beside the chip"
         )
     if report.outside:
         lines.append(

@@ -87,6 +87,10 @@ def cost(
     objective: Annotated[
         str, typer.Option(help="What plans are chosen by: time, energy or memory.")
     ] = "time",
+    spill: Annotated[
+        bool,
+        typer.Option(help="Let a --model that does not fit on the tiles use the memory beside."),
+    ] = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -98,9 +102,14 @@ def cost(
     if op is not None:
         if trace is not None:
             raise ConfigError("cost: --trace needs a --model")
+        if spill:
+            raise ConfigError("cost: --spill needs a --model")
         _cost_op(op, machine, objective, explain=explain, html=html, json=json, verbose=verbose)
     elif model is not None:
-        _cost_model(model, machine, objective, explain=explain, html=html, trace=trace, json=json)
+        _cost_model(
+            *(model, machine, objective),
+            explain=explain, html=html, trace=trace, spill=spill, json=json,
+        )  # fmt: skip
 
 
 def _cost_op(
@@ -181,6 +190,7 @@ def _cost_model(
     explain: bool,
     html: Path | None,
     trace: Path | None,
+    spill: bool,
     json: bool,
 ) -> None:
     from json import dumps
@@ -199,7 +209,9 @@ def _cost_model(
         raise ConfigError(f"cost: --trace holds one machine, got {len(names)}; name it by -m")
     program, _ = trace_model(model)
     planned = [planned_for(load_machine(name), objective) for name in names]
-    reports = [cost_program(program, machine, phase="train_step") for machine in planned]
+    reports = [
+        cost_program(program, machine, phase="train_step", spill=spill) for machine in planned
+    ]
     if html is not None:
         fragments = [side_by_side(reports), *(report._repr_html_() for report in reports)]
         write_atomic(html, page(fragments, model))

@@ -251,8 +251,11 @@ def placing_cycles(machine: TileMachine, n_entry: Array, byte: Array) -> Array:
 
     A tile's share of the result counts as wide as it is high: the root of its entries is the number
     of pieces that arrive, each with control code of its own, beside a copy of every byte. On the
-    published products a cost for each byte alone is too low for few columns and too high for many.
+    published products a cost for each byte alone is too low for few columns and too high for many;
+    a machine without a cost for the piece has that.
     """
+    if not machine.sparse_piece_cycle:
+        return byte * machine.scatter_cycle_per_byte
     cycles: Array = machine.sparse_piece_cycle * np.sqrt(n_entry)
     return cycles + byte / machine.load_byte_per_cycle
 

@@ -161,13 +161,15 @@ def vector_demand(item: VectorWork, machine: Machine) -> tuple[str, float, float
 
 
 def _norm_passes(item: Softmax, machine: Machine) -> int:
-    """Return how often a norm moves each entry: read and written, read again if rows do not stay.
+    """Return how often a norm moves each entry.
 
-    A multiprocessor works on `ROWS_IN_FLIGHT` rows at once, out of its own memory if they fit.
+    Read and written if rows stay on the chip: a multiprocessor works on `ROWS_IN_FLIGHT` rows at
+    once, out of its own memory. Else read for the mean, for the squares about it and for the
+    result, as on a tile machine (`hw.plan.vector.ROW_PASSES`), and written.
     """
     own = machine.shared_byte if isinstance(machine, GpuMachine) else math.inf
     row_byte = item.n_col * stored_byte(machine, item.in_format)
-    return 2 if row_byte * ROWS_IN_FLIGHT <= own else 3
+    return 2 if row_byte * ROWS_IN_FLIGHT <= own else 4
 
 
 def _fused_demand(item: Fused, machine: Machine) -> tuple[str, float, float, float]:

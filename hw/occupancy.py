@@ -1,0 +1,68 @@
+"""How full the memory is while each op of a program runs, and who owns it at the peak."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hw.machine import Machine, TileMachine
+from hw.program import RESIDENT, Program
+from hw.rules import Task
+from hw.targets import ItemCost
+
+#: Owners named when a program does not fit.
+N_TENANT = 5
+
+
+def per_tile(machine: Machine) -> tuple[int, float, float]:
+    """Return tiles that share the tensors, bytes of one, and what of these code takes."""
+    if isinstance(machine, TileMachine):
+        return machine.n_tile, machine.tile_memory_byte, machine.code_byte
+    return 1, machine.device_memory_byte, 0.0
+
+
+def fixed_byte(program: Program, machine: Machine) -> float:
+    """Return what a tile holds throughout: its share of the resident tensors, and code."""
+    n_tile, _, code_byte = per_tile(machine)
+    return program.resident_byte / n_tile + code_byte
+
+
+def memory_by_task(
+    program: Program, tasks: list[Task], costs: list[list[ItemCost]], machine: Machine
+) -> list[float]:
+    """Return bytes on the fullest tile while each task runs.
+
+    Live storages are spread evenly; the temporaries of the running item come on top.
+    """
+    n_tile, _, code_byte = per_tile(machine)
+    live = program.live_byte()
+    temporary = np.array([temporary_byte(of_task, machine) for of_task in costs])
+    byte = live[[task.i_op for task in tasks]] / n_tile + temporary + code_byte
+    return [float(b) for b in byte]
+
+
+def temporary_byte(costs: list[ItemCost], machine: Machine) -> float:
+    """Return what the items of one op add on a tile; elsewhere caches hold it, not the memory."""
+    return max(c.temporary_byte for c in costs) if isinstance(machine, TileMachine) else 0.0
+
+
+def tenants(
+    program: Program,
+    tasks: list[Task],
+    costs: list[list[ItemCost]],
+    memory: list[float],
+    machine: Machine,
+) -> tuple[tuple[str, float], ...]:
+    """Return the largest owners at the peak, in byte per tile."""
+    if not tasks:
+        return ()
+    n_tile, _, code_byte = per_tile(machine)
+    i_peak = int(np.argmax(memory))
+    task = tasks[i_peak]
+    owners = [
+        (s.name if s.role in RESIDENT else f"result of {s.name}", s.byte / n_tile)
+        for s in program.live_at(task.i_op)
+    ]
+    owners.append((f"temporaries of {task.op.name}", temporary_byte(costs[i_peak], machine)))
+    owners.append(("code and exchange tables", code_byte))
+    owners = [(name, byte) for name, byte in owners if byte > 0]
+    return tuple(sorted(owners, key=lambda owner: -owner[1])[:N_TENANT])
