@@ -15,6 +15,7 @@ from apps.chemistry import affinity, compress
 from apps.chemistry.affinity.document import SCHEMA as PAIRS
 from apps.chemistry.benchmark import SCHEMA, benchmark_markdown, read_document
 from apps.lab.files import write_atomic
+from benchmarks.chemistry_predict import SCHEMA as LONG_FILES
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "chemistry"
@@ -57,9 +58,19 @@ fixed on training folds of Davis warm. Published errors stand beside the warm fo
 """
 
 
+PREDICT = """## Long files
+
+`python -m benchmarks.chemistry_predict RUN --results FILE`: the command `predict` on molecules in
+another spelling each row, parsing, intervals and nearest neighbours included.
+
+| networks | width | kernel, training molecules | rows | processes | wall s | CPU s | rows per CPU s | peak MB, a tenth of the rows | peak MB, all |
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+"""  # noqa: E501
+
+
 def page() -> str:
     """Return the page that the documents make."""
-    parts, compressed, pairs = [HEAD], [], []
+    parts, compressed, pairs, files = [HEAD], [], [], []
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         schema = found.get("schema") if isinstance(found, dict) else None
@@ -69,10 +80,14 @@ def page() -> str:
             compressed.append(found)
         elif schema == PAIRS:
             pairs.append(f"### {path.stem}\n\n{affinity.affinity_markdown(found)}")
+        elif schema == LONG_FILES:
+            files.append(_long_file(found))
     if compressed:
         parts.append(_compressed(compressed))
     if pairs:
         parts += [AFFINITY, *pairs]
+    if files:
+        parts.append(PREDICT + "\n".join(files) + "\n")
     return "\n".join(parts)
 
 
@@ -85,6 +100,21 @@ def _benchmark(path: Path) -> str:
         f"variant {config['variant']['name']}, teacher {'on' if config['teacher'] else 'off'}"
     )
     return f"## {path.stem}\n\n{settings}.\n\n{benchmark_markdown(document)}"
+
+
+def _long_file(found: dict[str, Any]) -> str:
+    whole, tenth = found["whole"], found["tenth"]
+    cells = [
+        *(str(found[k]) for k in ("n_network", "d_hidden")),
+        *(f"{found[k]:,}" for k in ("kernel_molecules", "n_row")),
+        str(found["jobs"]),
+        f"{whole['wall_s']:.1f}",
+        f"{whole['cpu_s']:.1f}",
+        f"{found['n_row'] / whole['cpu_s']:.0f}",
+        f"{tenth['peak_mb']:.0f}",
+        f"{whole['peak_mb']:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _compressed(documents: Sequence[dict[str, Any]]) -> str:
@@ -110,7 +140,33 @@ def _compressed(documents: Sequence[dict[str, Any]]) -> str:
             f"{min(rank):.4f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return COMPRESSED + "\n" + "\n".join(lines) + "\n"
+    return "\n".join([COMPRESSED, *lines, "", *_by_set(documents)]) + "\n"
+
+
+def _by_set(documents: Sequence[dict[str, Any]]) -> list[str]:
+    """Return, for networks of several sets, what each variant adds to the error of each set."""
+    many = [one for one in documents if len(one["data"]) > 1]
+    lines = []
+    for names in dict.fromkeys(tuple(one["data"]) for one in many):
+        same = [one for one in many if tuple(one["data"]) == names]
+        title = [f"{one['variant']['name']}, {one['n_epoch']} epochs" for one in same]
+        lines += [
+            "Test rmse of the dense network, and what each variant adds (rank correlation)",
+            "",
+        ]
+        lines += [
+            "| set | dense fp32 | " + " | ".join(title) + " |",
+            "|---|" + "---:|" * (len(same) + 1),
+        ]
+        for i, name in enumerate(names):
+            key = f"rmse_{name}"
+            cells = [
+                f"{one['small'][key] - one['dense'][key]:+.4f} ({one['rank_correlation'][i]:.4f})"
+                for one in same
+            ]
+            lines.append(f"| {name} | {same[0]['dense'][key]:.4f} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
 
 
 if __name__ == "__main__":
