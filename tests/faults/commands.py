@@ -24,6 +24,7 @@ import apps
 from apps.lab.checkpoint import load_checkpoint
 from apps.lab.record import read_record
 from apps.suite.cli import main
+from core.kernels.call import kernels
 
 INJECTED: Counter[str] = Counter()  # faults, by kind
 # The variable makes a trial of the suite itself short; its count then falls below the 300.
@@ -33,7 +34,7 @@ MODULES = [
     *("chemistry.train", "chemistry.answers", "chemistry.compress", "chemistry.benchmark.run"),
     *("weather.train", "weather.forecast.simulate", "weather.forecast.forecast"),
     *("weather.verdict.score", "weather.verdict.climate", "weather.assimilation.assimilate"),
-    *("suite.study", "suite.demo"),
+    *("suite.study", "suite.study.break_even", "suite.demo"),
 ]
 SMALL = ["train.n_epoch=8", "model.d_hidden=16", "model.n_layer=2"]
 TINY = [
@@ -102,6 +103,7 @@ class Bench:
     def __init__(self, inputs: Path):
         for room in MODULES:
             importlib.import_module(f"apps.{room}")  # once here, so that no child imports anything
+        kernels()  # nor looks for a library that later sources made
         self.inputs, self.log = inputs, inputs / "stderr"
         self.table = inputs / "molecules.csv"
         self.table.write_text(chains(54))
