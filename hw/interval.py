@@ -3,7 +3,8 @@
 Each kind carries the 90th percentile of |predicted / measured - 1| over measurements that the
 calibration left out, and the sizes that were measured. Outside those sizes, and for kinds that were
 never measured by themselves, the interval is wider: by half for each factor of four in a size, and
-by half for a kind. `tessera hw validate` prints the figures that stand here.
+by half for a kind. On a machine of the user's own, of which nothing was measured, it is three times
+as wide. `tessera hw validate` prints the figures that stand here.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hw.machine import GpuMachine, Machine, TileMachine
+from hw.machine import GpuMachine, Machine, TileMachine, machine_names
 from hw.work import Contraction, Fused, Pointwise, Softmax, SparseContraction, Work
 
+#: How much wider it is on a machine that does not ship with the package: on the one that was tried
+#: (tests/hw/test_new_machine.py) the 90th percentiles are two to four times those of the A100.
+UNSEEN_MACHINE = 3.0
 #: The widest interval that is stated: a factor of four either way.
 WIDEST = 0.75
+
+
+_SHIPPED = frozenset(machine_names())
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Seen:
 _PRODUCT = {"rows": (1024, 8192), "depth": (1024, 8192)}
 #: By kind of machine and of operation.
 SEEN: dict[tuple[str, str], Seen] = {
-    ("tile", "dense"): Seen(0.07, {**_PRODUCT, "columns": (4, 32768)}),
+    ("tile", "dense"): Seen(0.10, {**_PRODUCT, "columns": (4, 32768)}),
     ("tile", "static"): Seen(
         0.20, {**_PRODUCT, "columns": (16, 4096), "density": (1 / 32, 1 / 4), "block": (1, 16)}
     ),
@@ -38,10 +45,10 @@ SEEN: dict[tuple[str, str], Seen] = {
         0.27, {**_PRODUCT, "columns": (16, 65536), "density": (1 / 32, 1 / 4), "block": (1, 16)}
     ),
     ("gpu", "dense"): Seen(
-        0.17, {"rows": (64, 32768), "depth": (64, 32768), "columns": (16, 32768)}
+        0.18, {"rows": (64, 32768), "depth": (64, 32768), "columns": (16, 32768)}
     ),
     ("gpu", "softmax"): Seen(0.12, {"rows": (32, 32768), "columns": (32, 32768)}),
-    ("gpu", "layer_norm"): Seen(0.25, {"rows": (32, 32768), "columns": (32, 32768)}),
+    ("gpu", "layer_norm"): Seen(0.12, {"rows": (32, 32768), "columns": (32, 32768)}),
     ("gpu", "pointwise"): Seen(0.08, {"entries": (1024, 1.1e9)}),
 }
 
@@ -74,6 +81,9 @@ def error_of(item: Work, machine: Machine) -> tuple[float, str]:
         wider = min(WIDEST, 1.5 * machine.time_error_fraction)
         return wider, f"{kind} was never measured by itself on such a machine"
     error, outside = seen.error, []
+    if machine.name not in _SHIPPED:
+        error *= UNSEEN_MACHINE
+        outside.append(f"no measurement on {machine.title}")
     for name, (low, high) in seen.sizes.items():
         size = sizes[name]
         beyond = max(low / size, size / high, 1.0)

@@ -81,8 +81,11 @@ def parse_chips(machine: str) -> tuple[str, int]:
     pod = re.search(r"pod[-_ ]?(\d+)", text)
     if pod and int(pod.group(1)):
         return ("ipu_bow" if "bow" in text else "ipu_gc200"), int(pod.group(1))
+    tpu = re.search(r"tpu[-_ ]?v3\D*(\d+)", text)
+    if tpu and int(tpu.group(1)):
+        return "tpu_v3", int(tpu.group(1))
     if "tpu" in text:
-        raise NotPredictedError(f"no machine file for {machine!r}: TPU v4 is none of the machines")
+        raise NotPredictedError(f"no machine file for {machine!r}: of TPUs v3 is known, with chips")
     if "a100" in text:
         node = re.search(r"(\d+)[-_ ]?nodes?[-_ ]", text)
         return "a100", 8 * (int(node.group(1)) if node else 1)

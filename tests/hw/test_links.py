@@ -106,3 +106,17 @@ def test_sending_along_a_chain():
     # of sixteen chips in two nodes half the bytes leave each node
     wide = send(4e6, Group(2, stride=16), machine())
     assert wide.time_s == pytest.approx(2e6 / 2e9 + 1e-5)
+
+
+def test_a_group_of_several_racks_is_as_slow_as_the_link_between_them():
+    one = machine(rack_chip=64, rack_link_byte_per_s=5e8)
+    inside, across = (all_reduce(64e6, Group(n), one, "ring") for n in (64, 128))
+    same = all_reduce(64e6, Group(128), machine(rack_chip=1024), "ring")
+    nodes = 128 // 8
+    more_s = 2 * 64e6 * (nodes - 1) / nodes * (1 / 5e8 - 1 / 2e9)
+    assert across.time_s == pytest.approx(same.time_s + more_s)
+    assert across.between_byte == same.between_byte
+    assert inside.time_s == all_reduce(64e6, Group(64), machine(rack_chip=1024), "ring").time_s
+    # pipelines whose stages lie side by side reach the other rack too
+    assert Group(2, stride=64).link_byte_per_s(one) == 5e8
+    assert Group(2, stride=63).link_byte_per_s(one) == 2e9

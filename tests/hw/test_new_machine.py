@@ -144,23 +144,26 @@ def test_every_row_is_predicted(result):
     assert all(row.reason == "" for row in result.rows)
 
 
-@pytest.mark.parametrize("op", ["matmul", "softmax", "gelu"])
+@pytest.mark.parametrize("op", ["matmul", "softmax", "gelu", "layernorm"])
 def test_operations_on_an_unseen_gpu_are_within_the_goal(result, op):
     assert result.groups[f"MI210 {op}"].median_error <= GOAL
 
 
-def test_all_rows_of_the_unseen_gpu_but_its_norm_are_within_the_goal(result):
-    """Its layer norm takes 1.5 times what the traffic explains, at every size, and stays outside.
+def test_all_rows_of_the_unseen_gpu_are_within_the_goal(result):
+    """Its smallest products read their weights at a third of the memory's rate.
 
-    Its smallest products read their weights at a third of the memory's rate.
+    A norm of many short rows takes twice what is predicted: 4,096 rows of 32 entries 55 us, as many
+    bytes in 32 rows 34 us. On the A100 both take the same, so that the file cannot say why.
     """
-    errors = [
-        abs(row.error)
-        for row in result.rows
-        if row.group.startswith("MI210") and "layer" not in row.group
-    ]
+    errors = [abs(row.error) for row in result.rows if row.group.startswith("MI210")]
     assert statistics.median(errors) <= GOAL
-    assert 0.3 < result.groups["MI210 layernorm"].bias < 0.7
+
+
+def test_intervals_are_three_times_as_wide_on_it(result):
+    rows = [row for row in result.rows if row.group.startswith("MI210")]
+    assert all("no measurement on AMD MI210" in row.outside for row in rows)
+    inside = sum(row.low <= row.measured <= row.high for row in rows)
+    assert inside >= 0.75 * len(rows)
 
 
 def test_a_block_of_gpt_3_on_four_a100s(result):

@@ -3,7 +3,18 @@
 import pytest
 
 from hw.machine import load_machine
-from hw.pods import PACKED, Setup, efficientnet, parse_chips, predict_training, setup_of, train
+from hw.pods import (
+    ITEMS_TO_TARGET,
+    OUTSIDE_S,
+    PACKED,
+    Setup,
+    batch_of,
+    efficientnet,
+    parse_chips,
+    predict_training,
+    setup_of,
+    train,
+)
 from hw.testbed import NotPredictedError
 
 
@@ -15,6 +26,7 @@ from hw.testbed import NotPredictedError
         ("Mk2 (M2000) POD4", ("ipu_gc200", 4)),
         ("DGX A100", ("a100", 8)),
         ("2_nodes_16_A100_PyTorch", ("a100", 16)),
+        ("TPU v3 pod, 256 chips", ("tpu_v3", 256)),
     ],
 )
 def test_systems_as_tables_write_them(cell, expected):
@@ -71,6 +83,29 @@ def test_recomputation_adds_a_forward_pass_and_input_stops_all_tiles():
     # four chips of a node share its way to the host, two of them make the pipeline
     assert fed.parts_s["input"] == pytest.approx(32 * 1000 / (bow.host_byte_per_s / 4 * 2))
     assert train(replace(SMALL, input_byte=1000.0), "a100", 2, 32).parts_s["input"] == 0
+
+
+def test_a_submission_takes_longer_than_its_epochs():
+    row = {"op": "train:resnet", "machine": "ipu-pod64-TF1", "note": ""}
+    old, new = (
+        predict_training({**row, "metric": "time_to_train", "source": f"training_results_v{v}"})[0]
+        for v in ("1.0", "1.1")
+    )
+    rate, _ = predict_training({**row, "metric": "throughput"})
+    epochs = ITEMS_TO_TARGET["resnet", 3840] / rate / 60
+    assert new == pytest.approx(epochs + OUTSIDE_S["1.1", "resnet"] / 60)
+    assert old == pytest.approx(epochs + OUTSIDE_S["1.0", "resnet"] / 60)
+    mean, _ = predict_training(
+        {**row, "metric": "avg_items_per_s_incl_eval", "source": "training_results_v1.1"}
+    )
+    assert mean == pytest.approx(ITEMS_TO_TARGET["resnet", 3840] / new / 60)
+
+
+def test_a_vendors_batch_of_packs_counts_their_sequences():
+    row = {"op": "train:BERT-Large SL512 packed", "machine": "Bow Pod16"}
+    assert batch_of({**row, "note": "global batch 8192"}) == 2 * 8192
+    assert batch_of({**row, "op": "train:BERT-Large SL512", "note": "global batch 8192"}) == 8192
+    assert batch_of({"op": "train:resnet", "machine": "IPU-POD256", "note": ""}) == 10240
 
 
 def test_time_to_train_is_measured_items_over_predicted_rate():
