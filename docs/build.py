@@ -6,9 +6,11 @@ Everything works offline.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import tempfile
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -43,6 +45,8 @@ def build_pages(out: Path) -> None:
         extras = ["fenced-code-blocks", "tables", "header-ids", "code-friendly"]
         body = markdown(text, extras=extras)
         body = re.sub(r'href="([\w-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body)
+        # other files of the repository do not travel with the pages: they are named
+        body = re.sub(r'<a href="\.\./([^"]+)">.*?</a>', r"<code>\1</code>", body)
         head = (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -53,14 +57,26 @@ def build_pages(out: Path) -> None:
 
 
 def modules() -> list[str]:
-    """Return the name of every module: a package whose face has `__all__` does not list its own."""
+    """Return the name of every module that its package does not list by itself.
+
+    A package without `__all__` lists all that are in it; one with it, those whose names stand
+    there, as where a function is named like its module.
+    """
     names = []
     for top in ("core", "hw", "apps"):
         for file in sorted((HERE.parent / top).rglob("*.py")):
             parts = file.relative_to(HERE.parent).with_suffix("").parts
             if parts[-1] != "__main__":
                 names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return names
+    return [name for name in names if not _is_listed(name)]
+
+
+def _is_listed(name: str) -> bool:
+    package, _, last = name.rpartition(".")
+    if not package:
+        return False
+    face = getattr(importlib.import_module(package), "__all__", None)
+    return face is None or last in face
 
 
 def build_reference(out: Path) -> None:
@@ -69,7 +85,10 @@ def build_reference(out: Path) -> None:
     import pdoc.render
 
     pdoc.render.configure(docformat="numpy", include_undocumented=False, show_source=False)
-    pdoc.pdoc(*modules(), output_directory=out)
+    with warnings.catch_warnings():
+        # pdoc looks for the types of a NamedTuple's fields in the wrong module; it shows their text
+        warnings.filterwarnings("ignore", "Error parsing type annotation")
+        pdoc.pdoc(*modules(), output_directory=out)
 
 
 class Addresses(HTMLParser):
