@@ -45,7 +45,7 @@ struct Air {
   const float *temperature, *humidity, *pressure, *pressure_half;
   const float *sst, *cos_zenith, *albedo, *co2;
   const float *in_mean, *in_scale, *out_mean, *out_scale;
-  float critical, water_share, full_pressure, dark, sunset;
+  float critical, critical_ground, water_share, full_pressure, dark, sunset;
   float freezing, vapour_at_freezing, vapour_rate, vapour_most, epsilon;
   float gravity, heat_capacity, day;
   float *heating_lw, *heating_sw, *toa_lw, *toa_sw, *surface_lw, *surface_sw;
@@ -96,13 +96,14 @@ inline void scatter(const float* from, int64_t stride, int64_t l, int64_t first,
 // `odd`, nought but for columns with an entry that is not finite, where it is NaN.
 void read(const Air& a, int64_t first, int n, float* x, float* mass, float* odd) {
   const int L = a.n_level;
-  alignas(64) float t[TILE], q[TILE], p[TILE], top[TILE], bottom[TILE];
+  alignas(64) float t[TILE], q[TILE], p[TILE], top[TILE], bottom[TILE], ground[TILE];
   std::memset(odd, 0, TILE * sizeof(float));
   auto mind = [&](int at, Vec v) { store(odd + at, load(odd + at) + 0.0f * v); };
   auto put = [&](int f, int at, Vec v) {
     store(x + f * TILE + at, (v - a.in_mean[f]) * a.in_scale[f]);
   };
   gather(a.pressure_half, L + 1, 0, first, n, top);
+  gather(a.pressure_half, L + 1, L, first, n, ground);
   for (int l = 0; l < L; ++l) {
     gather(a.temperature, L, l, first, n, t);
     gather(a.humidity, L, l, first, n, q);
@@ -116,7 +117,11 @@ void read(const Air& a, int64_t first, int n, float* x, float* mass, float* odd)
       Vec e = a.vapour_at_freezing * exponential(a.vapour_rate * (1.0f / a.freezing - 1.0f / air));
       e = smaller(e, a.vapour_most * pressure);
       const Vec saturation = a.epsilon * e / (pressure - (1.0f - a.epsilon) * e);
-      Vec cover = (vapour / saturation - a.critical) / (1.0f - a.critical);
+      Vec depth = load(ground + at) / pressure;
+      depth *= depth;  // to the fourth below
+      const Vec near = exponential(1.0f - depth * depth);
+      const Vec critical = a.critical + (a.critical_ground - a.critical) * near;
+      Vec cover = (vapour / saturation - critical) / (1.0f - critical);
       cover = smaller(larger(cover, all(0.0f)), all(1.0f));
       const Vec fade = smaller(pressure / a.full_pressure, all(1.0f));
       const Vec water = cover * cover * (fade * fade) * a.water_share * saturation * layer;

@@ -22,6 +22,7 @@ SstShape = Literal["control", "qobs"]
 MELTING_K = 273.15
 ICE_EDGE = math.pi / 3
 SURFACE_ALBEDO = 0.07
+CALM_SHEAR_M_S = 1.0
 
 
 def aquaplanet_sst(latitude: Tensor, shape: SstShape = "qobs", warming: float = 0.0) -> Tensor:
@@ -73,15 +74,25 @@ class Surface:
     gust : float
         m/s, added in quadrature to the lowest wind.
     diffusivity : float
-        m2/s of the boundary layer at the ground; falls to nought at sigma `depth_sigma`.
+        m2/s of an unstable boundary layer at the ground; falls to nought at sigma `depth_sigma`.
     depth_sigma : float
         Top of the boundary layer, share of surface pressure.
+    critical_richardson : float
+        Where the air is stable, mixing falls as (1 - Ri / `critical_richardson`)^2, Ri the
+        gradient Richardson number of virtual dry static energy between neighbouring layers: the
+        form and the value of Frierson, Held and Zurita-Gotor 2006 (J. Atmos. Sci. 63, 2548),
+        whose Ri is that of the whole layer. Infinite for mixing that does not know stability.
+    background : float
+        Share of the mixing that no stability ends: what shallow clouds lift out of a layer that
+        is a kilometre deep, tuned with `Clouds`.
     """
 
     exchange: float = 1.2e-3
     gust: float = 5.0
     diffusivity: float = 30.0
     depth_sigma: float = 0.7
+    critical_richardson: float = 1.0
+    background: float = 0.06
 
     def step(self, columns: Columns, dt: float) -> SurfaceStep:
         """Advance by `dt` seconds."""
@@ -102,7 +113,8 @@ class Surface:
         inner = c.pressure_half[:, 1:-1]
         between = 0.5 * (virtual[:, 1:] + virtual[:, :-1])
         shape = (inner / c.pressure_half[:, -1:] - self.depth_sigma) / (1.0 - self.depth_sigma)
-        mixing = self.diffusivity * shape.clamp(min=0) * inner / (GAS_CONSTANT * between)
+        shape = shape.clamp(min=0) * self.stability(richardson(c, virtual, z))
+        mixing = self.diffusivity * shape * inner / (GAS_CONSTANT * between)
         mixing = mixing / (z[:, :-1] - z[:, 1:])  # kg/m2/s
 
         new = solve_exchange(fields, surface, mass, mixing, bulk, dt)
@@ -116,6 +128,29 @@ class Surface:
         gained = new[0] - static + dt * friction / mass
         temperature = c.temperature + gained / HEAT_CAPACITY
         return SurfaceStep(temperature, new[1], new[2], new[3], flux[0], flux[1])
+
+    def stability(self, number: Tensor) -> Tensor:
+        """Share of the neutral mixing that is left at a Richardson number, `background` to 1."""
+        left = (1.0 - number / self.critical_richardson).clamp(0.0, 1.0) ** 2
+        return self.background + (1.0 - self.background) * left
+
+
+def richardson(columns: Columns, virtual: Tensor, z: Tensor) -> Tensor:
+    """Gradient Richardson number between neighbouring layers, [column, level - 1].
+
+    Buoyancy over the shear of the wind, the latter no less than `CALM_SHEAR_M_S` between layers.
+
+    Parameters
+    ----------
+    columns : Columns
+    virtual, z : Tensor [column, level]
+        Virtual temperature, K, and height, m.
+    """
+    static = HEAT_CAPACITY * virtual + GRAVITY * z
+    depth, between = z[:, :-1] - z[:, 1:], 0.5 * (virtual[:, 1:] + virtual[:, :-1])
+    shear = columns.u.diff(dim=1) ** 2 + columns.v.diff(dim=1) ** 2
+    buoyancy = GRAVITY * depth * (static[:, :-1] - static[:, 1:]) / (HEAT_CAPACITY * between)
+    return buoyancy / shear.clamp(min=CALM_SHEAR_M_S**2)
 
 
 def solve_exchange(

@@ -46,7 +46,7 @@ def test_what_the_air_gains():
 
 
 def closed(n_day, **kwargs):
-    model = Model("T21L8", physics=Physics(ExactRadiation(8, 8)), **kwargs)
+    model = Model("T21L8", physics=Physics(ExactRadiation(41, 16)), **kwargs)
     state = model.run(load_sample(model), c.DAY_S)
     budget = EnergyBudget(model)
     model.run(state, n_day * c.DAY_S, budget)

@@ -61,7 +61,8 @@ def test_height_of_an_isothermal_column_is_logarithmic():
 
 
 def test_clouds_grow_from_critical_humidity_to_saturation(air):
-    clouds = Clouds(critical_humidity=0.8, water_share=0.01, full_pressure=1.0)
+    level = {"critical_humidity": 0.8, "critical_humidity_ground": 0.8, "water_share": 0.01}
+    clouds = Clouds(**level, full_pressure=1.0)
     saturated = saturation_humidity(air.temperature, air.pressure)
     mass = layer_mass(air.pressure_half)
     full = clouds.water_path(air._replace(humidity=saturated))
@@ -69,8 +70,24 @@ def test_clouds_grow_from_critical_humidity_to_saturation(air):
     half = clouds.water_path(air._replace(humidity=0.9 * saturated))
     assert torch.allclose(half, 0.25 * full)
     assert clouds.water_path(air._replace(humidity=0.8 * saturated)).abs().max().item() < 1e-15
-    thin = Clouds(critical_humidity=0.8, water_share=0.01, full_pressure=5e4)
+    thin = Clouds(**level, full_pressure=5e4)
     high = air.pressure < 5e4
     ratio = thin.water_path(air._replace(humidity=saturated)) / full
     assert torch.allclose(ratio[high], (air.pressure[high] / 5e4) ** 2)
     assert torch.allclose(ratio[~high], torch.ones_like(ratio[~high]))
+
+
+def test_cover_begins_later_near_the_ground(air):
+    """By hand at p = p_s / 2: critical humidity .7 + .2 exp(1 - 2^4) = .70000006."""
+    clouds = Clouds(critical_humidity=0.7, critical_humidity_ground=0.9, full_pressure=1.0)
+    at_ground = air._replace(pressure=air.pressure_half[:, -1:].expand_as(air.pressure))
+    saturated = saturation_humidity(air.temperature, at_ground.pressure)
+    for share, cover in ((0.9, 0.0), (0.95, 0.5), (1.0, 1.0)):
+        water = clouds.water_path(at_ground._replace(humidity=share * saturated))
+        expected = cover**2 * clouds.water_share * saturated * layer_mass(air.pressure_half)
+        assert torch.allclose(water, expected, atol=1e-9)
+    half = air._replace(pressure=0.5 * air.pressure_half[:, -1:].expand_as(air.pressure))
+    saturated = saturation_humidity(air.temperature, half.pressure)
+    water = clouds.water_path(half._replace(humidity=0.85 * saturated))
+    expected = 0.25 * clouds.water_share * saturated * layer_mass(air.pressure_half)
+    assert torch.allclose(water, expected, rtol=1e-6)

@@ -5,8 +5,8 @@ import torch
 
 from apps.weather.atmosphere.constants import HEAT_CAPACITY
 from apps.weather.physics import Surface, aquaplanet_sst, soundings
-from apps.weather.physics.surface import solve_exchange
-from apps.weather.physics.thermodynamics import layer_mass
+from apps.weather.physics.surface import richardson, solve_exchange
+from apps.weather.physics.thermodynamics import height, layer_mass
 
 # Sums over 8 layers of terms of 1e9 J/m2 to 2**-53 each, divided by a step of 1e3 s.
 ENERGY_W_M2 = 1e-7
@@ -85,3 +85,48 @@ def test_bulk_fluxes_in_the_limit_of_a_short_step(air):
     saturated = ratio * vapour / (air.pressure_half[:, -1] - (1 - ratio) * vapour)
     expected = density * 1.2e-3 * speed * (saturated - air.humidity[:, -1])
     assert torch.allclose(out.evaporation, expected, rtol=1e-4)
+
+
+def test_mixing_falls_with_the_richardson_number():
+    """By hand: (1 - Ri)^2 of what is above the background; all of it where air is unstable."""
+    number = torch.tensor([-3.0, 0.0, 0.5, 1.0, 40.0], dtype=torch.float64)
+    share = Surface(background=0.1).stability(number)
+    assert share.tolist() == pytest.approx([1.0, 1.0, 0.1 + 0.9 * 0.25, 0.1, 0.1])
+    blind = Surface(critical_richardson=math.inf).stability(number)
+    assert blind.tolist() == [1.0] * 5
+
+
+def test_richardson_number_of_a_layer_by_hand(air):
+    """Dry air at two levels: g dz (cp dT + g dz) / (cp T) over the shear squared."""
+    pressure = torch.tensor([[7e4, 9e4]], dtype=torch.float64)
+    temperature = torch.tensor([[280.0, 290.0]], dtype=torch.float64)
+    u = torch.tensor([[14.0, 10.0]], dtype=torch.float64)
+    v = torch.tensor([[2.0, 5.0]], dtype=torch.float64)
+    calm = torch.zeros_like(u)
+    columns = air.take(torch.tensor([0]))
+    columns = columns._replace(temperature=temperature, humidity=calm, u=u, v=v, pressure=pressure)
+    z = height(temperature, calm, pressure, torch.tensor([1e5], dtype=torch.float64))
+    depth = 287.04 * 285.0 / 9.80616 * math.log(9 / 7)
+    assert float(z[0, 0] - z[0, 1]) == pytest.approx(depth)
+    buoyancy = 9.80616 * depth * (-10.0 + 9.80616 / 1004.64 * depth) / 285.0
+    assert float(richardson(columns, temperature, z)) == pytest.approx(buoyancy / 25.0, rel=1e-4)
+    still = columns._replace(u=calm, v=calm)
+    assert float(richardson(still, temperature, z)) == pytest.approx(buoyancy, rel=1e-4)
+
+
+def test_stable_air_keeps_its_vapour_and_energy_still_closes(air):
+    """An inversion over a cold sea: less than a tenth of the vapour that blind mixing moves."""
+    n = air.temperature.shape[1]
+    warm = air.temperature.clone()
+    warm[:, -1] = warm[:, -2] - 5.0
+    stable = air._replace(temperature=warm, sst=warm[:, -1])
+    dt = 1800.0
+    moved = []
+    for surface in (Surface(background=0.0), Surface(critical_richardson=math.inf)):
+        out = surface.step(stable, dt)
+        mass = layer_mass(air.pressure_half)
+        heat = HEAT_CAPACITY * (mass * (out.temperature - warm)).sum(1) / dt
+        wind = 0.5 * (mass * (out.u**2 + out.v**2 - air.u**2 - air.v**2)).sum(1) / dt
+        assert (heat + wind - out.sensible_heat).abs().max().item() < ENERGY_W_M2
+        moved.append((out.humidity - stable.humidity)[:, n - 2].abs().mean().item())
+    assert moved[0] < 0.1 * moved[1]

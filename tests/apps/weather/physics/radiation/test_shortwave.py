@@ -182,7 +182,7 @@ def test_cloud_reflects_and_points_converge(air):
         n: (Shortwave(n).net_down(air, water) - truth).abs().mean().item() for n in (8, 16, 32)
     }
     assert error[8] > error[16] > error[32]
-    assert error[32] < 0.5  # W/m2 of some 400
+    assert error[32] < 0.8  # W/m2 of some 400; thin clouds leave more of it to vapour
 
 
 def test_single_precision_follows_double(air):
