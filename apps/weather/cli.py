@@ -134,6 +134,7 @@ def forecast(
     set_: SetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -143,7 +144,9 @@ def forecast(
     from apps.weather.forecast.forecast import ForecastConfig, run
 
     settings = load_config(ForecastConfig, file=config, overrides=set_ or ())
-    record, text = run(settings, emulator=emulator, out=out, seed=seed, device=device)
+    record, text = run(
+        settings, emulator=emulator, out=out, seed=seed, device=device, resume=resume
+    )
     if json_:
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:
@@ -192,6 +195,7 @@ def assimilate(
     set_: SetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
     json_: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -201,7 +205,7 @@ def assimilate(
     from apps.weather.assimilation.assimilate import AssimilateConfig, run
 
     settings = load_config(AssimilateConfig, file=config, overrides=set_ or ())
-    record, text = run(settings, out=out, seed=seed, device=device)
+    record, text = run(settings, out=out, seed=seed, device=device, resume=resume)
     if json_:
         typer.echo(record.model_dump_json(by_alias=True))
     elif not quiet:

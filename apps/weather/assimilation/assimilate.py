@@ -9,6 +9,7 @@ over one ocean basin, and forecasts from both means are compared downstream of i
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from apps.lab.config import Config
 from apps.lab.figures import new_figure, save_svg
 from apps.lab.launch import resolve_device, start_run
 from apps.lab.progress import track
-from apps.lab.record import Record, new_record, write_record
+from apps.lab.record import RECORD_FILE, Record, new_record, read_record, write_record
 from apps.weather.assimilation.cycle import (
     Filter,
     Follow,
@@ -32,6 +33,7 @@ from apps.weather.assimilation.cycle import (
     follow,
     state_of,
 )
+from apps.weather.assimilation.kept import load_follow, save_follow
 from apps.weather.assimilation.networks import aircraft, radiosondes, stations, swath
 from apps.weather.assimilation.observations import (
     KINDS,
@@ -53,6 +55,9 @@ _ROWS = (
     ("spread / skill", "spread_skill"),
 )
 _REFERENCE_K = 300.0  # of the energy norm
+# Holds the ensembles on their way, until the record is written; kept every so many cycles.
+KEPT_FOLDER = "ensembles"
+_KEPT_EVERY = 4
 
 
 class AssimilateConfig(Config):
@@ -214,49 +219,84 @@ class Answer(NamedTuple):
     lost_h: np.ndarray
 
 
-def answer(config: AssimilateConfig, model: Model, experiment: Experiment) -> Answer:
-    """Cycle, fork, forecast; see `Answer`."""
+def answer(
+    config: AssimilateConfig, model: Model, experiment: Experiment, folder: Path | None = None
+) -> Answer:
+    """Cycle, fork, forecast; see `Answer`. What `folder` holds of a stopped run is not redone."""
     cycle_s = 3600.0 * config.cycle_h
     n_first = round(config.n_day * DAY_S / cycle_s)
     settings = Filter(1e3 * config.radius_km, config.inflation, config.relaxation)
     truth = [fields_of(model, state) for state in experiment.truth[: len(experiment.observed)]]
 
-    def cycled(members, label, begin, end, observed) -> Follow:
-        progress = functools.partial(track, label=label, total=end - begin)
-        return follow(
-            model, members, truth[begin:end], observed, settings, cycle_s=cycle_s, progress=progress
+    def cycled(name, members, label, begin, end, observed) -> Follow:
+        path, n_cycle = folder and folder / f"{name}.safetensors", end - begin
+        begun = load_follow(path) if path and path.exists() else None
+
+        def keep(done: Follow) -> None:
+            if path and (len(done.history) % _KEPT_EVERY == 0 or len(done.history) == n_cycle):
+                path.parent.mkdir(exist_ok=True)
+                save_follow(path, done)
+
+        progress = functools.partial(
+            track, label=label, total=n_cycle - (len(begun.history) if begun else 0)
         )
+        return follow(
+            model, members, truth[begin:end], observed, settings, cycle_s=cycle_s,
+            progress=progress, begun=begun, keep=keep,
+        )  # fmt: skip
 
     n = len(truth)
     observed = experiment.observed
-    spun_up = cycled(experiment.members, "spin-up, cycles", 0, n_first, observed[:n_first])
+    spun_up = cycled(
+        "spin_up", experiment.members, "spin-up, cycles", 0, n_first, observed[:n_first]
+    )
     rest = observed[n_first:]
-    full = cycled(spun_up.members, "full coverage, cycles", n_first, n, rest)
+    full = cycled(FULL, spun_up.members, "full coverage, cycles", n_first, n, rest)
     without = withhold(rest, config.basin)
-    withheld = cycled(spun_up.members, "basin withheld, cycles", n_first, n, without)
+    withheld = cycled(WITHHELD, spun_up.members, "basin withheld, cycles", n_first, n, without)
     one, other = (forecast_errors(config, model, experiment, arm.means) for arm in (full, withheld))
     lead_h = config.cycle_h * np.arange(len(one))
     return Answer(spun_up, full, withheld, lead_h, one, other, hours_lost(lead_h, one, other))
 
 
 def run(
-    config: AssimilateConfig, *, out: Path, seed: int = 0, device: str = "auto"
+    config: AssimilateConfig,
+    *,
+    out: Path,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
 ) -> tuple[Record, str]:
-    """Run the experiment in the folder `out`; write record and figures, give a table."""
+    """Run the experiment in the folder `out`; write record and figures, give a table.
+
+    With `resume` a run that was stopped goes on from the last ensembles it kept, to the same bits:
+    truth and observations are made again, the cycles that are done are not.
+    """
     model = config.model.build(resolve_device(device))
     model.n_step(3600.0 * config.cycle_h, "cycle_h")
     for box in (config.basin, config.downstream):
         box_weight(model.grid, *box)
     with start_run(
-        out, config, seed=seed, device=device, command="weather assimilate", application="weather"
+        out,
+        config,
+        seed=seed,
+        device=device,
+        resume=resume,
+        command="weather assimilate",
+        application="weather",
     ) as folder:
+        kept = folder.dir / KEPT_FOLDER
+        if folder.resumed and (folder.dir / RECORD_FILE).exists() and not kept.exists():
+            record = read_record(folder.dir)
+            return record, table(record)
         experiment = prepare(config, model, seed)
-        found = answer(config, model, experiment)
+        found = answer(config, model, experiment, kept)
         arms = {FULL: found.full, WITHHELD: found.withheld}
         scores = {name: _summary(arm, experiment.spread) for name, arm in arms.items()}
         middle = len(found.lead_h) // 2
-        scores[FULL]["downstream_error_m_s"] = float(found.error_full[middle])
-        scores[WITHHELD]["downstream_error_m_s"] = float(found.error_withheld[middle])
+        for name, error in ((FULL, found.error_full), (WITHHELD, found.error_withheld)):
+            scores[name]["downstream_error_m_s"] = float(error[middle])
+        scores[WITHHELD]["downstream_lead_h"] = float(found.lead_h[middle])
         scores[WITHHELD]["hours_lost_downstream"] = float(found.lost_h[middle])
         record = new_record(
             application="weather",
@@ -275,7 +315,8 @@ def run(
             history=found.spun_up.history + found.full.history,
         )
         write_record(folder.dir, record)
-    return record, table(scores, found)
+        shutil.rmtree(kept)
+    return record, table(record)
 
 
 def _summary(arm: Follow, spread: dict[str, float]) -> dict[str, float]:
@@ -293,8 +334,10 @@ def _summary(arm: Follow, spread: dict[str, float]) -> dict[str, float]:
     return out
 
 
-def table(scores: dict[str, dict[str, float]], found: Answer) -> str:
+def table(record: Record) -> str:
     """Spell the answer for a reader."""
+    withheld = record.baselines[WITHHELD]["test"]
+    scores = {FULL: record.accuracy["test"], WITHHELD: withheld}
     head = f"{'':32s}" + "".join(f"{name.replace('_', ' '):>18s}" for name in scores)
     rows = [
         f"{kind.replace('_', ' ') + ', ' + label:32s}"
@@ -303,13 +346,14 @@ def table(scores: dict[str, dict[str, float]], found: Answer) -> str:
         if f"{kind}_spread_skill" in scores[FULL]
         for label, key in _ROWS
     ]
-    i = len(found.lead_h) // 2
-    lead, errors = found.lead_h[i], (found.error_full[i], found.error_withheld[i])
-    tail = f"downstream at {lead:.0f} h: {errors[0]:.2f} m/s, without the basin {errors[1]:.2f}; "
-    if np.isnan(found.lost_h[i]):
+    errors = [values["downstream_error_m_s"] for values in scores.values()]
+    tail = f"downstream at {withheld['downstream_lead_h']:.0f} h: {errors[0]:.2f} m/s, "
+    tail += f"without the basin {errors[1]:.2f}; "
+    lost = withheld["hours_lost_downstream"]
+    if lost is None or np.isnan(lost):
         tail += "without it the forecast starts worse than that"
     else:
-        tail += f"without it that error comes {found.lost_h[i]:.1f} h sooner"
+        tail += f"without it that error comes {lost:.1f} h sooner"
     return "\n".join([head, *rows, tail])
 
 

@@ -105,6 +105,8 @@ def follow(
     *,
     cycle_s: float,
     progress: Callable[[range], Iterable[int]] = iter,
+    begun: Follow | None = None,
+    keep: Callable[[Follow], None] | None = None,
 ) -> Follow:
     """Cycle an ensemble through observations.
 
@@ -120,14 +122,18 @@ def follow(
         One for each cycle; none at all leaves the ensemble free.
     cycle_s : float
         Seconds from analysis to analysis.
+    begun : Follow, optional
+        What an earlier call had done of these cycles; it goes on, in place of `members`.
+    keep : callable, optional
+        Sees what is done after every cycle.
 
     Raises
     ------
     DataError
         If an observation lies outside the domain.
     """
-    out = Follow(list(members))
-    for i in progress(range(len(truth))):
+    out = Follow(list(members)) if begun is None else begun
+    for i in progress(range(len(out.history), len(truth))):
         out.members = [model.run(member, cycle_s) for member in out.members]
         time_s = out.members[0].time_s
         before = torch.stack([fields_of(model, member) for member in out.members])
@@ -148,6 +154,8 @@ def follow(
         out.means.append(after.mean(0))
         temperature = by_kind(model, before)["temperature"], by_kind(model, truth[i])["temperature"]
         out.ranks = out.ranks + rank_histogram(*temperature)
+        if keep is not None:
+            keep(out)
     return out
 
 

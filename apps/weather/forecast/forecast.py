@@ -27,6 +27,8 @@ from apps.weather.physics import Columns, ExactRadiation, Physics, Radiation
 from core.errors import ConfigError
 
 LEARNED, COARSE = "learned", "coarse_radiation"
+# Holds the lines that are scored, until the record is written.
+KEPT_FILE = "lines.safetensors"
 FIGURE = {
     "file": "forecast.svg",
     "title": "Upper-level temperature error by lead",
@@ -65,9 +67,16 @@ def with_radiation(config: ModelConfig, radiation: Radiation, device: str = "cpu
 
 
 def verify_radiation(
-    config: ForecastConfig, learned: Radiation, *, seed: int = 0, device: str = "cpu"
+    config: ForecastConfig,
+    learned: Radiation,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    kept: Path | None = None,
 ) -> tuple[Verification, dict[str, float]]:
     """Score `learned` and the coarse exact scheme; also CPU seconds of one radiation call each.
+
+    Lines that the file `kept` holds from a stopped run are not scored again.
 
     Returns
     -------
@@ -76,8 +85,9 @@ def verify_radiation(
         CPU seconds of one call on all columns of the grid: ``exact``, ``learned``,
         ``coarse_radiation``, measured side by side.
     """
-    truth = _truth(config, seed, device)
-    found = score_forecasts(truth, {LEARNED: with_radiation(config.model, learned, device)})
+    truth = _truth(config, seed, device, kept)
+    schemes = {LEARNED: with_radiation(config.model, learned, device)}
+    found = score_forecasts(truth, schemes, kept)
     columns = columns_of(truth.model, truth.dates[0])
     exact = ExactRadiation(config.model.n_longwave, config.model.n_shortwave)
     cpu_s = {
@@ -92,7 +102,7 @@ def _coarse(config: ForecastConfig) -> ExactRadiation:
 
 
 @functools.lru_cache(maxsize=1)
-def _truth(config: ForecastConfig, seed: int, device: str) -> Truth:
+def _truth(config: ForecastConfig, seed: int, device: str, kept: Path | None) -> Truth:
     """Run the truth and its baselines; kept, since variants are judged one after the other."""
     model = config.model.build(device)
     return make_truth(
@@ -103,6 +113,7 @@ def _truth(config: ForecastConfig, seed: int, device: str) -> Truth:
         spacing_day=config.spacing_day,
         lead_day=config.lead_day,
         seed=seed,
+        kept=kept,
     )
 
 
@@ -147,8 +158,12 @@ def run(
     out: Path,
     seed: int = 0,
     device: str = "auto",
+    resume: bool = False,
 ) -> tuple[Record, str]:
     """Forecast with the scheme trained in the folder `emulator`; write record and figure.
+
+    With `resume` a run that was stopped keeps the lines that it had scored; the truth is made
+    again, to the same bits.
 
     Returns
     -------
@@ -162,9 +177,18 @@ def run(
     learned = LearnedRadiation(load_emulator(emulator)[0])
     learned.check_levels(parse_resolution(config.model.resolution)[1])
     with start_run(
-        out, config, seed=seed, device=device, command="forecast", application="weather"
+        out,
+        config,
+        seed=seed,
+        device=device,
+        resume=resume,
+        command="forecast",
+        application="weather",
     ) as folder:
-        found, cpu_s = verify_radiation(config, learned, seed=seed, device=str(folder.device))
+        kept = folder.dir / KEPT_FILE
+        found, cpu_s = verify_radiation(
+            config, learned, seed=seed, device=str(folder.device), kept=kept
+        )
         record = new_record(
             application="weather",
             command="forecast",
@@ -185,4 +209,5 @@ def run(
             figures=[save_figure(found, folder.dir)],
         )
         write_record(folder.dir, record)
+        kept.unlink()
     return record, report(found, cpu_s)

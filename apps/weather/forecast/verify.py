@@ -13,11 +13,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.progress import track
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.model import Model, ModelState
@@ -105,6 +107,7 @@ def make_truth(
     spacing_day: int = 5,
     lead_day: int = 5,
     seed: int = 0,
+    kept: Path | None = None,
 ) -> Truth:
     """Run the truth on from `start` and score persistence, the noise floor and `others` on it.
 
@@ -116,6 +119,9 @@ def make_truth(
         First of `n_date` dates, which lie `spacing_day` days apart.
     seed : int
         Of the noise.
+    kept : Path, optional
+        File of the lines that a stopped run had scored, which are read from there; the others are
+        added to it.
     """
     level = int(np.abs(model.levels.full - UPPER_SIGMA).argmin())
     # A forecast starts with its own radiation, not with what the truth last computed.
@@ -139,13 +145,23 @@ def make_truth(
 
     generator = torch.Generator().manual_seed(seed)
     disturbed = {day: model.perturbed(state, NOISE_K, generator) for day, state in dates.items()}
-    _score(truth, NOISE_FLOOR, model, disturbed)
+    _score(truth, NOISE_FLOOR, model, disturbed, kept)
     for name, other in (others or {}).items():
-        _score(truth, name, other, dates)
+        _score(truth, name, other, dates, kept)
     return truth
 
 
-def _score(truth: Truth, name: str, model: Model, starts: Mapping[int, ModelState]) -> None:
+def _score(
+    truth: Truth,
+    name: str,
+    model: Model,
+    starts: Mapping[int, ModelState],
+    kept: Path | None,
+) -> None:
+    done = load_checkpoint(kept)[1] if kept and kept.exists() else {}
+    if name in done:
+        truth.lines[name], truth.cpu_s_per_day[name] = done[name]
+        return
     square = np.zeros(truth.lead_day)
     begun = time.process_time()
     for day, state in track(starts.items(), name, len(starts)):
@@ -156,13 +172,21 @@ def _score(truth: Truth, name: str, model: Model, starts: Mapping[int, ModelStat
     truth.lines[name] = np.sqrt(square).tolist()
     n_day = len(starts) * truth.lead_day
     truth.cpu_s_per_day[name] = (time.process_time() - begun) / n_day
+    if kept:
+        done[name] = [truth.lines[name], truth.cpu_s_per_day[name]]
+        save_checkpoint(kept, {}, done)
 
 
-def score_forecasts(truth: Truth, schemes: Mapping[str, Model]) -> Verification:
-    """Score `schemes`, the truth's model with other radiation, from the dates of `truth`."""
+def score_forecasts(
+    truth: Truth, schemes: Mapping[str, Model], kept: Path | None = None
+) -> Verification:
+    """Score `schemes`, the truth's model with other radiation, from the dates of `truth`.
+
+    `kept` is as for `make_truth`.
+    """
     found = replace(truth, lines=dict(truth.lines), cpu_s_per_day=dict(truth.cpu_s_per_day))
     for name, model in schemes.items():
-        _score(found, name, model, truth.dates)
+        _score(found, name, model, truth.dates, kept)
     leads = list(range(1, truth.lead_day + 1))
     return Verification(
         lead_day=leads,

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from apps.lab.record import read_record
+from apps.weather.assimilation import assimilate, cycle
 from apps.weather.assimilation.assimilate import AssimilateConfig, prepare, run, withhold
 from apps.weather.assimilation.observations import KINDS
 from apps.weather.forecast.simulate import ModelConfig
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 
 TINY = AssimilateConfig(
     model=ModelConfig(resolution="T10L4", physics="held-suarez", dt_s=5400.0),
@@ -35,6 +36,52 @@ def test_a_run_leaves_record_and_figures(tmp_path):
     assert "downstream at 12 h: " in text
     for figure in record.figures:
         assert (tmp_path / "run" / figure.file).read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("n_done", [1, 3, 5])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, n_done):
+    """Stopped in the spin-up, with full coverage, without the basin; two cycles each."""
+    whole, text = run(TINY, out=tmp_path / "whole", device="cpu")
+    assert not (tmp_path / "whole" / assimilate.KEPT_FOLDER).exists()
+    monkeypatch.setattr(assimilate, "_KEPT_EVERY", 1)
+    analyse, calls = cycle.analyse, []
+
+    def stops(*args, **kwargs):
+        if len(calls) == n_done:
+            raise KeyboardInterrupt
+        calls.append(None)
+        return analyse(*args, **kwargs)
+
+    monkeypatch.setattr(cycle, "analyse", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, out=tmp_path / "run", device="cpu")
+    calls.clear()
+    monkeypatch.setattr(
+        cycle, "analyse", lambda *args, **kwargs: (calls.append(None), analyse(*args, **kwargs))[1]
+    )
+    with pytest.raises(DataError, match="continue it with --resume"):
+        run(TINY, out=tmp_path / "run", device="cpu")
+    record, again = run(TINY, out=tmp_path / "run", device="cpu", resume=True)
+    assert len(calls) == 6 - n_done
+    assert again == text
+    assert (record.accuracy, record.baselines) == (whole.accuracy, whole.baselines)
+    assert record.history == whole.history
+    for figure in whole.figures:
+        one, other = ((tmp_path / name / figure.file).read_bytes() for name in ("whole", "run"))
+        assert one == other
+    # done: nothing is made again
+    calls.clear()
+    assert run(TINY, out=tmp_path / "run", device="cpu", resume=True) == (record, text)
+    assert not calls
+
+
+def test_a_damaged_ensemble_is_refused_by_name(tmp_path):
+    kept = tmp_path / "run" / assimilate.KEPT_FOLDER
+    run(TINY, out=tmp_path / "run", device="cpu")
+    kept.mkdir()
+    (kept / "spin_up.safetensors").write_bytes(b"cut")
+    with pytest.raises(DataError, match=r"spin_up\.safetensors is cut short or damaged"):
+        run(TINY, out=tmp_path / "run", device="cpu", resume=True)
 
 
 def test_withheld_observations_are_those_of_the_box():

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from apps.lab.record import read_record
+from apps.weather.forecast import forecast as module
+from apps.weather.forecast import verify
 from apps.weather.forecast.forecast import ForecastConfig, run, verify_radiation
 from apps.weather.forecast.simulate import ModelConfig
 from apps.weather.learned import Emulator, save_emulator
@@ -40,6 +42,48 @@ def test_a_forecast_with_a_saved_network_is_recorded(tmp_path):
     }
     assert (tmp_path / "run" / "forecast.svg").read_text().startswith("<?xml")
     assert "exact / learned" in text
+
+
+@pytest.mark.parametrize("n_done", [0, 1, 2])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, n_done):
+    """Stopped before the first line, after the noise floor, after the coarse scheme."""
+    emulator = Emulator(8, width=16, generator=torch.Generator().manual_seed(0))
+    emulator.output_scale.fill_(1e-3)
+    save_emulator(tmp_path / "train" / "emulator.safetensors", emulator, {})
+
+    def forecast(name, resume=False):
+        out = tmp_path / name
+        # as in another process: nothing is left of the truth in memory
+        module._truth.cache_clear()
+        return run(TINY, emulator=tmp_path / "train", out=out, device="cpu", resume=resume)[0]
+
+    whole = forecast("whole")
+    score, scored = verify._score, []
+
+    def stops(truth, name, *args):
+        if len(scored) == n_done:
+            raise KeyboardInterrupt
+        scored.append(name)
+        return score(truth, name, *args)
+
+    monkeypatch.setattr(verify, "_score", stops)
+    with pytest.raises(KeyboardInterrupt):
+        forecast("run")
+    monkeypatch.setattr(verify, "_score", score)
+    upper, steps = verify._upper, []
+    monkeypatch.setattr(verify, "_upper", lambda *args: (steps.append(None), upper(*args))[1])
+    record = forecast("run", resume=True)
+    # the truth's three states, and two leads of each line that was not scored yet
+    assert len(steps) == 3 + 2 * (3 - n_done)
+    assert not (tmp_path / "run" / module.KEPT_FILE).exists()
+    for name, line in whole.baselines.items():
+        assert record.baselines[name] == line
+
+    def scores(found):
+        test = found.accuracy["test"]
+        return {key: value for key, value in test.items() if "cpu" not in key}
+
+    assert scores(record) == scores(whole)
 
 
 def test_dry_physics_and_a_missing_network_are_refused(tmp_path):
