@@ -205,12 +205,13 @@ struct Quads {
 };
 
 // Samples in a tile: few enough that `n_feature` of them lie in the second-level cache, whole
-// multiples of sixteen, and as many tiles as there are threads where that is possible.
-inline int slot_for(int64_t batch, int64_t n_feature, int n_thread, int n_sample_of_unit = 1) {
-  const int64_t most = n_feature <= 512 ? 128 : 64, all = (batch + n_sample_of_unit - 1) / n_sample_of_unit;
-  int64_t n_tile = (all + most - 1) / most;
+// multiples of sixteen, and as many tiles as there are threads where that is possible. Rows of large
+// blocks are read one after the other, so more of them may come from beyond that cache.
+inline int slot_for(int64_t batch, int64_t n_feature, int block, int n_thread) {
+  const int64_t most = n_feature <= (block >= 8 ? 1024 : 512) ? 128 : 64;
+  int64_t n_tile = (batch + most - 1) / most;
   n_tile = (n_tile + n_thread - 1) / n_thread * n_thread;
-  const int64_t slot = ((all + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;
+  const int64_t slot = ((batch + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;
   return int(slot < 16 ? 16 : slot);
 }
 
