@@ -1,4 +1,4 @@
-"""Layers in a row whose activations stay packed: what a layer's step costs inside of such a stack."""
+"""Layers in a row whose activations stay packed: what the step of a layer costs inside of them."""
 
 import statistics
 from typing import Any
