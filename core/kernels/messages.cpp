@@ -265,6 +265,7 @@ extern "C" int32_t tessera_pass_messages(const void* x, const void* edge, const 
     const Messages<Number> m{by_target, {}, static_cast<const Number*>(x),
                              static_cast<const Number*>(edge), kind, n_kind, n_feature,
                              Reduce(reduce), relu != 0, by_target.is_local()};
+    on_large_pages(out, n_target * n_feature * int64_t(sizeof(Number)));
     m.forward(static_cast<Number*>(out), winner, n_thread);
   };
   is_bf16 ? run(uint16_t()) : run(float());
@@ -287,6 +288,8 @@ extern "C" int32_t tessera_pass_messages_backward(
                              static_cast<const Number*>(x), static_cast<const Number*>(edge), kind,
                              n_kind, n_feature, Reduce(reduce), relu != 0,
                              by_source.is_local()};
+    on_large_pages(dx, n_source * n_feature * int64_t(sizeof(Number)));
+    if (dedge && !kind) on_large_pages(dedge, n_edge * n_feature * int64_t(sizeof(Number)));
     m.backward(static_cast<const Number*>(g), winner, static_cast<Number*>(dx),
                static_cast<Number*>(dedge), n_thread);
   };
