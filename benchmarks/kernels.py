@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import kernels_measure as m
+from benchmarks.kernels_stack import measure_stack
 from core.errors import ConfigError
 
 RESULTS = Path(__file__).parent / "results" / "kernels.jsonl"
@@ -48,6 +49,12 @@ def the_table(n_repeat: int = 20) -> Iterator[tuple[str, Callable[[], list[Row]]
                 name = f"{shape} block {block}, {100 * (1 - density):g} % zeros"
                 peers = shape == SHAPES[0] and density == 0.1
                 yield name, partial(products, *shape, block, density, library_peers=peers)
+    for batch, features, out_features in SHAPES:
+        for block in BLOCKS[1:]:
+            for density in (0.1, 0.01):
+                if features == out_features:
+                    name = f"packed stack {batch} x {features} block {block}, density {density}"
+                    yield name, partial(measure_stack, batch, features, block, density)
     for dtype, blocks in (("bf16", (4, 8, 16)), ("int8", (4, 8, 16))):
         for shape in SHAPES:
             for block in blocks if shape in FEW else blocks[-1:]:
@@ -106,6 +113,16 @@ GOALS: tuple[tuple[str, str, float, Row, str], ...] = (
         (f"step at 99 % zeros over oneDNN, {n} features", ">", goal,
          {"what": "product", "pass": "step", "dtype": "fp32", "density": 0.01, "features": n},
          "ratio_vs_onednn")
+        for n, goal in ((1024, 25.0), (4096, 40.0))
+    ),
+    *(
+        (f"step at 90 % zeros, layers that stay packed, block {block}", ">", 8.0,
+         {"what": "packed stack", "density": 0.1, "block": block}, "ratio_vs_onednn")
+        for block in (16, 8, 4)
+    ),
+    *(
+        (f"step at 99 % zeros, layers that stay packed, {n} features", ">", goal,
+         {"what": "packed stack", "density": 0.01, "features": n}, "ratio_vs_onednn")
         for n, goal in ((1024, 25.0), (4096, 40.0))
     ),
     ("bf16 step at 90 % zeros over fp32 torch.mm, block 16", ">", 16.0,

@@ -10,6 +10,7 @@ nothing is handed to a dense product, however full the pattern.
 import contextlib
 import functools
 import importlib.util
+import itertools
 import math
 import os
 import platform
@@ -370,17 +371,18 @@ def measure_threads(
     dy, weight = torch.randn(batch, features, generator=g), torch.randn(features, features)
     before = torch.get_num_threads()
 
-    def on(n: int, run: Callable[[], object]) -> None:
-        torch.set_num_threads(n)
-        run()
-
-    calls: Calls = {}
-    for n in (1, n_thread):
-        calls[f"step {n}"] = functools.partial(on, n, lambda: _train(layer, x, dy))
-        calls[f"dense {n}"] = functools.partial(on, n, lambda: x.detach() @ weight)
+    runs: Calls = {"step": lambda: _train(layer, x, dy), "dense": lambda: x.detach() @ weight}
+    t: dict[str, float] = {}
     try:
         with kernels_only():
-            t = {name: min(s) for name, s in interleaved(calls, n_repeat, wall=True).items()}
+            for _ in range(n_repeat):
+                for (name, run), n in itertools.product(runs.items(), (1, n_thread)):
+                    torch.set_num_threads(n)
+                    run()  # wakes the threads that work will find awake
+                    start = time.perf_counter()
+                    run()
+                    seconds = time.perf_counter() - start
+                    t[f"{name} {n}"] = min(seconds, t.get(f"{name} {n}", seconds))
     finally:
         torch.set_num_threads(before)
     return {

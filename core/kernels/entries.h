@@ -36,12 +36,6 @@ struct Plan {
   }
 };
 
-inline bool are_places(const int32_t* order, int64_t n) {
-  int32_t outside = 0;
-  for (int64_t k = 0; k < n; ++k) outside |= (order[k] < 0) | (order[k] >= n);
-  return !outside;
-}
-
 // Entries of block `k` of S inside rows x cols; `order` names the block's place in the values, and
 // `is_turned` says that these hold transposed blocks.
 inline Plan plan_entries(const Pattern& s, const int32_t* order, bool is_turned, int64_t rows,

@@ -151,6 +151,7 @@ extern "C" int32_t tessera_linear_int8(const float* x, int64_t x_stride, int64_t
   if (const int32_t status = check(s)) return status;
 #if defined(__AVX512VNNI__)
   n_thread = threads_for(0.25 * batch * n_block * br * bc, n_thread);
+  on_large_pages(y, batch * rows * 4);
   multiply(s, {x, x_stride, batch, cols}, *x_scale, reinterpret_cast<const float*>(codes), scale, y, rows, n_thread);
   return OK;
 #else

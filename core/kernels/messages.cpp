@@ -6,6 +6,8 @@
 // row in registers at a time, and writes that of each edge once. Numbers are fp32 or bf16, sums
 // are fp32. Every output row is written by one thread in edge order: threads change no bit.
 
+#include <cmath>
+
 #include "vector.h"
 
 namespace {
@@ -73,6 +75,17 @@ struct Group {
       outside |= (other[k] < 0) | (other[k] >= n_other) | (order[k] < 0) | (order[k] >= n_edge);
     return falls ? BAD_POINTER : outside ? BAD_INDEX : OK;
   }
+
+  // Whether most edges join rows that lie close together, as in a batch of small graphs: told from
+  // the edges of some sixty rows.
+  bool is_local() const {
+    int64_t n_near = 0, n = 0;
+    const int64_t step = n_row / 64 + 1;
+    for (int64_t i = 0; i < n_row; i += step)
+      for (int64_t k = ptr[i]; k < ptr[i + 1]; ++k, ++n)
+        n_near += std::abs(other[k] * double(n_row) - i * double(n_other)) < 64.0 * n_row;
+    return 4 * n_near > 3 * n;
+  }
 };
 
 // Calls step(width, first feature, lanes) on panels of 8, 4 and 1 vectors.
@@ -85,9 +98,10 @@ inline void for_panels(int64_t n_feature, const Step& step) {
   if (f < n_feature) step(std::integral_constant<int, 1>(), f, int(n_feature - f));
 }
 
-// Asks for WIDE vectors of the row of an edge that comes a little later: rows lie in no order that
-// the processor would foresee, and waiting for each took longer than all arithmetic.
-constexpr int64_t AHEAD = 8;
+// Asks for WIDE vectors of a row that is needed a little later: of the edge after AHEAD others, as
+// rows lie in no order that the processor would foresee, or, where edges join rows that lie close
+// together, of the row that lies BEYOND others further on, once for all its edges.
+constexpr int64_t AHEAD = 8, BEYOND = 32;
 template <int WIDE, class Number>
 inline void foresee(const Number* row) {
   for (int j = 0; j < WIDE; ++j) __builtin_prefetch(row + j * LANE);
@@ -102,7 +116,7 @@ struct Messages {
   const int32_t* kind;     // null where every edge has a row of its own
   int64_t n_kind, n_feature;
   Reduce reduce;
-  bool relu;
+  bool relu, is_local;  // of the edges in the direction of the pass
 
   int64_t row_of(int64_t e) const { return kind ? kind[e] : e; }
 
@@ -113,11 +127,12 @@ struct Messages {
     Vec sum[WIDE] = {};
     IVec best[WIDE];
     for (int j = 0; j < WIDE; ++j) best[j] = IVec{} - 1;
+    if (is_local && t + BEYOND < by_target.n_other) foresee<WIDE>(x + (t + BEYOND) * n_feature + f);
     for (int64_t k = first; k < last; ++k) {
       const Number* from = x + by_target.other[k] * n_feature + f;
       const Number* with = edge ? edge + row_of(by_target.order[k]) * n_feature + f : nullptr;
       const int64_t later = k + AHEAD < by_target.n_edge ? k + AHEAD : k;
-      foresee<WIDE>(x + by_target.other[later] * n_feature + f);
+      if (!is_local) foresee<WIDE>(x + by_target.other[later] * n_feature + f);
       if (with && !kind) foresee<WIDE>(edge + by_target.order[later] * n_feature + f);
       for (int j = 0; j < WIDE; ++j) {
         Vec v = take(from + j * LANE, n);
@@ -158,11 +173,12 @@ struct Messages {
     const Vec zero = {};
     Vec sum[WIDE] = {}, own[WIDE] = {};
     for (int j = 0; relu && j < WIDE; ++j) own[j] = take(x + s * n_feature + f + j * LANE, n);
+    if (is_local && s + BEYOND < by_source.n_other) foresee<WIDE>(g + (s + BEYOND) * n_feature + f);
     for (int64_t k = by_source.ptr[s]; k < by_source.ptr[s + 1]; ++k) {
       const int64_t t = by_source.other[k], e = by_source.order[k];
       const int32_t count = by_target.ptr[t + 1] - by_target.ptr[t];
       const int64_t later = k + AHEAD < by_source.n_edge ? k + AHEAD : k;
-      foresee<WIDE>(g + by_source.other[later] * n_feature + f);
+      if (!is_local) foresee<WIDE>(g + by_source.other[later] * n_feature + f);
       if (relu && edge && !kind) foresee<WIDE>(edge + by_source.order[later] * n_feature + f);
       if (dedge) foresee<WIDE>(dedge + by_source.order[later] * n_feature + f);
       const Vec scale = zero + (reduce == MEAN ? 1.0f / float(count) : 1.0f);
@@ -248,7 +264,8 @@ extern "C" int32_t tessera_pass_messages(const void* x, const void* edge, const 
     using Number = decltype(number);
     const Messages<Number> m{by_target, {}, static_cast<const Number*>(x),
                              static_cast<const Number*>(edge), kind, n_kind, n_feature,
-                             Reduce(reduce), relu != 0};
+                             Reduce(reduce), relu != 0, by_target.is_local()};
+    on_large_pages(out, n_target * n_feature * int64_t(sizeof(Number)));
     m.forward(static_cast<Number*>(out), winner, n_thread);
   };
   is_bf16 ? run(uint16_t()) : run(float());
@@ -269,7 +286,10 @@ extern "C" int32_t tessera_pass_messages_backward(
     using Number = decltype(number);
     const Messages<Number> m{{target_ptr, nullptr, nullptr, n_target, n_source, n_edge}, by_source,
                              static_cast<const Number*>(x), static_cast<const Number*>(edge), kind,
-                             n_kind, n_feature, Reduce(reduce), relu != 0};
+                             n_kind, n_feature, Reduce(reduce), relu != 0,
+                             by_source.is_local()};
+    on_large_pages(dx, n_source * n_feature * int64_t(sizeof(Number)));
+    if (dedge && !kind) on_large_pages(dedge, n_edge * n_feature * int64_t(sizeof(Number)));
     m.backward(static_cast<const Number*>(g), winner, static_cast<Number*>(dx),
                static_cast<Number*>(dedge), n_thread);
   };

@@ -8,10 +8,6 @@
 #include "outer.h"
 #include "product.h"
 
-extern "C" int32_t tessera_transpose_blocks(const void* values, const int32_t* order,
-                                            int64_t n_block, int32_t br, int32_t bc, void* out,
-                                            int32_t n_byte);
-
 namespace {
 
 // A packed batch of n_feature features.
@@ -30,7 +26,8 @@ struct Tiles {
 
 // Block rows first..last-1 of one tile of y = x S^T + bias, a section at a time.
 void multiply_tile(const Quads& layout, const float* values, const float* bias, const float* in,
-                   int slot, int64_t first, int64_t last, float* y, Ahead ahead) {
+                   int slot, int64_t first, int64_t last, float* y, Ahead ahead,
+                   Turned* turned = nullptr) {
   const Pattern& s = layout.s;
   const int64_t n_pass = s.br / 4 * (slot * 4 / (4 * LANE));  // of a block row: never more
   const int64_t n_ahead = ahead.share((last - first) * n_pass);
@@ -39,7 +36,9 @@ void multiply_tile(const Quads& layout, const float* values, const float* bias, 
     const int64_t end = std::min(i + layout.step, last), n_next = std::min(end + layout.step, last) - end;
     Lines<true> outputs;  // of the next section
     if (n_next) outputs = {y + end * row, 0, 1, n_next * row};
-    layout.run(s, values, i, end, slot, in, y + i * row, ahead, n_ahead, outputs,
+    const int64_t k = s.row_ptr[i];
+    const float* from = turned ? turned->at(k, s.row_ptr[end]) : values + k * s.br * s.bc;
+    layout.run(s, from, i, end, slot, in, y + i * row, ahead, n_ahead, outputs,
                outputs.share((end - i) * n_pass));
     if (!bias) continue;
     for (int64_t f = i * s.br; f < end * s.br; f += 4) {
@@ -89,13 +88,14 @@ int32_t check(const Pattern& s, const Places& at) {
 
 // Samples in a tile of a packed batch: many, as a weight gradient is summed over lanes once a tile.
 extern "C" int32_t tessera_packed_slot(int64_t batch, int32_t n_thread) {
-  return batch >= 128 * int64_t(n_thread) ? 128 : slot_for(batch, 1024, n_thread);
+  return batch >= 128 * int64_t(n_thread) ? 128 : slot_for(batch, 2048, 16, n_thread);
 }
 
 // x[batch][n_feature], rows `stride` apart, into tiles of `slot` samples, and back.
 extern "C" int32_t tessera_pack(const float* x, int64_t stride, int64_t batch, int64_t n_feature,
                                 int32_t slot, float* out, int32_t n_thread) {
   const Rows<float> rows{x, stride, batch, n_feature};
+  on_large_pages(out, batch * n_feature * 4);
   for_tiles((batch + slot - 1) / slot, threads_for(32.0 * batch * n_feature, n_thread),
             [&](int64_t tile, bool) {
               const int n_sample = rows.n_sample(tile, slot);
@@ -108,6 +108,7 @@ extern "C" int32_t tessera_pack(const float* x, int64_t stride, int64_t batch, i
 extern "C" int32_t tessera_unpack(const float* in, int32_t slot, int64_t batch, int64_t n_feature,
                                   float* y, int32_t n_thread) {
   const Rows<float> rows{y, n_feature, batch, n_feature};
+  on_large_pages(y, batch * n_feature * 4);
   for_tiles((batch + slot - 1) / slot, threads_for(32.0 * batch * n_feature, n_thread),
             [&](int64_t tile, bool) {
               const int n_sample = rows.n_sample(tile, slot);
@@ -126,6 +127,7 @@ extern "C" int32_t tessera_spmm_packed(const float* x, int64_t n_sample, int32_t
   const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
   if (const int32_t status = check(s)) return status;
   n_thread = threads_for(double(n_sample) * n_block * br * bc, n_thread);
+  on_large_pages(y, n_sample * n_row * br * 4);
   multiply_tiles(s, values, bias, {x, n_col * bc, n_sample, slot}, y, n_thread);
   return OK;
 }
@@ -146,27 +148,32 @@ extern "C" int32_t tessera_backward_packed(const float* dy, const float* x, int6
   if (const int32_t status = check(s, at)) return status;
   if (const int32_t status = check(t)) return status;
   const int64_t n_value = n_block * br * bc;
-  const Scratch turned(n_value);
-  if (tessera_transpose_blocks(values, order_t, n_block, br, bc, turned.get(), 4)) return BAD_INDEX;
+  if (!are_places(order_t, n_block)) return BAD_INDEX;
   const Tiles<const float> of_dy{dy, n_row * br, n_sample, slot}, of_x{x, n_col * bc, n_sample, slot};
   const int64_t n_tile = of_x.n_tile();
   n_thread = threads_for(2.0 * n_sample * n_value, n_thread);
+  on_large_pages(out, n_value * 4);
+  if (dx) on_large_pages(dx, n_sample * of_x.n_feature * 4);
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   const Quads layout(t);
+  Turned turned(values, order_t, dx ? n_block : 0, br, bc, n_thread, n_tile == 1);
   with_sums(n_value + of_dy.n_feature, out, n_thread, [&](int64_t thread, float* sums) {
-    const int64_t last = n_tile * (thread + 1) / n_thread;
-    for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
+    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
+    if (begin == last) clear(sums, n_value);
+    clear(sums + n_value, of_dy.n_feature);
+    for (int64_t tile = begin; tile < last; ++tile) {
       const int n_slot = of_x.n_slot(tile);
       const float *in_dy = of_dy.at(tile), *in_x = of_x.at(tile);
       if (dx)
-        multiply_tile(layout, turned.get(), nullptr, in_dy, n_slot, 0, n_col,
-                      dx + tile * of_x.n_feature * slot, of_x.ahead(tile));
+        multiply_tile(layout, nullptr, nullptr, in_dy, n_slot, 0, n_col,
+                      dx + tile * of_x.n_feature * slot, of_x.ahead(tile), &turned);
       Ahead ahead = tile + 1 < last ? of_dy.ahead(tile + 1) : Ahead();
       const int64_t n_ahead = ahead.share(n_block);
       for (int64_t i = 0; i < n_row; ++i)
-        if (row_ptr[i] < row_ptr[i + 1])
-          row_of_quads<Fp32>(at, row_ptr[i], row_ptr[i + 1], n_slot, in_dy + i * br * n_slot, in_x,
-                             sums, ahead, n_ahead);
+        if (const int64_t k = row_ptr[i], n = row_ptr[i + 1] - k; n) {
+          if (tile == begin) clear(sums + k * br * bc, n * br * bc);
+          row_of_quads<Fp32>(at, k, k + n, n_slot, in_dy + i * br * n_slot, in_x, sums, ahead, n_ahead);
+        }
       add_samples(in_dy, of_dy.n_feature, n_slot, sums + n_value);
     }
   });

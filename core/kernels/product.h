@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "pack.h"
+#include "turn.h"
 
 namespace {
 
@@ -112,7 +113,8 @@ auto chunk_kernel(int bc) {
 // In the quads layout a vector holds four features of STEP samples: a quad of weights, spread over
 // the vector, multiplies four entries of a row of S at once, and the four partial sums of an output
 // meet when the row is done. Inputs are thus packed as the weight gradient takes them.
-// `y` begins with block row `first`. Registers: ROW * 2 or 4 * 4 sums, as many inputs, one weight.
+// `y` and `values` begin with block row `first`. Registers: ROW * 2 or 4 * 4 sums, as many inputs,
+// one weight.
 template <int BC, int ROW>
 void multiply_quads(const Pattern& s, const float* values, int64_t first, int64_t last, int slot,
                     const float* x, float* y, Ahead& ahead, int64_t n_ahead, Lines<true>& outputs,
@@ -120,6 +122,7 @@ void multiply_quads(const Pattern& s, const float* values, int64_t first, int64_
   constexpr int WIDE = LANE == 16 && ROW == 4 ? 4 : 2;
   const int bc = BC ? BC : s.bc;
   const int AHEAD = bc >= 16 ? 1 : bc >= 8 ? 2 : 4;  // blocks: inputs come from the second-level cache
+  const int64_t begin = s.row_ptr[first];
   for (int64_t i = first; i < last; ++i) {
     const int64_t b = s.row_ptr[i], e = s.row_ptr[i + 1];
     for (int r0 = 0; r0 < s.br; r0 += ROW) {
@@ -130,7 +133,7 @@ void multiply_quads(const Pattern& s, const float* values, int64_t first, int64_
         Vec sum[ROW][WIDE] = {};
         for (int64_t k = b; k < e; ++k) {
           const float* from = x + int64_t(s.col_index[k]) * bc * slot + s0;
-          const float* weight = values + (k * s.br + r0) * bc;
+          const float* weight = values + ((k - begin) * s.br + r0) * bc;
           if (r0 == 0 && k + AHEAD < e) {
             const float* next = x + int64_t(s.col_index[k + AHEAD]) * bc * slot + s0;
             for (int c = 0; c < bc; c += 4)
@@ -179,12 +182,14 @@ void pack_quads_padded(const In* x, int64_t stride, int n_sample, int slot, int6
 }
 
 // y = in S^T for packed inputs, a section of block rows at a time: it is written to the rows of y
-// while it lies in the first-level cache. `ahead` is fetched meanwhile.
+// while it lies in the first-level cache. `ahead` is fetched meanwhile. Where there is `turned`, it has
+// the values.
 struct Quads {
   explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(64 / s.br ? 64 / s.br : 1) {}
   int64_t room(int slot) const { return int64_t(step) * s.br * slot; }
   void multiply(const float* values, int64_t first, int64_t last, const float* in, int slot,
-                float* room, int n_sample, float* y, int64_t rows, const float* bias, Ahead ahead) const {
+                float* room, int n_sample, float* y, int64_t rows, const float* bias, Ahead ahead,
+                Turned* turned = nullptr) const {
     const int64_t n_pass = s.br / 4 * (slot * 4 / (4 * LANE));  // of a block row: never more
     const int64_t n_ahead = ahead.share((last - first) * n_pass);
     auto width = [&](int64_t i) { return (std::min(i + step, last) * s.br < rows ? std::min(i + step, last) * s.br : rows) - i * s.br; };
@@ -192,7 +197,9 @@ struct Quads {
       const int64_t end = std::min(i + step, last), next = end * s.br;
       Lines<true> outputs;  // of the next section
       if (end < last) outputs = {y + next, rows, n_sample, width(end)};
-      run(s, values, i, end, slot, in, room, ahead, n_ahead, outputs, outputs.share((end - i) * n_pass));
+      const int64_t k = s.row_ptr[i];
+      const float* from = turned ? turned->at(k, s.row_ptr[end]) : values + k * s.br * s.bc;
+      run(s, from, i, end, slot, in, room, ahead, n_ahead, outputs, outputs.share((end - i) * n_pass));
       if (bias)
         unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows, WithBias{bias + i * s.br});
       else
@@ -205,12 +212,13 @@ struct Quads {
 };
 
 // Samples in a tile: few enough that `n_feature` of them lie in the second-level cache, whole
-// multiples of sixteen, and as many tiles as there are threads where that is possible.
-inline int slot_for(int64_t batch, int64_t n_feature, int n_thread, int n_sample_of_unit = 1) {
-  const int64_t most = n_feature <= 512 ? 128 : 64, all = (batch + n_sample_of_unit - 1) / n_sample_of_unit;
-  int64_t n_tile = (all + most - 1) / most;
+// multiples of sixteen, and as many tiles as there are threads where that is possible. Rows of large
+// blocks are read one after the other, so more of them may come from beyond that cache.
+inline int slot_for(int64_t batch, int64_t n_feature, int block, int n_thread) {
+  const int64_t most = n_feature <= (block >= 8 ? 1024 : 512) ? 128 : 64;
+  int64_t n_tile = (batch + most - 1) / most;
   n_tile = (n_tile + n_thread - 1) / n_thread * n_thread;
-  const int64_t slot = ((all + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;
+  const int64_t slot = ((batch + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;
   return int(slot < 16 ? 16 : slot);
 }
 
@@ -235,16 +243,13 @@ void for_tiles(int64_t n_tile, int n_thread, const Work& work) {
   });
 }
 
-// Run work(thread, sums) with n zeros to add to for every thread, the first of which has `out`; then
+// Run work(thread, sums) with n numbers for every thread to set, the first of which has `out`; then
 // add all to `out`.
 template <class Work>
 void with_sums(int64_t n, float* out, int n_thread, const Work& work) {
   const Scratch others(n * (n_thread - 1));
-  parallel_for(n_thread, n_thread, [&](int64_t t) {
-    float* mine = t ? others.get() + n * (t - 1) : out;
-    std::memset(mine, 0, n * sizeof(float));
-    work(t, mine);
-  });
+  parallel_for(n_thread, n_thread,
+               [&](int64_t t) { work(t, t ? others.get() + n * (t - 1) : out); });
   if (n_thread == 1) return;
   const int64_t stretch = 1 << 14, n_stretch = (n + stretch - 1) / stretch;
   parallel_for(n_stretch, n_thread, [&](int64_t part) {
@@ -253,6 +258,8 @@ void with_sums(int64_t n, float* out, int n_thread, const Work& work) {
       for (int64_t i = first; i < last; ++i) out[i] += others.get()[n * (t - 1) + i];
   });
 }
+
+inline void clear(float* p, int64_t n) { std::memset(p, 0, n * sizeof(float)); }
 
 // One thread where that many multiply-adds are too few to share: all others are woken together.
 inline int threads_for(double n_multiply_add, int n_thread) {

@@ -8,10 +8,6 @@
 #include "outer.h"
 #include "panels.h"
 
-extern "C" int32_t tessera_transpose_blocks(const void* values, const int32_t* order,
-                                            int64_t n_block, int32_t br, int32_t bc, void* out,
-                                            int32_t n_byte);
-
 namespace {
 
 int32_t check(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block) {
@@ -24,22 +20,24 @@ int32_t check(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block) {
 }
 
 // Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit. `t` is
-// the transposed pattern with its values, where dx is wanted.
+// the transposed pattern, where dx is wanted, and order_t the place of its blocks in the values.
 template <class Number, class In>
-void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s, int64_t n_row,
+void gradients_by_quads(const Pattern* t, const float* values, const int32_t* order_t, const Places& s, int64_t n_row,
                         int64_t n_col, int64_t n_block, const Rows<In>& dy, const Rows<In>& x,
                         float* dx, float* out, int n_thread) {
   constexpr int PER_UNIT = sizeof(float) / sizeof(In);
   const int64_t n_dy = n_row * s.br, n_x = n_col * s.bc;
-  const int unit = slot_for((x.batch + PER_UNIT - 1) / PER_UNIT, std::max(n_x, n_dy), n_thread);
+  const int unit = slot_for((x.batch + PER_UNIT - 1) / PER_UNIT, std::max(n_x, n_dy), std::min(s.br, s.bc), n_thread);
   const int slot = unit * PER_UNIT;
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
+  Turned turned(values, order_t, t ? n_block : 0, s.br, s.bc, n_thread, n_tile == 1);
   with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
     const Scratch scratch((n_x + n_dy) * unit);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * unit;
-    const int64_t last = n_tile * (thread + 1) / n_thread;
-    for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
+    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
+    if (begin == last) clear(sums, n_block * s.br * s.bc);
+    for (int64_t tile = begin; tile < last; ++tile) {
       const int n_sample = x.n_sample(tile, slot);
       const int filled = (n_sample + 16 * PER_UNIT - 1) / (16 * PER_UNIT) * 16;
       pack_quads_padded(dy.at(tile, slot), dy.stride, n_sample, filled, dy.n, n_dy, in_dy);
@@ -47,8 +45,8 @@ void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s
         if (dx) {
           const Quads layout(*t);
           const Scratch room(layout.room(slot));
-          layout.multiply(values_t, 0, t->n_row, in_dy, filled, room.get(), n_sample,
-                          dx + tile * slot * x.n, x.n, nullptr, x.ahead(tile, slot));
+          layout.multiply(nullptr, 0, t->n_row, in_dy, filled, room.get(), n_sample,
+                          dx + tile * slot * x.n, x.n, nullptr, x.ahead(tile, slot), &turned);
         }
       pack_quads_padded(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_x, in_x);
       Ahead ahead = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();
@@ -56,6 +54,7 @@ void gradients_by_quads(const Pattern* t, const float* values_t, const Places& s
       for (int64_t k = 0; k < n_block;) {
         int64_t stop = k + 1;
         while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
+        if (tile == begin) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
         row_of_quads<Number>(s, k, stop, filled, in_dy + int64_t(s.row_index[k]) * s.br * filled,
                              in_x, sums, ahead, n_ahead);
         k = stop;
@@ -74,8 +73,9 @@ void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n
   with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
     const Scratch scratch((n_x + n_dy) * n_pair);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * n_pair;
-    const int64_t last = n_tile * (thread + 1) / n_thread;
-    for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
+    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
+    if (begin == last) clear(sums, n_block * s.br * s.bc);
+    for (int64_t tile = begin; tile < last; ++tile) {
       const int n_sample = x.n_sample(tile, slot);
       pack_panels_of_pairs(dy.at(tile, slot), dy.stride, n_sample, n_pair, dy.n, n_dy, in_dy);
       pack_panels_of_pairs(x.at(tile, slot), x.stride, n_sample, n_pair, x.n, n_x, in_x);
@@ -85,6 +85,7 @@ void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n
       for (int64_t k = 0; k < n_block;) {
         int64_t stop = k + 1;
         while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
+        if (tile == begin) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
         next_dy.fetch(of_dy * (stop - k)), next_x.fetch(of_x * (stop - k));
         row_of_panels(s.col_index, s.row_index[k], k, stop, s.br, s.bc, n_pair, (n_sample + 1) / 2,
                       in_dy, in_x, sums);
@@ -108,6 +109,7 @@ void gradients_by_entries(const Pattern& p, const Plan& plan, const float* value
   auto run = [&](const float* from, auto where) {
     with_sums(n_padded, total, n_thread, [&](int64_t thread, float* sums) {
       const Scratch scratch((columns.n + (MULTIPLY ? 2 : 1) * rows.n) * SLOT);
+      clear(sums, n_padded);
       float *in = scratch.get(), *other = in + columns.n * SLOT, *room = other + rows.n * SLOT;
       const int64_t last = n_tile * (thread + 1) / n_thread;
       for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
@@ -141,6 +143,7 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
   const Places s{row_index, col_index, br, bc};
   if (const int32_t status = check(s, n_row, n_col, n_block)) return status;
   n_thread = threads_for(double(batch) * n_block * br * bc, n_thread);
+  on_large_pages(out, n_block * br * bc * 4);
 #if defined(__AVX512BF16__)
   if (is_bf16 && has_quads(br, bc)) {
     const Rows<uint16_t> in_dy{static_cast<const uint16_t*>(dy), dy_stride, batch, rows};
@@ -149,7 +152,7 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
       gradient_by_panels(s, n_row, n_col, n_block, in_dy, in_x, out, n_thread);
       return OK;
     }
-    gradients_by_quads<Bf16Pair>(nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr,
+    gradients_by_quads<Bf16Pair>(nullptr, nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr,
                                  out, n_thread);
     return OK;
   }
@@ -158,7 +161,7 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
   const Rows<float> in_dy{static_cast<const float*>(dy), dy_stride, batch, rows};
   const Rows<float> in_x{static_cast<const float*>(x), x_stride, batch, cols};
   if (has_quads(br, bc)) {
-    gradients_by_quads<Fp32>(nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr, out,
+    gradients_by_quads<Fp32>(nullptr, nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr, out,
                              n_thread);
     return OK;
   }
@@ -192,6 +195,8 @@ extern "C" int32_t tessera_spmm_backward(const float* dy, int64_t dy_stride, int
   const Pattern t{col_ptr, row_index_t, n_col, n_row, n_block, bc, br};
   const Places s{row_index, col_index, br, bc};
   n_thread = threads_for(2.0 * batch * n_block * br * bc, n_thread);
+  on_large_pages(out, n_block * br * bc * 4);
+  on_large_pages(dx, batch * cols * 4);
   const Rows<float> in_dy{dy, dy_stride, batch, rows}, in_x{x, x_stride, batch, cols};
   if (const auto* made = static_cast<const Plan*>(plan)) {
     if (!made->fits(t, cols, rows)) return BAD_PLAN;
@@ -206,8 +211,7 @@ extern "C" int32_t tessera_spmm_backward(const float* dy, int64_t dy_stride, int
                                dx, out, n_thread);
     return OK;
   }
-  const Scratch turned(n_block * br * bc);
-  if (tessera_transpose_blocks(values, order_t, n_block, br, bc, turned.get(), 4)) return BAD_INDEX;
-  gradients_by_quads<Fp32>(&t, turned.get(), s, n_row, n_col, n_block, in_dy, in_x, dx, out, n_thread);
+  if (!are_places(order_t, n_block)) return BAD_INDEX;
+  gradients_by_quads<Fp32>(&t, values, order_t, s, n_row, n_col, n_block, in_dy, in_x, dx, out, n_thread);
   return OK;
 }

@@ -38,6 +38,7 @@ extern "C" int32_t tessera_segment_sum(const float* x, int64_t stride, const int
     if (index[n] < 0 || index[n] >= n_segment) return BAD_INDEX;
     sorted &= n == 0 || index[n - 1] <= index[n];
   }
+  on_large_pages(out, n_segment * n_feature * 4);
   if (sorted) {  // only the segments that no row names have to be cleared
     int64_t next = 0;
     for (int64_t n = 0; n <= n_row; ++n) {

@@ -11,7 +11,7 @@ void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* valu
                        const float* bias, float* y, int64_t rows, int n_thread) {
   const Quads layout(s);
   const int64_t n_in = s.n_col * s.bc;
-  const int slot = slot_for(x.batch, n_in, n_thread);
+  const int slot = slot_for(x.batch, n_in, s.bc, n_thread);
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   // A batch of few tiles is also cut by rows, so that every thread has work.
   const int64_t n_cut = n_tile >= n_thread ? 1 : std::min<int64_t>(s.n_row, n_thread);
@@ -82,51 +82,6 @@ int32_t multiply_bf16(const Pattern& s, const Rows<float>& x, const float* value
 }
 #endif
 
-// EDGE is the side of square blocks, or 0: then br x bc.
-template <int EDGE, class Number>
-void transpose_blocks(const Number* values, const int32_t* order, int64_t n_block, int br, int bc,
-                      Number* out) {
-  if (EDGE) br = bc = EDGE;
-  for (int64_t t = 0; t < n_block; ++t) {
-    const Number* from = values + int64_t(order[t]) * br * bc;
-    Number* to = out + t * br * bc;
-    if constexpr (EDGE == LANE && sizeof(Number) == 4) {
-      Vec a[LANE];
-      for (int r = 0; r < LANE; ++r) a[r] = load(reinterpret_cast<const float*>(from) + r * LANE);
-      transpose(a);
-      for (int c = 0; c < LANE; ++c) store(reinterpret_cast<float*>(to) + c * LANE, a[c]);
-#if defined(__AVX512F__)
-    } else if constexpr (EDGE == LANE && sizeof(Number) == 2) {
-      Vec a[LANE];
-      for (int r = 0; r < LANE; ++r)
-        a[r] = Vec(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(from + r * LANE))));
-      transpose(a);
-      for (int c = 0; c < LANE; ++c)
-        _mm256_storeu_si256((__m256i*)(to + c * LANE), _mm512_cvtepi32_epi16(__m512i(a[c])));
-#endif
-    } else {
-      for (int c = 0; c < bc; ++c)
-        for (int r = 0; r < br; ++r) to[c * br + r] = from[r * bc + c];
-    }
-  }
-}
-
-template <class Number>
-int32_t transpose_all(const void* values, const int32_t* order, int64_t n_block, int br, int bc,
-                      void* out) {
-  int32_t outside = 0;
-  for (int64_t t = 0; t < n_block; ++t) outside |= (order[t] < 0) | (order[t] >= n_block);
-  if (outside) return BAD_INDEX;
-  const int edge = br == bc ? br : 0;
-  const auto run = edge == 16  ? transpose_blocks<16, Number>
-                   : edge == 8 ? transpose_blocks<8, Number>
-                   : edge == 4 ? transpose_blocks<4, Number>
-                   : edge == 1 ? transpose_blocks<1, Number>
-                               : transpose_blocks<0, Number>;
-  run(static_cast<const Number*>(values), order, n_block, br, bc, static_cast<Number*>(out));
-  return OK;
-}
-
 }  // namespace
 
 // The plan of products of these blocks with rows x cols, freed by tessera_free_plan; `order` may be
@@ -156,6 +111,7 @@ extern "C" int32_t tessera_spmm(const float* x, int64_t x_stride, int64_t batch,
                                 const float* bias, void* y, int64_t rows, int32_t is_bf16, int32_t n_thread) {
   const Pattern s{row_ptr, col_index, n_row, n_col, n_block, br, bc};
   const Rows<float> in{x, x_stride, batch, cols};
+  on_large_pages(y, batch * rows * (is_bf16 ? 2 : 4));
   if (!is_bf16)
     return multiply(s, static_cast<const Plan*>(plan), in, values, bias, static_cast<float*>(y), rows, n_thread);
 #if defined(__AVX512BF16__)
@@ -171,6 +127,11 @@ extern "C" int32_t tessera_has_bf16() { return HAS_BF16; }
 extern "C" int32_t tessera_transpose_blocks(const void* values, const int32_t* order,
                                             int64_t n_block, int32_t br, int32_t bc, void* out,
                                             int32_t n_byte) {
-  return (n_byte == 4 ? transpose_all<uint32_t> : transpose_all<uint16_t>)(values, order, n_block,
-                                                                           br, bc, out);
+  if (!are_places(order, n_block)) return BAD_INDEX;
+  auto run = [&](auto number) {
+    using Number = decltype(number);
+    turn(static_cast<const Number*>(values), order, n_block, br, bc, static_cast<Number*>(out));
+  };
+  n_byte == 4 ? run(uint32_t()) : run(uint16_t());
+  return OK;
 }

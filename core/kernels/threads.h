@@ -13,6 +13,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 // GOMP_parallel of the OpenMP runtimes of GCC and LLVM: run(data) on every thread of a team, as
 // many as omp_set_num_threads said last where `n_thread` is nought.
 using RunOnTeam = void (*)(void (*run)(void*), void* data, unsigned n_thread, unsigned flags);
@@ -34,6 +38,18 @@ void parallel_for(int64_t n, int n_thread, const Work& work) {
   for (int t = 1; t < n_thread; ++t) others.emplace_back(run);
   run();
   for (auto& t : others) t.join();
+}
+
+// Asks for pages of two megabytes under a large output: memory fresh from the system is filled in by
+// the page, and by pages of four kilobytes that takes several times as long as writing it.
+inline void on_large_pages(void* p, int64_t n_byte) {
+#if defined(__linux__)
+  constexpr int64_t PAGE = 4096, LEAST = 4 << 20;
+  if (n_byte < LEAST) return;
+  const int64_t first = (reinterpret_cast<intptr_t>(p) + PAGE - 1) / PAGE * PAGE;
+  const int64_t last = (reinterpret_cast<intptr_t>(p) + n_byte) / PAGE * PAGE;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 // Fresh pages cost more than the packing they hold, so buffers are kept; the smallest that is large
@@ -61,6 +77,7 @@ class Scratch {
       buffer_.n = (n_float + 1023) / 1024 * 1024;
       buffer_.p = static_cast<float*>(std::aligned_alloc(64, buffer_.n * sizeof(float)));
       if (!buffer_.p) std::abort();
+      on_large_pages(buffer_.p, buffer_.n * sizeof(float));
     }
   }
   ~Scratch() {

@@ -40,6 +40,24 @@ for n_thread, block, batch, density in itertools.product((1, 2), blocks, (0, 1, 
         call.linear_int8(
             kernels, wide, torch.tensor(0.02), codes, scale, p.row_ptr, p.col_index, 75
         )
+for n_thread, edge, batch in itertools.product((1, 2), (4, 8, 16), (1, 40, 2000)):
+    torch.set_num_threads(n_thread)
+    p = BlockPattern.random((96, 144), (edge, edge), 0.3, g)
+    tensors = p.row_ptr, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
+    values, bias = torch.randn(p.n_block, edge, edge), torch.randn(96)
+    x = call.pack(kernels, torch.randn(batch, 144))
+    y = call.spmm_packed(kernels, x, values, p.row_ptr, p.col_index, p.grid[1], bias)
+    call.unpack(kernels, y)
+    for needs_dx in (True, False):
+        call.backward_packed(kernels, y.x, x, values, tensors, needs_dx)
+for n_thread, block in itertools.product((1, 2), blocks):  # enough to share
+    torch.set_num_threads(n_thread)
+    p = BlockPattern.random((75, 141), block, 0.4, g)
+    values, x, dy = torch.randn(p.n_block, *block), torch.randn(2000, 141), torch.randn(2000, 75)
+    call.spmm(kernels, x, values, p.row_ptr, p.col_index, 75)
+    index = p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
+    call.spmm_backward(kernels, dy, x, values, *index)
+    call.sddmm(kernels, dy, x, p.row_index, p.col_index, *block)
 for n_feature in (1, 16, 37, 300):
     index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
     for i in (index, index.sort().values, index[:0]):

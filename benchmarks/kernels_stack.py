@@ -1,0 +1,56 @@
+"""Layers in a row whose activations stay packed: what the step of a layer costs inside of them."""
+
+import statistics
+from typing import Any
+
+import torch
+
+from benchmarks import kernels_measure as m
+from core.kernels import call
+from core.sparse import BlockPattern
+
+
+def measure_stack(
+    batch: int, features: int, block: int, density: float, *, n_layer: int = 4, n_repeat: int = 20,
+    seed: int = 0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Training step of `n_layer` square layers, packing at both ends included, for one layer.
+
+    The dense peers take three forward products a layer, as in `kernels_measure`.
+    """
+    kernels = call.kernels()
+    if kernels is None or block % 4 or features % block:
+        return []
+    g = torch.Generator().manual_seed(seed)
+    p = BlockPattern.random((features, features), (block, block), density, g)
+    tensors = p.row_ptr, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
+    values = [torch.randn(p.n_block, block, block, generator=g) for _ in range(n_layer)]
+    x, dy = (torch.randn(batch, features, generator=g) for _ in range(2))
+    weight = torch.randn(features, features, generator=g)
+
+    def step() -> None:
+        at = [call.pack(kernels, x)]
+        for v in values:
+            at.append(call.spmm_packed(kernels, at[-1], v, p.row_ptr, p.col_index, p.grid[1], None))
+        call.unpack(kernels, at.pop())
+        back = call.pack(kernels, dy)
+        for v in reversed(values):
+            dx, _, _ = call.backward_packed(kernels, back.x, at.pop(), v, tensors, True)
+            assert dx is not None
+            back = back._replace(x=dx)
+        call.unpack(kernels, back)
+
+    calls: m.Calls = {
+        "step": step, "torch_mm": lambda: x @ weight.t(), "onednn": m.onednn_linear(x, weight),
+    }  # fmt: skip
+    t = {name: statistics.median(s) for name, s in m.interleaved(calls, n_repeat).items()}
+    time_s = t["step"] / n_layer
+    flop = 6.0 * batch * p.n_block * block * block
+    row = {
+        "what": "packed stack", "batch": batch, "features": features, "block": block,
+        "density": density, "dtype": "fp32", "pass": "step", "n_layer": n_layer, "seed": seed,
+        "time_s": time_s, "fraction_of_peak": flop / time_s / m.peak_flop_per_s("fp32"),
+        "ratio_vs_torch_mm": 3 * t["torch_mm"] / time_s,
+        "ratio_vs_onednn": 3 * t["onednn"] / time_s,
+    }  # fmt: skip
+    return [row | m.machine()]
