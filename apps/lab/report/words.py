@@ -97,7 +97,7 @@ def with_unit(text: str, unit: str) -> str:
 
 def times(ratio: float) -> str:
     """Write a ratio as a factor: 2.13×, 0.81×, 340×."""
-    return f"{number(ratio, 3 if ratio >= 1 else 2)}\N{MULTIPLICATION SIGN}"
+    return f"{number(ratio, 3 if ratio >= 0.995 else 2)}\N{MULTIPLICATION SIGN}"
 
 
 def difference(name: str, value: float, than: float) -> str:

@@ -162,6 +162,20 @@ def test_it_answers_in_words_with_numbers(runs, tmp_path):
     assert "800 µs to 1.25 ms" in text  # the table of costs
 
 
+def test_a_table_of_many_metrics_is_turned_on_its_side(tmp_path):
+    many = {"rmse": 0.25} | {f"skill_{i}": 100.0 + i for i in range(11)}
+    folder = make_run(tmp_path / "many", accuracy={"test": many})
+    text = write_report([folder], tmp_path / "report.html", "t").read_text()
+    table = re.search("<table>(.*?)</table>", text, re.S)[1]
+    rows = re.findall(r"<tr[ >].*?</tr>", table, re.S)
+    cells = [re.sub("<[^>]+>", " ", row).split() for row in rows]
+    assert cells[0] == ["test", "dense-fp32", "its", "graph", "train", "mean", "SVM"]
+    assert cells[1] == ["RMSE", "0.250", "0.450", "1.25", "0.500"]
+    assert cells[-2] == ["skill", "10", "110", *3 * ["\N{EN DASH}"]]
+    assert cells[-1][0] == "R²"  # which the baselines alone have
+    assert len(rows) == 1 + 13
+
+
 def test_it_needs_nothing_from_outside(runs, tmp_path):
     out = tmp_path / "report.html"
     page = page_of(runs, out)

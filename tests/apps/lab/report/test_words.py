@@ -74,3 +74,8 @@ def test_comparisons():
     assert words.is_better("r2", 0.2, 0.1)
     assert words.is_better("lw_bias_k_per_day", -0.1, 0.2)
     assert not words.is_better("lw_bias_k_per_day", -0.3, 0.2)
+
+
+def test_a_ratio_near_one_is_not_short_of_digits():
+    assert words.times(0.9987) == "0.999\N{MULTIPLICATION SIGN}"
+    assert words.times(1.0) == "1.00\N{MULTIPLICATION SIGN}"
