@@ -241,7 +241,7 @@ def cost_program(
         op_cost(task, of_task, byte)
         for task, of_task, byte in zip(tasks, costs, memory, strict=True)
     )
-    streamed_byte = 0.0
+    streamed_byte, apart_s = 0.0, sum(op.time_s for op in ops)
     if (
         spill
         and isinstance(machine, TileMachine)
@@ -262,7 +262,8 @@ def cost_program(
         phase=phase,
         time_s=time_s,
         time_interval_s=interval(time_s, error),
-        outside=outside_s / time_s if time_s else 0.0,
+        # of streaming nothing was measured
+        outside=(outside_s + time_s - apart_s) / time_s if time_s else 0.0,
         parts_s=sum_parts(op.parts_s for op in ops),
         energy_j=sum(energy_by.values()),
         energy_by=energy_by,

@@ -35,15 +35,17 @@ from torch.optim.optimizer import (
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from core.errors import DataError
-from hw.formats import element_byte, format_of
+from hw.formats import format_of
 from hw.program import Op, Phase, Program, Role, Storage, TensorInfo
+from hw.trace_tensor import (
+    COMPRESSED,
+    bind,
+    describe_compressed,
+    is_fake,
+    stored_byte,
+    strided_part,
+)
 
-_COMPRESSED = {
-    torch.sparse_csr: "csr",
-    torch.sparse_bsr: "bsr",
-    torch.sparse_csc: "csc",
-    torch.sparse_bsc: "bsc",
-}
 #: Written in place although their schemas do not say so.
 _WRITES_UNANNOUNCED = {
     "aten.native_batch_norm": ("running_mean", "running_var"),
@@ -176,7 +178,7 @@ class _Tracer(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         name = f"{func.namespace}.{func._schema.name.split('::')[1]}"
-        bound = _bind(func, args, kwargs)
+        bound = bind(func, args, kwargs)
         self._protect(func, name, bound)
         want_data = func.namespace == "core"
         described = {key: self._describe(value, want_data) for key, value in bound.items()}
@@ -238,9 +240,9 @@ class _Tracer(TorchDispatchMode):
             is_complex=value.is_complex(),
             n_stored=value.numel(),
         )
-        if value.layout in _COMPRESSED:
+        if value.layout in COMPRESSED:
             with _disable_current_modes():
-                return _describe_compressed(info, value)
+                return describe_compressed(info, value)
         if value.layout != torch.strided:
             return replace(info, layout="coo", n_stored=value._values().numel())
         data = self._read(value, key) if want_data else None
@@ -249,7 +251,7 @@ class _Tracer(TorchDispatchMode):
 
     def _read(self, tensor: Tensor, key: int) -> NDArray[np.int64] | None:
         """Return the entries of an integer tensor, shared between equal calls."""
-        if _is_fake(tensor) or tensor.dtype not in (torch.int32, torch.int64):
+        if is_fake(tensor) or tensor.dtype not in (torch.int32, torch.int64):
             return None
         version = (key, tensor._version, tensor.storage_offset(), tuple(tensor.shape))
         if version not in self._data:
@@ -259,12 +261,12 @@ class _Tracer(TorchDispatchMode):
 
     def _storage(self, tensor: Tensor, role: Role, name: str) -> int:
         """Return the key of a tensor's storage, noted as `role` when it is new."""
-        strided = _strided_part(tensor)
+        strided = strided_part(tensor)
         storage = strided.untyped_storage()
         key = self._same.get(storage._cdata, storage._cdata)
         if key not in self._storages:
             self._alive[key] = StorageWeakRef(storage)
-            byte = storage.nbytes() if role != "activation" else _stored_byte(tensor)
+            byte = storage.nbytes() if role != "activation" else stored_byte(tensor)
             i_op = len(self.ops)
             self._storages[key] = Storage(byte, role, name, i_op, i_op)
         return key
@@ -300,8 +302,8 @@ class _Tracer(TorchDispatchMode):
                     continue
                 if tensor.is_leaf and tensor.requires_grad and id(tensor) not in self._grads:
                     self._grads[id(tensor)] = (tensor, tensor.grad)
-                if is_written and not _is_fake(tensor):
-                    storage = _strided_part(tensor).untyped_storage()
+                if is_written and not is_fake(tensor):
+                    storage = strided_part(tensor).untyped_storage()
                     known = self._storages.get(storage._cdata)
                     if (known is None or known.role != "activation") and (
                         storage._cdata not in self._saved
@@ -358,52 +360,3 @@ class _Tracer(TorchDispatchMode):
             op.name in _CREATES
             and all(self._storages[t.storage].role == "optimizer" for t in op.outputs)
         )
-
-
-def _bind(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments by their names in the schema, defaults included."""
-    bound = {}
-    for i, argument in enumerate(func._schema.arguments):
-        if i < len(args):
-            bound[argument.name] = args[i]
-        elif argument.name in kwargs:
-            bound[argument.name] = kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value
-    return bound
-
-
-def _is_fake(tensor: Tensor) -> bool:
-    return isinstance(tensor, FakeTensor) or tensor.is_meta
-
-
-def _strided_part(tensor: Tensor) -> Tensor:
-    """Return the tensor itself, or the values of a sparse one."""
-    if tensor.layout in _COMPRESSED:
-        return tensor.values()
-    return tensor if tensor.layout == torch.strided else tensor._values()
-
-
-def _stored_byte(tensor: Tensor) -> int:
-    """Return the bytes a fresh result asks for (its storage; of a sparse tensor, its values)."""
-    strided = _strided_part(tensor)
-    return max(
-        strided.untyped_storage().nbytes(), int(strided.numel() * element_byte(strided.dtype))
-    )
-
-
-def _describe_compressed(info: TensorInfo, tensor: Tensor) -> TensorInfo:
-    """Add stored count, block and block coordinates of a CSR, CSC, BSR or BSC tensor."""
-    layout = _COMPRESSED[tensor.layout]
-    values = tensor.values()
-    block = (values.shape[-2], values.shape[-1]) if layout in ("bsr", "bsc") else (1, 1)
-    by_row = layout in ("csr", "bsr")
-    pointer = tensor.crow_indices() if by_row else tensor.ccol_indices()
-    minor_tensor = tensor.col_indices() if by_row else tensor.row_indices()
-    index = None
-    if not _is_fake(values) and pointer.dim() == 1:
-        length = np.diff(pointer.numpy())
-        major = np.repeat(np.arange(len(length), dtype=np.int64), length)
-        minor = minor_tensor.numpy().astype(np.int64)
-        index = (major, minor) if by_row else (minor, major)
-    return replace(info, layout=layout, n_stored=values.numel(), block=block, index=index)

@@ -24,7 +24,7 @@ from hw.plan.dynamic import (
     home,
 )
 from hw.plan.formats import compute_format, stored_byte
-from hw.plan.sparse import block_cycles, evened
+from hw.plan.sparse_vertex import block_cycles, evened
 from hw.work import SparseContraction
 
 #: Partial sums are fp32, see `hw.plan.dynamic`.

@@ -14,13 +14,11 @@ from hw.plan.dense import BLOCK, matrix_cycles, vertex_cycles
 from hw.plan.formats import compute_format, stored_byte
 from hw.plan.sparse import (
     StaticPlan,
-    block_cycles,
     choose_static,
     dense_grain,
     oriented,
-    placing_cycles,
-    reduction_cycles,
 )
+from hw.plan.sparse_vertex import block_cycles, placing_cycles, reduction_cycles
 from hw.work import SparseContraction
 
 

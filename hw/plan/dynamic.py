@@ -22,7 +22,7 @@ from hw.machine import TileMachine
 from hw.plan.dense import vertex_cycles
 from hw.plan.formats import compute_format, stored_byte, substitutes
 from hw.plan.phases import Array, Candidates
-from hw.plan.sparse import block_cycles, evened
+from hw.plan.sparse_vertex import block_cycles, evened
 from hw.work import SparseContraction
 
 #: Oversize of a bucket (poplibs, metaInfoBucketOversizeProportion).

@@ -9,7 +9,8 @@ import pytest
 
 from hw.machine import TileMachine, load_machine
 from hw.plan.placement import place_blocks
-from hw.plan.sparse import block_cycles, evened, plan_static, reduction_cycles
+from hw.plan.sparse import plan_static
+from hw.plan.sparse_vertex import block_cycles, evened, reduction_cycles
 from hw.work import SparseContraction
 
 Product = Literal["spmm", "spmm_t", "sddmm"]
