@@ -17,7 +17,7 @@ from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.summary import aligned
 from apps.chemistry.train import MEMBER_STRIDE, read_table
 from apps.lab.variant import Variant
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.sparse import BlockSparseLinear
 
 SCHEMA = "tessera.chemistry.compress/1"
@@ -93,8 +93,13 @@ def compress_run(
     ConfigError
         If the run is not dense, the variant is dense fp32, its blocks do not fit the run's width,
         or blocks are to go in no epoch.
+    DataError
+        If `out` is where the run's own model is: that would be lost.
     """
     dense = Predictor.load(folder)
+    own = folder / MODEL_FILE if folder.is_dir() else folder
+    if (out / MODEL_FILE).exists() and own.samefile(out / MODEL_FILE):
+        raise DataError(f"compress: --out {out} holds the model to compress; choose another folder")
     table = read_table(dense.config, dense.seeds[0] % MEMBER_STRIDE)  # the seed of the run
     answer = compress(dense, table, variant=variant, n_epoch=n_epoch, seed=seed)
     answer.predictor.save(out / MODEL_FILE)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from apps.chemistry.compress import SMALL, _adopt, compress
+from apps.chemistry.compress import SMALL, _adopt, compress, compress_run
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import load_table
 from apps.chemistry.fitting import fit_network
 from apps.chemistry.predictor import Predictor, build_network
 from apps.lab.config import load_config
 from apps.lab.variant import Variant
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 
 FLOAT32 = 1e-4  # float32 sums of some hundred products of order one, in another order
 
@@ -89,3 +89,12 @@ def test_refuses_what_cannot_be(small_run):
     with pytest.raises(ConfigError, match="needs epochs"):
         compress(dense, table, n_epoch=0)
     assert SMALL.density == 0.1
+
+
+def test_the_run_that_is_compressed_is_not_written_over(small_run, tmp_path):
+    dense, _ = small_run
+    before = dense.save(tmp_path / "run" / "model.safetensors").read_bytes()
+    for source in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        with pytest.raises(DataError, match="holds the model to compress; choose another folder"):
+            compress_run(source, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
