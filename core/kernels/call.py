@@ -33,6 +33,8 @@ _ARGUMENTS = {
     "tessera_free_plan": [_P],
     "tessera_transpose_blocks": [_P, _P, _L, _I, _I, _P, _I],
     "tessera_use_team": [_P],
+    "tessera_write_blocks": [_P, _P, _P, _L, _I, _I, _P, _L, _L, _I, _I],
+    "tessera_read_blocks": [_P, _P, _P, _L, _I, _I, _P, _L, _L, _I, _I],
     "tessera_has_bf16": [],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _P, _I, _I],
     "tessera_spmm_backward": [
@@ -247,6 +249,34 @@ def spmm_backward(
     if status:
         _raise_for(status, "spmm_backward")
     return dx, dvalues
+
+
+def write_blocks(
+    kernels: Kernels, values: Tensor, row_index: Tensor, col_index: Tensor, shape: tuple[int, int]
+) -> Tensor:
+    """Return the dense matrix of blocks [n_block, br, bc] of four or two bytes a number."""
+    values, dense = values.contiguous(), values.new_empty(shape)
+    status = kernels.write_blocks(
+        values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), *values.shape,
+        dense.data_ptr(), *shape, values.element_size(), torch.get_num_threads(),
+    )  # fmt: skip
+    if status:
+        _raise_for(status, "spmm")
+    return dense
+
+
+def read_blocks(
+    kernels: Kernels, dense: Tensor, row_index: Tensor, col_index: Tensor, block: tuple[int, int]
+) -> Tensor:
+    """Return the blocks [n_block, br, bc] of a dense matrix of four or two bytes a number."""
+    dense, values = dense.contiguous(), dense.new_empty(row_index.numel(), *block)
+    status = kernels.read_blocks(
+        values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), *values.shape,
+        dense.data_ptr(), *dense.shape, dense.element_size(), torch.get_num_threads(),
+    )  # fmt: skip
+    if status:
+        _raise_for(status, "sddmm")
+    return values
 
 
 class Packed(NamedTuple):

@@ -95,8 +95,7 @@ def _seconds(
 
     def dense() -> None:
         routes.spmm(x, values, *index, p.grid[0])
-        values_t = values.transpose(1, 2)
-        routes.spmm(dy, values_t, p.col_index, p.row_index, p.grid[1])
+        dy @ routes.expand(values, *index, p.grid)[:_EDGE, :_EDGE]
         routes.sddmm(dy, x, *index, block)
 
     best = [float("inf"), float("inf")]

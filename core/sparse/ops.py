@@ -253,8 +253,13 @@ def _both(
     if x.dtype == torch.float32:
         kernels = _kernels(x, values, values.shape, n_all, limit)
     if kernels is None or dy.dtype != x.dtype or values.dtype != x.dtype:
-        dx = _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1], limit)
-        return dx, _sddmm(dy, x, row_index, col_index, br, bc, limit)
+        dvalues = _sddmm(dy, x, row_index, col_index, br, bc, limit)
+        grid = -(-dy.shape[1] // br), col_ptr.numel() - 1
+        if kernels is None and not routes.is_thin(values.shape[0], grid, (br, bc)):
+            _check_operands("core::spmm_t", "dy", dy, values)
+            dense = routes.expand(values, row_index, col_index, grid)
+            return dy @ dense[: dy.shape[1], : x.shape[1]], dvalues
+        return _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1], limit), dvalues
     who = "core::spmm_backward"
     check_shape(who, "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     for part in (row_index, col_index, col_ptr, row_index_t, order_t):

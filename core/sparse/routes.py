@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.errors import PatternError
+from core.kernels import call
 
 #: Bound on the gathered operands of one chunk, in entries.
 CHUNK_ENTRY = 1 << 21
@@ -31,6 +32,9 @@ def is_thin(n_block: int, grid: tuple[int, int], block: tuple[int, int]) -> bool
 def expand(values: Tensor, row_index: Tensor, col_index: Tensor, grid: tuple[int, int]) -> Tensor:
     """Write blocks [n_block, br, bc] into their padded dense matrix [grid rows, grid columns]."""
     _, br, bc = values.shape
+    if (kernels := _copying(values, row_index, col_index)) is not None:
+        shape = grid[0] * br, grid[1] * bc
+        return call.write_blocks(kernels, values, row_index, col_index, shape)
     dense = values.new_zeros(grid[0], br, grid[1], bc)
     dense[row_index.long(), :, col_index.long(), :] = values
     return dense.view(grid[0] * br, grid[1] * bc)
@@ -58,9 +62,12 @@ def sddmm(
     br, bc = block
     n_block, batch = row_index.numel(), x.shape[0]
     grid = -(-dy.shape[1] // br), -(-x.shape[1] // bc)
+    thin = is_thin(n_block, grid, block)
+    if not thin and (kernels := _copying(x, row_index, col_index)) is not None:
+        return call.read_blocks(kernels, dy.t() @ x, row_index, col_index, block)
     left, right = _blocks(dy, grid[0], br), _blocks(x, grid[1], bc)
     out = x.new_empty(n_block, br, bc)
-    if is_thin(n_block, grid, block):
+    if thin:
         right = right.transpose(1, 2)
         for part in _chunks(n_block, batch * (br + bc)):
             a, b = left.index_select(0, row_index[part]), right.index_select(0, col_index[part])
@@ -78,6 +85,14 @@ def sddmm(
         rows, cols = row_index[first:last].long() - top, col_index[first:last].long()
         out[first:last] = strip.view(-1, br, grid[1], bc)[rows, :, cols]
     return out
+
+
+def _copying(x: Tensor, *index: Tensor) -> call.Kernels | None:
+    """Return the compiled copies of blocks if they can take these operands."""
+    plain = type(x) is Tensor and x.is_cpu and x.element_size() in (2, 4)
+    if not plain or any(not t.is_cpu or t.dtype != torch.int32 for t in index):
+        return None
+    return call.kernels()
 
 
 def _blocks(x: Tensor, n: int, width: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The compiled kernels: instruction sets, threads, forks, bad indices, and life without them."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from core.errors import ConfigError, IndexRangeError, PatternError
-from core.kernels import call, library
+from core.kernels import call, library, plans
 from core.kernels.load import LEVELS, chosen_level
 from core.sparse import BlockPattern, routes
 
@@ -189,3 +190,50 @@ def test_unknown_choice_is_refused(monkeypatch):
     monkeypatch.setenv("TESSERA_KERNELS", "avx9")
     with pytest.raises(ConfigError, match=r"must be auto, torch or one of .* got 'avx9'; unset"):
         chosen_level()
+
+
+@pytest.mark.parametrize("block", [(1, 1), (3, 2)])
+def test_a_plan_is_kept_with_its_pattern_and_made_anew_when_that_is_written_to(block):
+    p, values, x, _ = problem(block, 9)
+    k = call.kernels()
+
+    def got_and_wanted(p):
+        dense = routes.expand(values, p.row_index, p.col_index, p.grid)
+        got = call.spmm(k, x, values, p.row_ptr, p.col_index, p.shape[0])
+        return got, x @ dense[: p.shape[0], : p.shape[1]].t()
+
+    torch.testing.assert_close(*got_and_wanted(p))
+    made = len(plans._known)
+    torch.testing.assert_close(*got_and_wanted(p))
+    assert len(plans._known) == made
+    first = slice(int(p.row_ptr[0]), int(p.row_ptr[1]))
+    p.col_index[first] = p.col_index[first].flip(0)
+    torch.testing.assert_close(*got_and_wanted(p))
+    before = len(plans._known)
+    del p
+    gc.collect()
+    assert len(plans._known) < before
+
+
+def test_a_plan_in_inference_mode_is_made_each_time():
+    with torch.inference_mode():
+        p, values, x, _ = problem((1, 1), 9)
+        dense = routes.expand(values, p.row_index, p.col_index, p.grid)
+        got = call.spmm(call.kernels(), x, values, p.row_ptr, p.col_index, p.shape[0])
+        torch.testing.assert_close(got, x @ dense.t())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block", [(1, 1), (4, 4), (5, 3), (16, 16), (100, 200)])
+def test_blocks_are_written_into_a_dense_matrix_and_read_again(block, dtype):
+    p, values, _, _ = problem(block, 1)
+    k, values = call.kernels(), values.to(dtype)
+    dense = call.write_blocks(k, values, p.row_index, p.col_index, p.shape)
+    padded = values.new_zeros(p.grid[0], block[0], p.grid[1], block[1])
+    padded[p.row_index.long(), :, p.col_index.long(), :] = values
+    want = padded.view(p.grid[0] * block[0], -1)[: p.shape[0], : p.shape[1]]
+    assert torch.equal(dense, want)
+    again = call.read_blocks(k, dense, p.row_index, p.col_index, block)
+    assert torch.equal(call.write_blocks(k, again, p.row_index, p.col_index, p.shape), want)
+    with pytest.raises(IndexRangeError):
+        call.write_blocks(k, values, p.row_index + 1000, p.col_index, p.shape)

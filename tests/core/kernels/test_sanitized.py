@@ -58,6 +58,9 @@ for n_thread, block in itertools.product((1, 2), blocks):  # enough to share
     index = p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
     call.spmm_backward(kernels, dy, x, values, *index)
     call.sddmm(kernels, dy, x, p.row_index, p.col_index, *block)
+    for dtype in (torch.float32, torch.bfloat16):
+        dense = call.write_blocks(kernels, values.to(dtype), p.row_index, p.col_index, (75, 141))
+        call.read_blocks(kernels, dense, p.row_index, p.col_index, block)
 for n_feature in (1, 16, 37, 300):
     index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
     for i in (index, index.sort().values, index[:0]):
