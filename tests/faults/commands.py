@@ -78,14 +78,11 @@ weather = {columns}
 """
 CHEMISTRY = ["chemistry train", "chemistry predict", "chemistry compress", "chemistry benchmark"]
 ALL = [*CHEMISTRY, "study", "demo", *SETTINGS]
-# Those that go on where they were, some without being asked; the others begin again, and leave no
-# run behind when killed.
+# These begin again, and leave no run behind when killed; the others go on where they were, some
+# without being asked.
+BEGIN_AGAIN = ["chemistry predict", "chemistry compress"]
 UNASKED = ["chemistry benchmark", "demo"]
-RESUMABLE = [
-    *UNASKED,
-    *("chemistry train", "study", "weather train", "weather simulate", "weather score"),
-    "weather climate",
-]
+RESUMABLE = [kind for kind in ALL if kind not in BEGIN_AGAIN]
 # Wall or CPU seconds, which no two runs share.
 TIMED = ("cpu_ratio", "cpu_s")
 
