@@ -151,18 +151,21 @@ def paired_bootstrap(
 
     Parameters
     ----------
-    ours, other : sequence of ndarray, float [row]
-        Errors on the same test rows, one array per target; the mean is over targets.
+    ours, other : sequence of ndarray, float [seed, row]
+        Errors on the same test rows, one array per target; the mean is over targets, and within
+        each over its seeds.
     n_draw : int
-        Rows are drawn with replacement within each target, the same rows for both.
+        Rows are drawn with replacement within each target, the same rows for both and for all
+        seeds: another seed of a model is no further molecule.
     """
     rng = np.random.default_rng(seed)
     total = np.zeros(n_draw + 1)
     for a, b in zip(ours, other, strict=True):
-        rows = rng.integers(len(a), size=(n_draw, len(a)))
-        for square, sign in ((a**2, 1.0), (b**2, -1.0)):
-            total[0] += sign * np.sqrt(square.mean())
-            total[1:] += sign * np.sqrt(square[rows].mean(axis=1))
+        rows = rng.integers(a.shape[1], size=(n_draw, a.shape[1]))
+        for errors, sign in ((a, 1.0), (b, -1.0)):
+            for square in errors**2:
+                total[0] += sign * np.sqrt(square.mean()) / len(errors)
+                total[1:] += sign * np.sqrt(square[rows].mean(axis=1)) / len(errors)
     total /= len(ours)
     low, high = np.quantile(total[1:], (0.025, 0.975))
     return float(total[0]), float(low), float(high)

@@ -47,7 +47,7 @@ def benchmark_document(records: Sequence[Record], out: Path) -> Document:
 
     `rmse_seen` and `rmse_unseen` are those of molecules that another set of the run has among its
     training rows, and of the others. `differences` are those of the mean RMSE over the sets and
-    seeds, with a paired bootstrap over test molecules.
+    seeds, with a paired bootstrap over test molecules, the seeds of a set drawn together.
     """
     names = list(dict.fromkeys(record.data.name for record in records))
     errors: dict[str, dict[str, dict[str, float]]] = {}
@@ -176,10 +176,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _differences(records: Sequence[Record], out: Path) -> list[dict[str, Any]]:
-    answers = [
-        _answers(run_folder(out, record.config["data"]["source"], record.seed))
-        for record in records
-    ]
+    answers = _by_set(records, out)
     found: list[dict[str, Any]] = []
     is_joint = len(records[0].config["together"]) > 1
     for molecules in ("all", "seen", "unseen") if is_joint else ("all",):
@@ -188,7 +185,7 @@ def _differences(records: Sequence[Record], out: Path) -> list[dict[str, Any]]:
         if not used:
             continue
         for ours, other in _PAIRS if molecules == "all" else _PAIRS[:2]:
-            a, b = ([one[k][kept] - one["measured"][kept] for one, kept in used]
+            a, b = ([(one[k] - one["measured"])[:, kept] for one, kept in used]
                     for k in (ours, other))  # fmt: skip
             difference, low, high = paired_bootstrap(a, b)
             found.append(
@@ -199,19 +196,34 @@ def _differences(records: Sequence[Record], out: Path) -> list[dict[str, Any]]:
                     "difference": round(difference, 5),
                     "low": round(low, 5),
                     "high": round(high, 5),
-                    "n_better": sum(
-                        bool(np.mean(x**2) < np.mean(y**2)) for x, y in zip(a, b, strict=True)
-                    ),
+                    "n_better": sum(_rmse(x) < _rmse(y) for x, y in zip(a, b, strict=True)),
                     "n": len(a),
                 }
             )
     return found
 
 
+def _by_set(records: Sequence[Record], out: Path) -> list[dict[str, np.ndarray]]:
+    """Return float [seed, row] by column, once per set; per seed where its test rows vary."""
+    groups: dict[tuple[str, bytes], list[dict[str, np.ndarray]]] = {}
+    for record in records:
+        one = _answers(run_folder(out, record.config["data"]["source"], record.seed))
+        groups.setdefault((record.data.name, one["measured"].tobytes()), []).append(one)
+    return [
+        {name: np.stack([one[name] for one in group]) for name in group[0]}
+        for group in groups.values()
+    ]
+
+
+def _rmse(errors: np.ndarray) -> float:
+    """Return the mean over the seeds, from float [seed, row]."""
+    return float(np.sqrt((errors**2).mean(axis=1)).mean())
+
+
 def _rows(answers: dict[str, np.ndarray], molecules: str) -> np.ndarray:
     if molecules == "all":
-        return np.ones(len(answers["seen"]), dtype=bool)
-    return (answers["seen"] > 0) == (molecules == "seen")
+        return np.ones(answers["seen"].shape[1], dtype=bool)
+    return (answers["seen"][0] > 0) == (molecules == "seen")
 
 
 def _answers(folder: Path) -> dict[str, np.ndarray]:

@@ -107,7 +107,7 @@ def test_each_target_has_one_voice_whatever_its_rows_and_scale():
 
 def test_bootstrap_interval_covers_and_pairs():
     rng = np.random.default_rng(1)
-    shared = [rng.standard_normal(300) for _ in range(4)]
+    shared = [rng.standard_normal((1, 300)) for _ in range(4)]
     same = paired_bootstrap(shared, shared)
     assert same == (0.0, 0.0, 0.0)
     worse = [1.1 * e for e in shared]
@@ -118,3 +118,11 @@ def test_bootstrap_interval_covers_and_pairs():
     # errors that are equal up to a factor leave only the spread of .1 rmse: sd of an rmse of
     # 300 normal errors is 1 / sqrt(600), of a mean of four half of it
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(600) / 2, rel=0.15)
+
+
+def test_seeds_on_the_same_molecules_do_not_narrow_the_interval():
+    rng = np.random.default_rng(2)
+    one = rng.standard_normal((1, 200))
+    alone = paired_bootstrap([1.1 * one], [one])
+    five = paired_bootstrap([1.1 * np.tile(one, (5, 1))], [np.tile(one, (5, 1))])
+    assert five == pytest.approx(alone, rel=1e-9)
