@@ -143,7 +143,7 @@ def spmm(
         cols, stride, bc = -(-cols // 2), stride // 2, bc // 2
     y = x.new_empty(batch, rows)
     plan = None
-    if not is_bf16:
+    if not is_bf16 and (br % 4 or bc % 4):
         of = (row_ptr,)
         plan = _plan(kernels, lambda: row_ptr, col_index, of, None, (br, bc), (rows, cols))
     status = kernels.spmm(

@@ -53,6 +53,8 @@ extern "C" int32_t tessera_segment_sum(const float* x, int64_t stride, const int
   auto sum_rows = [&](int64_t first, int64_t last, int64_t f, int64_t end) {
     const float* from = x + first * stride;
     const int64_t *into = index + first, n = last - first;
+    for (; f + 2 * WIDE * LANE <= end; f += 2 * WIDE * LANE)
+      sum_columns<2 * WIDE>(from + f, stride, into, n, sorted, out + f, n_feature);
     for (; f + WIDE * LANE <= end; f += WIDE * LANE)
       sum_columns<WIDE>(from + f, stride, into, n, sorted, out + f, n_feature);
     for (; f + LANE <= end; f += LANE)

@@ -13,6 +13,18 @@ inline void turn_block(const Number* from, int br, int bc, Number* to) {
     for (int r = 0; r < br; ++r) to[c * br + r] = from[r * bc + c];
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+inline void turn_quads(const float* from, int stride, float* to, int stride_to) {
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride);
+  __m128 c = _mm_loadu_ps(from + 2 * stride), d = _mm_loadu_ps(from + 3 * stride);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a);
+  _mm_storeu_ps(to + stride_to, b);
+  _mm_storeu_ps(to + 2 * stride_to, c);
+  _mm_storeu_ps(to + 3 * stride_to, d);
+}
+#endif
+
 #if defined(__AVX512F__)
 inline void turn_block_4(const float* from, float* to) {
   const __m512i pick = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
@@ -67,6 +79,12 @@ void turn_blocks_of(const Number* values, const int32_t* order, int64_t n, int b
       transpose(a);
       for (int c = 0; c < LANE; ++c)
         _mm256_storeu_si256((__m256i*)(to + c * LANE), _mm512_cvtepi32_epi16(__m512i(a[c])));
+#elif defined(__AVX2__)
+    } else if constexpr (EDGE >= 4 && sizeof(Number) == 4) {
+      for (int r = 0; r < br; r += 4)
+        for (int c = 0; c < bc; c += 4)
+          turn_quads(reinterpret_cast<const float*>(from) + r * bc + c, bc,
+                     reinterpret_cast<float*>(to) + c * br + r, br);
 #endif
     } else {
       turn_block(from, br, bc, to);

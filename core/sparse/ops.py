@@ -248,13 +248,10 @@ def _both(
     row_index_t: Tensor, order_t: Tensor, limit: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     _, br, bc = values.shape
-    n_all = (col_ptr.numel() - 1) * -(-dy.shape[1] // br)
-    kernels = None
-    if x.dtype == torch.float32:
-        kernels = _kernels(x, values, values.shape, n_all, limit)
-    if kernels is None or dy.dtype != x.dtype or values.dtype != x.dtype:
+    grid = -(-dy.shape[1] // br), col_ptr.numel() - 1
+    kernels = _kernels(x, values, values.shape, grid[0] * grid[1], limit)
+    if x.dtype != torch.float32 or kernels is None or not dy.dtype == x.dtype == values.dtype:
         dvalues = _sddmm(dy, x, row_index, col_index, br, bc, limit)
-        grid = -(-dy.shape[1] // br), col_ptr.numel() - 1
         if kernels is None and not routes.is_thin(values.shape[0], grid, (br, bc)):
             _check_operands("core::spmm_t", "dy", dy, values)
             dense = routes.expand(values, row_index, col_index, grid)
