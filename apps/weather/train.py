@@ -18,8 +18,15 @@ from apps.lab.record import Figure, Record, new_record, write_record
 from apps.lab.step_figure import draw_step
 from apps.lab.variant import Variant
 from apps.weather.cost import EXACT_POINTS, cost_entries, cost_reports
-from apps.weather.forecast.forecast import COARSE, LEARNED, ForecastConfig, verify_radiation
+from apps.weather.forecast.forecast import (
+    COARSE,
+    LEARNED,
+    ForecastConfig,
+    columns_of,
+    verify_radiation,
+)
 from apps.weather.forecast.forecast import save_figure as forecast_figure
+from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.forecast.verify import NOISE_FLOOR, PERSISTENCE
 from apps.weather.learned.columns import (
     ColumnsConfig,
@@ -32,7 +39,12 @@ from apps.weather.learned.emulator import (
     Emulator,
     save_emulator,
 )
-from apps.weather.learned.figures import history_figure, profile_figure, scatter_figure
+from apps.weather.learned.figures import (
+    flux_map_figure,
+    history_figure,
+    profile_figure,
+    scatter_figure,
+)
 from apps.weather.learned.fitting import (
     NetworkConfig,
     fit_emulator,
@@ -187,6 +199,7 @@ def _judged(
     figures: list[Figure | dict[str, str]] = [
         profile_figure(place.dir, test, results),
         scatter_figure(place.dir, test, results[config.variant.name]),
+        _map(config, place, scheme, exact, seed),
         history_figure(place.dir, fitted.history),
     ]
     if config.forecast is not None:
@@ -231,6 +244,15 @@ def _judged(
         figures=figures,
         history=fitted.history,
     )
+
+
+def _map(
+    config: TrainConfig, place: Run, scheme: LearnedRadiation, exact: ExactRadiation, seed: int
+) -> dict[str, str]:
+    """Draw the globe at the start of the columns' run, whose first days are not trained on."""
+    model = ModelConfig(resolution=config.columns.resolution).build()
+    columns = columns_of(model, first_state(model, config.columns.start, seed))
+    return flux_map_figure(place.dir, model.grid, exact(columns), scheme(columns))
 
 
 def table(record: Record) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from apps.lab.figures import COLORS, new_figure, save_svg
+from apps.weather.atmosphere.grid import GaussianGrid
 from apps.weather.learned.columns import LabelledColumns
 from apps.weather.learned.scores import level_errors
 from apps.weather.physics import RadiationResult
@@ -64,6 +67,40 @@ def scatter_figure(folder: Path, part: LabelledColumns, result: RadiationResult)
         "title": "Fluxes at the top of the atmosphere",
         "caption": "Learned against exact fluxes of single columns on unseen days.",
         "wrong_if": "the cloud of points bends away from the line, or night columns leave nought.",
+    }
+
+
+def flux_map_figure(
+    folder: Path, grid: GaussianGrid, exact: RadiationResult, learned: RadiationResult
+) -> dict[str, str]:
+    """Draw the outgoing longwave of one state of the whole globe, and the learned scheme's error.
+
+    Both results are of all columns of the grid, longitude outermost.
+    """
+    figure, axes = new_figure(1, 2, width_inch=8.6, height_inch=2.8)
+    lon, lat = (np.degrees(x.numpy()) for x in (grid.longitude, grid.latitude))
+    true, got = (r.toa_lw.view(grid.n_lon, grid.n_lat).T.numpy() for r in (exact, learned))
+    error = got - true
+    most = float(np.abs(error).max()) or 1e-12
+    style: dict[str, Any] = {"shading": "nearest", "rasterized": True}
+    pictures = (
+        axes[0].pcolormesh(lon, lat, true, cmap="Greys", **style),
+        axes[1].pcolormesh(lon, lat, error, cmap="RdBu_r", vmin=-most, vmax=most, **style),
+    )
+    for ax, picture, title in zip(axes, pictures, ("exact", "learned less exact"), strict=True):
+        ax.set(title=title, xlabel="longitude")
+        ax.grid(visible=False)
+        figure.colorbar(picture, ax=ax, label="W/m2")
+    axes[0].set_ylabel("latitude")
+    save_svg(figure, folder / "map.svg")
+    return {
+        "file": "map.svg",
+        "title": "Outgoing longwave radiation, as a satellite sees the weather",
+        "caption": (
+            "One state of the model that no network was trained on: dark is warm sea or dry air, "
+            "light are high clouds; beside it the error of the learned scheme."
+        ),
+        "wrong_if": "the error repeats the weather: a scheme that flattens cloudy columns",
     }
 
 

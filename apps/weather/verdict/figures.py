@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from apps.lab.figures import COLORS, new_figure, save_svg
 
 if TYPE_CHECKING:
     from xarray import Dataset
+
+    from apps.weather.atmosphere.grid import GaussianGrid
 
 LEARNED = "learned"
 
@@ -55,6 +57,53 @@ def scorecard_figure(
         "wrong_if": (
             "colours change from day to day without order, or cells of the tropics and of the "
             "globe disagree wholly"
+        ),
+    }
+
+
+def map_figure(
+    folder: Path,
+    card: Dataset,
+    truth: np.ndarray,
+    forecasts: Mapping[str, np.ndarray],
+    grid: GaussianGrid,
+    *,
+    day: int,
+    variable: str = "z500",
+) -> dict[str, str]:
+    """Draw the truth of one day, and what each of some forecasts for it has wrong.
+
+    `truth` and each of `forecasts` are [lead, variable, lat, lon] from one date.
+    """
+    names = list(card.variable.values)
+    k, unit = names.index(variable), str(card.unit.sel(variable=variable).values)
+    lon, lat = (np.degrees(x.numpy()) for x in (grid.longitude, grid.latitude))
+    figure, axes = new_figure(1, 1 + len(forecasts), width_inch=9.6, height_inch=2.6)
+    true = truth[day, k]
+    errors = {name: field[day, k] - true for name, field in forecasts.items()}
+    most = max(float(np.abs(error).max()) for error in errors.values()) or 1e-12
+    style: dict[str, Any] = {"shading": "nearest", "rasterized": True}
+    drawn = axes[0].pcolormesh(lon, lat, true, cmap="viridis", **style)
+    axes[0].set(title=f"truth, {variable}", ylabel="latitude")
+    figure.colorbar(drawn, ax=axes[0], label=unit)
+    for ax, (name, error) in zip(axes[1:], errors.items(), strict=True):
+        drawn = ax.pcolormesh(lon, lat, error, cmap="RdBu_r", vmin=-most, vmax=most, **style)
+        ax.set(title=f"error, {name.replace('_', ' ')}")
+    figure.colorbar(drawn, ax=axes[-1], label=unit)
+    for ax in axes:
+        ax.set_xlabel("longitude")
+        ax.grid(visible=False)
+    save_svg(figure, folder / "map.svg")
+    return {
+        "file": "map.svg",
+        "title": f"{variable} on day {day} of the first forecast",
+        "caption": (
+            "The truth of that day and, on one scale, what forecasts with other radiation that "
+            "started from it have wrong."
+        ),
+        "wrong_if": (
+            "the truth shows no waves between 30 and 70 degrees, errors have stripes of one grid "
+            "length, or the learned scheme's is as large as the coarse one's"
         ),
     }
 

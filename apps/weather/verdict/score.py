@@ -39,7 +39,7 @@ from apps.weather.model import Model, ModelState
 from apps.weather.physics import ExactRadiation, Radiation
 from apps.weather.verdict.ensemble import balanced_error
 from apps.weather.verdict.fields import VARIABLES, judged_fields
-from apps.weather.verdict.figures import error_figure, scorecard_figure
+from apps.weather.verdict.figures import error_figure, map_figure, scorecard_figure
 from apps.weather.verdict.metrics import (
     REGIONS,
     anomaly_correlation,
@@ -60,6 +60,7 @@ EXACT_ANALYSIS = "exact" + FROM_ANALYSIS
 # Days apart at which states are kept, whose differences are balanced errors.
 _KEPT_EVERY_DAY = 5
 HEADLINE_DAYS = (1, 3, 5, 10)
+MAP_DAY = 5
 SCORECARD_FILE = "scorecard.nc"
 # Holds the forecasts of the lines that are done, until all are.
 KEPT_FOLDER = "forecasts"
@@ -312,7 +313,10 @@ def run(
         reference = make_reference(config, model, seed)
         forecasts = all_forecasts(config, networks, reference, model, seed, kept)
         card = scorecard(config, model, reference, forecasts)
-        record = _recorded(config, folder, card, seed)
+        shown = {name: forecasts[name][0] for name in (LEARNED, COARSE)}
+        day = min(MAP_DAY, config.lead_day)
+        drawn = map_figure(folder.dir, card, reference.truth[0], shown, model.grid, day=day)
+        record = _recorded(config, folder, card, seed, drawn)
         write_record(folder.dir, record)
         shutil.rmtree(kept)
     return record, table(card)
@@ -342,7 +346,9 @@ def load_networks(paths: Sequence[Path]) -> dict[str, LearnedRadiation]:
     return out
 
 
-def _recorded(config: ScoreConfig, folder: Run, card: Dataset, seed: int) -> Record:
+def _recorded(
+    config: ScoreConfig, folder: Run, card: Dataset, seed: int, drawn: dict[str, str]
+) -> Record:
     from apps.weather.forecast.netcdf import write_dataset
 
     write_dataset(folder.dir / SCORECARD_FILE, card)
@@ -365,6 +371,7 @@ def _recorded(config: ScoreConfig, folder: Run, card: Dataset, seed: int) -> Rec
         figures=[
             scorecard_figure(folder.dir, card, (COARSE, INFREQUENT), config.significance),
             error_figure(folder.dir, card),
+            drawn,
         ],
     )
 

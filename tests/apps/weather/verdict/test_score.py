@@ -105,7 +105,7 @@ def test_a_run_leaves_record_card_and_figures(tmp_path):
     assert other["hours_lost_z500"] == pytest.approx(lost)
     assert "hours of skill lost" in text
     assert "doubles in" in text
-    for name in ("scorecard.svg", "error_by_lead.svg"):
+    for name in ("scorecard.svg", "error_by_lead.svg", "map.svg"):
         assert (tmp_path / "run" / name).read_text().startswith("<?xml")
     assert not (tmp_path / "run" / "forecasts").exists()
 
