@@ -56,13 +56,13 @@ def test_run_leaves_a_record_that_reads_back(done):
     assert record.accuracy["test"]["radiation_cpu_ratio"] > 0.0
     assert {"train_mean", "linear", "exact_16", "exact_41"} <= record.baselines.keys()
     assert {"persistence", "noise_floor", "coarse_radiation"} <= record.baselines.keys()
-    assert [row["epoch"] for row in record.history] == list(range(12))  # sparse: four times 3
+    assert [row["epoch"] for row in record.history] == list(range(18))  # sparse: six times 3
     assert "exact radiation takes" in table(record)
 
 
 def test_figures_are_there_and_explain_themselves(done):
     record, folder = done
-    assert len(record.figures) == 5
+    assert len(record.figures) == 6
     for figure in record.figures:
         assert (folder / figure.file).read_text().startswith("<?xml")
         assert figure.caption.endswith(".")
