@@ -48,7 +48,7 @@ def mass_rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def energy_row(args: argparse.Namespace) -> dict[str, Any]:
     """Fluxes and residual of one run."""
     radiation = ExactRadiation(args.n_longwave, args.n_shortwave)
-    surface = Surface() if args.diffusivity is None else Surface(diffusivity=args.diffusivity)
+    surface = Surface(critical_richardson=args.richardson)
     model = Model(args.resolution, physics=Physics(radiation, surface))
     state = load_sample(model)
     if args.skip:
@@ -64,7 +64,8 @@ def energy_row(args: argparse.Namespace) -> dict[str, Any]:
 
     model.run(state, args.n_day * c.DAY_S, observe)
     found = budget.close()
-    mixing = "" if args.diffusivity is None else f", diffusivity {args.diffusivity:g} m2/s"
+    usual = args.richardson == Surface.critical_richardson
+    mixing = "" if usual else f", critical Richardson number {args.richardson:g}"
     return {
         "case": f"{args.resolution}, {args.n_longwave} + {args.n_shortwave} points{mixing}",
         "n_day": args.n_day,
@@ -89,7 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n-mass-day", type=int, default=5, help="0 leaves the mass out")
     parser.add_argument("--n-longwave", type=int, default=64)
     parser.add_argument("--n-shortwave", type=int, default=32)
-    parser.add_argument("--diffusivity", type=float, help="of the boundary layer, m2/s")
+    parser.add_argument(
+        "--richardson",
+        type=float,
+        default=Surface.critical_richardson,
+        help="critical, of the boundary layer; inf for mixing that does not know stability",
+    )
     parser.add_argument("--json", action="store_true", help="a JSON line for each row")
     parser.add_argument("--keep", action="store_true", help="add rows to results/weather.jsonl")
     args = parser.parse_args(arguments)
