@@ -92,7 +92,8 @@ class Pointwise:
     """`n_element` results, each from `n_input` operands by `flop_per_element` operations.
 
     `kind` is ``"arithmetic"`` (add, multiply, compare, select), ``"divide"`` (division, square
-    root) or ``"transcendental"`` (exp, log, tanh, erf, sin ...).
+    root) or ``"transcendental"`` (exp, log, tanh, erf, sin ...). `is_bias` says that it adds a bias
+    to the product of the same op.
     """
 
     n_element: int
@@ -101,6 +102,7 @@ class Pointwise:
     out_format: str
     n_input: int = 1
     flop_per_element: float = 1.0
+    is_bias: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from hw.program import Op, TensorInfo
 from hw.rules import sparse
@@ -35,7 +36,10 @@ def _mm(op: Op) -> list[Work]:
 @rule("aten.addmm", "aten._addmm_activation", "aten.addmv")
 def _addmm(op: Op) -> list[Work]:
     a, b = op.tensor("mat1" if "mat1" in op.args else "mat"), op.inputs[2]
-    add = [] if op.args.get("beta") == 0 else [pointwise(op, "arithmetic", 1, n_input=2)]
+    add: list[Work] = []
+    if op.args.get("beta") != 0:
+        is_bias = op.inputs[0].n_element < op.out.n_element
+        add = [replace(pointwise(op, "arithmetic", 1, n_input=2), is_bias=is_bias)]
     if a.layout != "strided" or b.layout != "strided":
         return [*sparse.layout_product(a, b, op.out), *add]
     n = b.shape[1] if len(b.shape) > 1 else 1

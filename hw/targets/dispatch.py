@@ -11,7 +11,7 @@ from hw.machine import GpuMachine, Machine, SystolicMachine, TileMachine
 from hw.targets.gpu import cost_on_gpu
 from hw.targets.systolic import cost_on_systolic
 from hw.targets.tile import cost_on_tiles
-from hw.work import Attention, SparseContraction, Work
+from hw.work import Attention, Pointwise, SparseContraction, Work
 
 #: Plans kept; a training step has some hundred distinct items.
 N_REMEMBERED = 16_384
@@ -44,7 +44,13 @@ def cost_item(item: Work, machine: Machine) -> ItemCost:
 
 
 def expanded(items: Iterable[Work], machine: Machine) -> tuple[Work, ...]:
-    """Return the items that are planned one by one: attention is one item on a GPU alone."""
+    """Return the items of one op that are planned one by one.
+
+    Attention is one item on a GPU alone. Where one kernel runs an op, a bias is added to the results
+    of its product as these are written, and is no item.
+    """
+    if not isinstance(machine, TileMachine):
+        items = [i for i in items if not (isinstance(i, Pointwise) and i.is_bias)]
     if isinstance(machine, GpuMachine):
         return tuple(items)
     return tuple(part for i in items for part in (i.parts if isinstance(i, Attention) else (i,)))

@@ -7,7 +7,9 @@ GC200 against 8 A100: 28,639 and 25,636 images a second).
 """
 
 import pytest
+import torch
 
+import hw
 from hw.machine import load_machine
 from hw.pods import predict_training
 from hw.predict import operation_cost
@@ -119,3 +121,19 @@ def test_sixteen_gc200_train_resnet_faster_than_eight_a100_and_slower_than_sixte
         for machine in ("ipu-pod16", "DGX A100", "Bow Pod16")
     )
     assert bow > pod > dgx
+
+
+@pytest.mark.parametrize("machine", ["a100", "tpu_v3", "ipu_bow"])
+def test_a_bias_costs_a_dense_layer_no_kernel_of_its_own_where_kernels_write_it(machine):
+    def step(x, weight, bias):
+        return torch.addmm(bias, x, weight)
+
+    x, weight, bias = torch.randn(256, 512), torch.randn(512, 128), torch.randn(128)
+    with_bias = hw.cost(step, x, weight, bias, machine=machine)
+    without = hw.cost(lambda x, weight: x @ weight, x, weight, machine=machine)
+    if machine == "ipu_bow":
+        assert with_bias.time_s > without.time_s
+    else:
+        assert with_bias.time_s == without.time_s
+    whole = hw.cost(step, x, weight, torch.randn(256, 128), machine=machine)
+    assert whole.time_s > without.time_s
