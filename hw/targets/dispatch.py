@@ -46,8 +46,8 @@ def cost_item(item: Work, machine: Machine) -> ItemCost:
 def expanded(items: Iterable[Work], machine: Machine) -> tuple[Work, ...]:
     """Return the items of one op that are planned one by one.
 
-    Attention is one item on a GPU alone. Where one kernel runs an op, a bias is added to the results
-    of its product as these are written, and is no item.
+    Attention is one item on a GPU alone. Where one kernel runs an op, a bias is added as its
+    product is written, and is no item.
     """
     if not isinstance(machine, TileMachine):
         items = [i for i in items if not (isinstance(i, Pointwise) and i.is_bias)]
