@@ -55,9 +55,9 @@ def make_folder(path: Path) -> None:
         _sync_folder(folder.parent)
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Path, flags: int = os.O_RDWR) -> None:
     """Wait until the disk has the file; a full or broken disk may say so only here."""
-    opened = os.open(path, os.O_RDWR)
+    opened = os.open(path, flags)
     try:
         os.fsync(opened)
     finally:
@@ -67,11 +67,7 @@ def _sync(path: Path) -> None:
 def _sync_folder(path: Path) -> None:
     """Wait until the disk has the names in a folder, where the system can be asked to."""
     with suppress(OSError):  # Windows opens no folder, and some network disks sync none
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        _sync(path, os.O_RDONLY)
 
 
 def is_part(path: Path) -> bool:

@@ -44,18 +44,7 @@ _ARGUMENTS = {
     "tessera_pack": [_P, _L, _L, _L, _I, _P, _I],
     "tessera_unpack": [_P, _I, _L, _L, _P, _I],
     "tessera_spmm_packed": [_P, _L, _I, _P, _P, _P, _L, _L, _L, _I, _I, _P, _P, _I],
-    "tessera_backward_packed": [
-        *[_P, _P, _L, _I, _P],
-        *[_P] * 6,
-        _L,
-        _L,
-        _L,
-        _I,
-        _I,
-        _P,
-        _P,
-        _I,
-    ],
+    "tessera_backward_packed": [_P, _P, _L, _I, *[_P] * 7, _L, _L, _L, _I, _I, _P, _P, _I],
     "tessera_has_int8": [],
     "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
@@ -178,7 +167,7 @@ def _plan(
             _raise_for(status, "spmm")
         return Plan(address.value or 0, kernels.free_plan)
 
-    return plan_for(index, others, (block, shape, order is None), make)
+    return plan_for(index, others, (kernels, block, shape, order is None), make)
 
 
 def _starts_of(row_index: Tensor, n_row: int) -> Tensor:

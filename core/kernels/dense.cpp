@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "threads.h"
+#include "vector.h"
 
 namespace {
 
@@ -17,7 +17,7 @@ int32_t for_blocks(const int32_t* row, const int32_t* column, int64_t n_block, i
   const int64_t n_row = (rows + br - 1) / br, n_column = (cols + bc - 1) / bc;
   for (int64_t k = 0; k < n_block; ++k)
     outside |= (row[k] < 0) | (row[k] >= n_row) | (column[k] < 0) | (column[k] >= n_column);
-  if (outside) return 1;
+  if (outside) return BAD_INDEX;
   parallel_for((n_block + STRETCH - 1) / STRETCH, n_thread, [&](int64_t i) {
     const int64_t last = std::min((i + 1) * STRETCH, n_block);
     for (int64_t k = i * STRETCH; k < last; ++k) {
@@ -30,7 +30,7 @@ int32_t for_blocks(const int32_t* row, const int32_t* column, int64_t n_block, i
       visit(k, row[k] * int64_t(br) * cols + column[k] * int64_t(bc), n_down, n_across);
     }
   });
-  return 0;
+  return OK;
 }
 
 template <class Number>

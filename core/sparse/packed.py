@@ -61,15 +61,19 @@ class PackedSequential(nn.Sequential):
 
 
 def _stays_packed(module: nn.Module) -> bool:
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+    hooks = module._forward_hooks, module._forward_pre_hooks
+    if any(hooks) or module._backward_hooks or module._backward_pre_hooks:
         return False
-    if isinstance(module, POINTWISE):
+    if type(module) in POINTWISE:  # a class made from one of these may do anything
         return True
     if type(module) is not BlockSparseLinear or not module.roles.is_plain:
         return False
     (rows, cols), (br, bc) = module.pattern.shape, module.block
     whole = br % 4 == 0 == bc % 4 and rows % br == 0 == cols % bc
-    return whole and module.values.dtype == torch.float32 and module.route == "kernels"
+    parts = (module.values, module.row_index, *([] if module.bias is None else [module.bias]))
+    plain = all(t.is_cpu for t in parts) and module.values.dtype == torch.float32
+    same = module.bias is None or module.bias.dtype == torch.float32
+    return whole and plain and same and module.route == "kernels"
 
 
 def _one_by_one(modules: Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -62,13 +62,9 @@ def sddmm(
     br, bc = block
     n_block, batch = row_index.numel(), x.shape[0]
     grid = -(-dy.shape[1] // br), -(-x.shape[1] // bc)
-    thin = is_thin(n_block, grid, block)
-    if not thin and (kernels := _copying(x, row_index, col_index)) is not None:
-        return call.read_blocks(kernels, dy.t() @ x, row_index, col_index, block)
-    left, right = _blocks(dy, grid[0], br), _blocks(x, grid[1], bc)
     out = x.new_empty(n_block, br, bc)
-    if thin:
-        right = right.transpose(1, 2)
+    if is_thin(n_block, grid, block):
+        left, right = _blocks(dy, grid[0], br), _blocks(x, grid[1], bc).transpose(1, 2)
         for part in _chunks(n_block, batch * (br + bc)):
             a, b = left.index_select(0, row_index[part]), right.index_select(0, col_index[part])
             torch.bmm(a, b, out=out[part])
@@ -78,9 +74,17 @@ def sddmm(
     height = -(-grid[0] // N_STRIP)
     edges = torch.arange(0, grid[0] + height, height, dtype=torch.int32, device=x.device)
     ends = torch.searchsorted(row_index, edges).tolist()
-    right = right.view(grid[1] * bc, batch).t()
+    kernels = _copying(x, row_index, col_index)
+    if kernels is None:
+        left = _blocks(dy, grid[0], br)
+        right = _blocks(x, grid[1], bc).view(grid[1] * bc, batch).t()
     for i, (first, last) in enumerate(itertools.pairwise(ends)):
         top = i * height
+        if kernels is not None:
+            strip = dy[:, top * br : (top + height) * br].t() @ x
+            where = row_index[first:last] - top, col_index[first:last]
+            out[first:last] = call.read_blocks(kernels, strip, *where, block)
+            continue
         strip = left[top : top + height].flatten(0, 1) @ right
         rows, cols = row_index[first:last].long() - top, col_index[first:last].long()
         out[first:last] = strip.view(-1, br, grid[1], bc)[rows, :, cols]

@@ -15,6 +15,11 @@ from core.sparse import packed
 needs_kernels = pytest.mark.skipif(call.kernels() is None, reason="needs the compiled kernels")
 
 
+class Centred(nn.ReLU):
+    def forward(self, x):
+        return x - x.mean(-1, keepdim=True)
+
+
 def stack(sizes, block, density=0.3, bias=True, between=nn.ReLU, seed=0):
     g = torch.Generator().manual_seed(seed)
     modules = []
@@ -100,6 +105,7 @@ def test_threads_large_enough_to_share(n_packed):
         lambda m: m.double(),
         lambda m: m[0].register_forward_hook(lambda *_: None) and m,
         lambda m: core.PackedSequential(m[0], nn.LayerNorm(32), m[2], nn.ReLU()),
+        lambda m: core.PackedSequential(m[0], Centred(), m[2], nn.ReLU()),
         lambda m: core.PackedSequential(*stack([32, 30, 32], 4)),
         lambda m: core.PackedSequential(*stack([32, 32, 32], 3)),
         lambda m: core.PackedSequential(*stack([32, 32, 32], 4, density=1.0)),
