@@ -18,10 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from apps.lab.neighbours import Neighbours, neighbours
 from core.errors import DataError
 
 S = TypeVar("S")
 _alone = False  # within `alone`
+_near: Neighbours | None = None  # where all processes are on this machine
 
 
 def join() -> None:
@@ -31,6 +33,9 @@ def join() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if dist.get_backend() == "gloo":
+            global _near
+            _near = neighbours()
 
 
 def n_rank() -> int:
@@ -134,12 +139,10 @@ def reduce_gradients(model: nn.Module, loss: Tensor, weight: float) -> Tensor:
             p.grad = torch.zeros_like(p)
     grads = [p.grad for p in parameters if p.grad is not None]
     ends = torch.stack([loss.detach().to(grads[0].dtype), grads[0].new_tensor(weight)])
-    flat = torch.cat([*(g.flatten() for g in grads), ends])
-    dist.all_reduce(flat)
+    flat = _summed(torch.cat([*(g.flatten() for g in grads), ends]))
     flat /= flat[-1].clone()
     for p, g in zip(parameters, flat.split([g.numel() for g in grads] + [2]), strict=False):
-        assert p.grad is not None
-        p.grad.copy_(g.view_as(p.grad))
+        p.grad = g.view_as(p)
     return flat[-2]
 
 
@@ -175,20 +178,60 @@ def unshare_norms(model: nn.Module) -> None:
             object.__setattr__(module, "__class__", nn.BatchNorm1d)
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over processes; the gradient of a sum of all their losses is summed likewise."""
+def _gathered(x: Tensor) -> Tensor:
+    """Give a tensor of every process, stacked in the order of ranks."""
+    if _near is not None and x.device.type == "cpu":
+        return _near.gather(x)
+    out = x.new_empty((n_rank() * x.numel(),))
+    dist.all_gather_into_tensor(out, x.contiguous().flatten())
+    return out.view(n_rank(), *x.shape)
+
+
+def _summed(x: Tensor) -> Tensor:
+    """Add up a tensor over all processes: the same bits on each of them."""
+    if _near is not None and x.device.type == "cpu":
+        return _near.gather(x).sum(0)
+    dist.all_reduce(x)
+    return x
+
+
+class _Normalised(torch.autograd.Function):
+    """Rows [row, feature] by mean and variance of the rows of all processes: one word each way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = x.clone()
-        dist.all_reduce(out)
-        return out
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+        mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)  # var_mean is slow on a CPU
+        every = _gathered(torch.cat([mean, var * len(x), x.new_tensor([float(len(x))])]))
+        means, squares = every[:, : len(mean)], every[:, len(mean) : -1]
+        counts = every[:, -1:]
+        n = counts.sum()
+        # Sums of squares about the processes' own means, moved to the common one (Chan et al.
+        # 1983): plain sums of squares would cancel where the mean is large.
+        mean = (counts * means).sum(0) / n
+        var = (squares + counts * (means - mean).square()).sum(0) / n
+        scale = torch.rsqrt(var + eps)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.n = n
+        ctx.mark_non_differentiable(mean, var, n)
+        return torch.batch_norm(
+            x, weight, bias, mean, var, False, 0.0, eps, False
+        ), mean, var, n  # fmt: skip
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        out = grads[0].contiguous().clone()
-        dist.all_reduce(out)
-        return out
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight, mean, scale = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        _, mine_weight, mine_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, scale, True, 0.0, [False, True, True]
+        )
+        common_weight, common_bias = (
+            _summed(torch.stack([mine_weight, mine_bias])) / ctx.n
+        ).unbind()
+        slope = scale * weight
+        out = torch.addcmul(-slope * common_bias, grad, slope)
+        out.addcmul_(x - mean, -slope * scale * common_weight)
+        return out, mine_weight, mine_bias, None
 
 
 class _SharedBatchNorm(nn.BatchNorm1d):
@@ -198,18 +241,11 @@ class _SharedBatchNorm(nn.BatchNorm1d):
         """Normalise rows [row, feature] by the mean and variance of all of them."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return super().forward(x)
-        count = x.new_tensor([float(len(x))])
-        first = _Sum.apply(torch.cat([x.sum(0), count]))
-        n = first[-1]
-        mean = first[:-1] / n
-        centred = x - mean
-        # In two passes: sums of squares would cancel where the mean is large.
-        var = _Sum.apply(centred.square().sum(0)) / n
+        out, mean, var, n = _Normalised.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             assert self.momentum is not None
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * n / (n - 1), self.momentum)
-        out = centred * torch.rsqrt(var + self.eps)
-        return out * self.weight + self.bias
+        return out
