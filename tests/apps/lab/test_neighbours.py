@@ -1,4 +1,4 @@
-"""Processes of one machine speak through shared memory: messages in whole, in order, or an error."""
+"""Processes of one machine speak through shared memory: messages whole and in order, or errors."""
 
 import os
 import subprocess
