@@ -4,7 +4,7 @@ Workers: the same short trainings, one after the other in a process, and by `app
 workers, each timed from the start of its process to its end. Training: weak scaling under torchrun,
 one batch a process, beside what `hw.scale` expects of two chips, and beside two processes that
 train without a word to each other, which is the most that two cores of this machine can give. They
-alternate within one pair of processes. About two and a half minutes, with two cores free.
+alternate within one pair of processes. About four minutes, with two cores free.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a JSON line for each comparison."""
     parser = argparse.ArgumentParser(prog="tessera bench scale_out")
     parser.add_argument("--rounds", type=int, help="of each comparison [training 3, workers 1]")
-    parser.add_argument("--tasks", type=int, default=36, help="for the workers")
+    parser.add_argument("--tasks", type=int, default=80, help="for the workers")
     parser.add_argument("--only", choices=(*APPLICATIONS, "workers"))
     parser.add_argument("--size", type=int, help="items a process in a step [256; weather 4096]")
     parser.add_argument("--steps", type=int, help="of a round [12; weather 100]")

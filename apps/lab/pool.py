@@ -132,7 +132,7 @@ def _by_dask(
     """
     from distributed import as_completed
 
-    with _client(n_job, scheduler) as client:
+    with _client(n_job, scheduler, _module_of(function)) as client:
         # A window of tasks, not all at once: the first of them begin first.
         left = iter(tasks)
         under_way: dict[Any, T] = {}
@@ -172,7 +172,7 @@ def _ended(task: T, future: Any) -> Ended[T, Any]:
 
 
 @contextmanager
-def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
+def _client(n_job: int, scheduler: str | None, module: str) -> Iterator[Any]:
     """Give a client of the scheduler, or of a cluster that lives as long as the block."""
     import dask
     from distributed import Client, LocalCluster
@@ -196,7 +196,7 @@ def _client(n_job: int, scheduler: str | None) -> Iterator[Any]:
             with client:
                 yield client
             return
-        _begin_server("torch", "distributed")
+        _begin_server("torch", "distributed", module)
         with (
             tempfile.TemporaryDirectory() as scratch,
             LocalCluster(
@@ -246,7 +246,7 @@ def _in_one_pool(
 ) -> Iterator[Ended[T, R]]:
     """Take tasks from `left` until none is left or the pool breaks, which `hurt` then names."""
     with _one_thread_each():
-        _begin_server("torch")
+        _begin_server("torch", _module_of(function))
         executor = ProcessPoolExecutor(
             n_job,
             mp_context=multiprocessing.get_context(_METHOD),
@@ -289,6 +289,13 @@ def _by_executor(
     except BaseException:  # interrupted, or nobody asks for more
         pool.shutdown(wait=False, cancel_futures=True)
         raise
+
+
+def _module_of(function: Callable[[T], R]) -> str:
+    """Name the module that a worker loads to do the tasks of a function."""
+    if isinstance(function, _Numbered):
+        return _module_of(function.function)
+    return str(getattr(function, "__module__", __name__))
 
 
 def _begin_server(*modules: str) -> None:
