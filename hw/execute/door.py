@@ -18,7 +18,6 @@ from hw.execute.pointwise import Function, execute_fused
 from hw.execute.rows import execute_attention, execute_reduction, execute_softmax
 from hw.execute.sparse import execute_static
 from hw.machine import Machine, TileMachine
-from hw.plan.dynamic import choose_dynamic
 from hw.work import (
     Attention,
     Contraction,
@@ -114,11 +113,6 @@ def execute(
             return execute_scatter(item, machine, index, arrays[1])
     assert isinstance(item, SparseContraction)
     if item.mode == "dynamic" and item.product != "sddmm":
-        if not choose_dynamic(item, machine)[1].fits:
-            raise ConfigError(
-                f"execute: {item.n} dense columns do not fit in one step of a dynamic product on "
-                f"{machine.name}; run them in several, as the charged plan does"
-            )
         return execute_dynamic(item, machine, *arrays)
     return execute_static(item, machine, *arrays)
 

@@ -6,13 +6,14 @@ many rows and hands on as many bytes as the plan provides for, filled or not.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ConfigError
-from hw.execute.ledger import Array, Execution, Ledger, Moved, rounded
+from hw.execute.ledger import Array, Execution, Ledger, Moved, in_turn, rounded
 from hw.machine import TileMachine
 from hw.plan.dense import vertex_cycles
 from hw.plan.dynamic import (
@@ -21,6 +22,7 @@ from hw.plan.dynamic import (
     PARTIAL_BYTE,
     bucket_size,
     choose_dynamic,
+    column_shares,
     home,
 )
 from hw.plan.formats import compute_format, stored_byte
@@ -63,9 +65,27 @@ def execute_dynamic(
     """Run ``S X`` or ``S^T Y`` with the live blocks `values` in buckets.
 
     Operands are rounded to their formats and to the machine's, running and partial sums to fp32.
+    Where memory binds, the dense columns pass in serial steps.
     """
     if item.row_index is None or item.col_index is None:
         raise ConfigError("execute: the item has no pattern; give row_index and col_index")
+    shares = column_shares(item, machine)
+    ends = np.cumsum(shares)
+    done = [
+        _one_step(replace(item, n=n), machine, values, dense[:, end - n : end])
+        for n, end in zip(shares, ends, strict=True)
+    ]
+    if len(done) == 1:
+        return done[0]
+    plan = f"{done[0].plan}, {len(done)} serial steps of the dense columns"
+    return in_turn(done, np.concatenate([one.result for one in done], axis=1), plan)
+
+
+def _one_step(
+    item: SparseContraction, machine: TileMachine, values: Array, dense: Array
+) -> Execution:
+    assert item.row_index is not None
+    assert item.col_index is not None
     (p_x, p_y, p_z), cost = choose_dynamic(item, machine)
     format = compute_format(machine, item.weight_format, item.dense_format)
     belongs = home(item, p_x, p_y)

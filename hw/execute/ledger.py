@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -103,6 +104,20 @@ class Ledger:
             if t.cycles
         )
         return Execution(result, steps, self.received_byte, self.sent_byte, plan)
+
+
+def in_turn(done: Sequence[Execution], result: Array, plan: str) -> Execution:
+    """Return what was counted while several executions ran one after another.
+
+    The phases are those of each in turn; bytes by tile add up.
+    """
+    return Execution(
+        result,
+        tuple(step for one in done for step in one.supersteps),
+        np.sum([one.received_byte for one in done], axis=0),
+        np.sum([one.sent_byte for one in done], axis=0),
+        plan,
+    )
 
 
 class Moved:

@@ -46,22 +46,30 @@ def plan_dynamic(item: SparseContraction, machine: TileMachine) -> ItemCost:
 
     Where none fits, the dense columns pass in serial steps, as few as make one fit.
     """
-    whole = choose_dynamic(item, machine)[1]
-    if whole.fits:
-        return whole
+    shares = column_shares(item, machine)
+    costs = [choose_dynamic(replace(item, n=n), machine)[1] for n in dict.fromkeys(shares)]
+    if len(shares) == 1:
+        return costs[0]
+    steps = [costs[0]] * (len(shares) - 1) + [costs[-1]]
+    text = f"{costs[0].plan}, {len(shares)} serial steps of the dense columns"
+    return replace(joined(steps), plan=text, binds="memory")
+
+
+def column_shares(item: SparseContraction, machine: TileMachine) -> list[int]:
+    """Return the dense columns of each serial step: as few steps as let their grids fit.
+
+    All of them in one where no number of steps helps.
+    """
+    if choose_dynamic(item, machine)[1].fits:
+        return [item.n]
     for n_step in SERIAL:
         share = math.ceil(item.n / n_step)
         if share * (n_step // 2) >= item.n:
             break
-        one = choose_dynamic(replace(item, n=share), machine)[1]
-        if one.fits:
+        if choose_dynamic(replace(item, n=share), machine)[1].fits:
             n_full, rest = divmod(item.n, share)
-            costs = [one] * n_full
-            if rest:
-                costs.append(choose_dynamic(replace(item, n=rest), machine)[1])
-            text = f"{one.plan}, {len(costs)} serial steps of the dense columns"
-            return replace(joined(costs), plan=text, binds="memory")
-    return whole
+            return [share] * n_full + [rest] * (rest > 0)
+    return [item.n]
 
 
 def choose_dynamic(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hw.execute import execute
 from hw.execute.dynamic import fill_buckets
-from hw.plan.dynamic import bucket_size, propagation_steps
+from hw.plan.dynamic import bucket_size, column_shares, propagation_steps
 from hw.targets import cost_item
 from hw.work import SparseContraction
 
@@ -76,15 +76,23 @@ def test_a_lopsided_pattern_propagates(tiles):
     assert any(s.label == "propagation" for s in done.supersteps)
 
 
-def test_more_columns_than_fit_in_one_step_are_refused():
-    from core.errors import ConfigError
-    from hw.machine import load_machine
-
-    rows, cols = np.nonzero(np.ones((256, 256), dtype=bool))
+@pytest.mark.parametrize("product", ["spmm", "spmm_t"])
+def test_columns_pass_in_serial_steps_where_memory_binds(product, tiles, assert_counted_is_charged):
+    rows, cols = np.nonzero(np.arange(64).reshape(8, 8) % 3 > 0)
     item = SparseContraction(
-        *("spmm", 4096, 4096, 1024, (16, 16), rows.size, "fp16", "fp16", "fp16", "dynamic"),
+        *(product, 128, 128, 100, (16, 16), rows.size, "fp16", "fp16", "fp32", "dynamic"),
         *(rows.astype(np.int64), cols.astype(np.int64)),
     )
-    values, x = np.zeros((rows.size, 16, 16)), np.zeros((4096, 1024))
-    with pytest.raises(ConfigError, match="1024 dense columns do not fit in one step"):
-        execute(item, load_machine("ipu_bow"), values, x)
+    draw = np.random.default_rng(0)
+    values = draw.uniform(-1, 1, (rows.size, 16, 16)).astype(np.float16).astype(np.float64)
+    x = draw.uniform(-1, 1, (128, 100)).astype(np.float16).astype(np.float64)
+    machine = tiles(4, memory_byte=50_000)
+    shares = column_shares(item, machine)
+    assert len(shares) > 2
+    assert shares[-1] < shares[0], "the last step should be a short one"
+    done = execute(item, machine, values, x)
+    assert "serial steps" in done.plan
+    assert_counted_is_charged(done, cost_item(item, machine))
+    whole = execute(item, tiles(4), values, x)
+    np.testing.assert_allclose(done.result, whole.result, atol=1e-4)
+    assert len(column_shares(item, tiles(4))) == 1
