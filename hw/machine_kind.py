@@ -185,15 +185,31 @@ class TileMachine(Machine):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class GpuMachine(Machine):
+class HbmMachine(Machine):
+    """A chip beside a stacked memory that holds what a program needs."""
+
+    hbm_byte: float = _number(1e9, 1e12)
+    hbm_byte_per_s: float = _number(1e11, 2e13)
+
+    @property
+    def device_memory_byte(self) -> float:
+        """Bytes a program's tensors may take in all."""
+        return self.hbm_byte
+
+    @property
+    def traffic_byte_per_s(self) -> float:
+        """Peak rate of the memory outside the chip."""
+        return self.hbm_byte_per_s
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GpuMachine(HbmMachine):
     """Multiprocessors over a shared cache and a stacked memory outside the chip."""
 
     n_sm: int = _number(1, 1000)
     shared_byte: int = _number(16_384, 4_194_304)
     l2_byte: int = _number(1_000_000, 1_000_000_000)
     l2_byte_per_s: float = _number(1e11, 1e14)
-    hbm_byte: float = _number(1e9, 1e12)
-    hbm_byte_per_s: float = _number(1e11, 2e13)
     transcendental_per_cycle: float = _number(1, 1024)
     launch_s: float = _number(1e-7, 1e-3)
     """From one kernel's end to the next one's start, with the queue kept full."""
@@ -209,27 +225,15 @@ class GpuMachine(Machine):
         """Number of multiprocessors."""
         return self.n_sm
 
-    @property
-    def device_memory_byte(self) -> float:
-        """Bytes a program's tensors may take in all."""
-        return self.hbm_byte
-
-    @property
-    def traffic_byte_per_s(self) -> float:
-        """Peak rate of the memory outside the chip."""
-        return self.hbm_byte_per_s
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SystolicMachine(Machine):
+class SystolicMachine(HbmMachine):
     """Square arrays that operands stream through, a vector unit, and stacked memory."""
 
     n_array: int = _number(1, 64)
     array_rows: int = _number(8, 1024)
     array_cols: int = _number(8, 1024)
     sram_byte: int = _number(1_000_000, 1_000_000_000)
-    hbm_byte: float = _number(1e9, 1e12)
-    hbm_byte_per_s: float = _number(1e11, 2e13)
     transcendental_per_cycle: float = _number(0.1, 10_000)
     launch_s: float = _number(1e-7, 1e-3)
     """From one compiled operation to the next inside a program."""
@@ -238,13 +242,3 @@ class SystolicMachine(Machine):
     def n_unit(self) -> int:
         """Number of arrays."""
         return self.n_array
-
-    @property
-    def device_memory_byte(self) -> float:
-        """Bytes a program's tensors may take in all."""
-        return self.hbm_byte
-
-    @property
-    def traffic_byte_per_s(self) -> float:
-        """Peak rate of the memory outside the chip."""
-        return self.hbm_byte_per_s

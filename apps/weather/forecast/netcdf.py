@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import tempfile
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -179,12 +178,21 @@ def _write_zarr(path: Path, data: Dataset, encoding: dict[str, dict[str, Any]]) 
             "install it (pip install zarr) or write netCDF (file_format=netcdf)"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a store is a folder: made under another name, it takes its place in one step
+    # A store is a folder, and no folder takes the place of another in one step: the old one is
+    # set aside first, and goes once the new one, complete and on the disk, has its name.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
+        part, old = Path(folder) / path.name, Path(folder) / "old"
         data.to_zarr(part, mode="w", encoding=encoding, consolidated=False)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(part, path)
+        if hasattr(os, "sync"):
+            os.sync()
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(part, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
     return path
 
 
