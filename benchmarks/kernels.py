@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import kernels_measure as m
+from benchmarks.kernels_rows import measure_messages, measure_rounding, measure_segment_sum
 from benchmarks.kernels_stack import measure_stack
 from core.errors import ConfigError
 
@@ -77,11 +78,11 @@ def the_table(n_repeat: int = 20) -> Iterator[tuple[str, Callable[[], list[Row]]
     yield "call overhead", one(m.measure_overhead)
     for n_feature in (128, 256):
         for edges in ("none", "rows", "kinds"):
-            yield f"messages {n_feature} {edges}", one(m.measure_messages, n_feature, edges=edges)
-        yield f"segment sum {n_feature}", one(m.measure_segment_sum, n_feature)
-    yield "messages in bf16", one(m.measure_messages, 256, edges="kinds", dtype="bf16")
+            yield f"messages {n_feature} {edges}", one(measure_messages, n_feature, edges=edges)
+        yield f"segment sum {n_feature}", one(measure_segment_sum, n_feature)
+    yield "messages in bf16", one(measure_messages, 256, edges="kinds", dtype="bf16")
     for format in ("fp8_e4m3", "fp8_e5m2", "bf16", "int8"):
-        yield f"rounding {format}", one(m.measure_rounding, format, n_repeat=n_repeat)
+        yield f"rounding {format}", one(measure_rounding, format, n_repeat=n_repeat)
 
 
 def keep(rows: Sequence[Row], file: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import kernels_measure as m
 from benchmarks.kernels import README, RESULTS, goals, main, page, read, tables
+from benchmarks.kernels_rows import measure_messages, measure_rounding, measure_segment_sum
 from core.errors import ConfigError
 from core.kernels import call
 
@@ -61,10 +62,10 @@ def test_every_measurement_gives_a_whole_row(capsys):
     rows = [
         m.measure_break_even(16, 32, 32, 4, n_repeat=2),
         m.measure_threads(4, **sizes),
-        m.measure_messages(8, edges="kinds", n_molecule=2, n_repeat=2),
-        m.measure_messages(8, edges="rows", n_molecule=2, n_repeat=2, dtype="bf16"),
-        m.measure_segment_sum(8, n_molecule=2, n_repeat=2),
-        m.measure_rounding("int8", n_repeat=2),
+        measure_messages(8, edges="kinds", n_molecule=2, n_repeat=2),
+        measure_messages(8, edges="rows", n_molecule=2, n_repeat=2, dtype="bf16"),
+        measure_segment_sum(8, n_molecule=2, n_repeat=2),
+        measure_rounding("int8", n_repeat=2),
         *m.measure_instructions(4, **sizes),
         *m.measure_sparseprop(0.5, **sizes),
     ]
