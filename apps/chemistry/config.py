@@ -61,13 +61,15 @@ class DataConfig(Config):
 class ModelConfig(Config):
     """Size of the network; `d_hidden` is a multiple of 16, so that every block size fits.
 
-    `n_member` networks, alike but for their seed, are averaged.
+    `n_member` networks, alike but for their seed, are averaged. With `process`, a Gaussian process
+    on what each of them counts (`apps.chemistry.process`) answers in place of its last layers.
     """
 
     d_hidden: int = Field(default=96, ge=16, multiple_of=16)
     n_layer: int = Field(default=4, ge=1)
     virtual_node: bool = False
     n_member: int = Field(default=1, ge=1)
+    process: bool = False
 
 
 class FitConfig(Recipe):
@@ -96,7 +98,10 @@ class FitConfig(Recipe):
 
 # What is usual where the kernel mix answers too, and beyond that where several sets share a
 # network; chosen on held-out folds of 22 MoleculeACE sets.
-USUAL_WHOLE: dict[str, dict[str, Any]] = {"model": {"n_member": 5}, "train": {"pick": "last"}}
+USUAL_WHOLE: dict[str, dict[str, Any]] = {
+    "model": {"n_member": 5, "process": True},
+    "train": {"pick": "last"},
+}
 USUAL_JOINT: dict[str, dict[str, Any]] = {
     "model": {"d_hidden": 128},
     "train": {"n_epoch": 10, "batch_size": 64, "weight_decay": 0.05, "ema_decay": 0.995},

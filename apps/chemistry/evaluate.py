@@ -39,6 +39,7 @@ def evaluate(
     table: Table,
     each: np.ndarray,
     answers: Answers | None,
+    networks: np.ndarray | None = None,
     *,
     seed: int,
     history: Sequence[Mapping[str, float]],
@@ -52,10 +53,12 @@ def evaluate(
         Its reference gives the intervals.
     table : Table
     each : float [member, row, task]
-        What its networks say of the rows.
+        What its members say of the rows.
     answers : Answers, optional
         What networks and kernel say, where the kernel has a part. Baselines are then fitted to the
         train and valid parts, as the kernel is, and not judged on the latter.
+    networks : float [member, row, task], optional
+        What the last layers of the networks say, where processes answer in their place.
     seed : int
     history : sequence of mapping
     folder : Path
@@ -63,7 +66,8 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Accuracy of the whole answer; the mean of the networks is the member "graph".
+        Accuracy of the whole answer; the mean of the networks, or of the processes on their
+        counts, is the member "graph", and that of their last layers then "network".
 
     Notes
     -----
@@ -76,6 +80,8 @@ def evaluate(
     members = {"graph": accuracy if answers is None else score_splits(answers.graph, table)}
     if answers is not None:
         members["kernel"] = score_splits(answers.kernel, table)
+    if networks is not None:
+        members["network"] = score_splits(networks.mean(axis=0), table)
     if len(each) > 1:
         members |= {f"graph-{i}": score_splits(one, table) for i, one in enumerate(each)}
     parts = ("train",) if answers is None else ("train", "valid")
@@ -83,7 +89,7 @@ def evaluate(
     baselines = {name: score_splits(values, table) for name, values in references.items()}
     if answers is not None:
         # fitted to it, but for the first network, whose answers there stand under "graph"
-        alone = [scores for name, scores in members.items() if name.startswith("graph-")]
+        alone = [v for k, v in members.items() if k.startswith("graph-") or k == "network"]
         for scores in (*baselines.values(), *alone):
             scores.pop("valid", None)
     test = np.nonzero(table.split == "test")[0]

@@ -16,13 +16,15 @@ from apps.chemistry.datasets.load import standard_level
 from apps.chemistry.hybrid import mixed
 from apps.chemistry.molecules import N_ATOM_FEATURE, N_EDGE_FEATURE, MolGraph
 from apps.chemistry.network import BindingNetwork, pack
+from apps.chemistry.process import CountProcess
 from apps.chemistry.reference import Reference
 from apps.lab.checkpoint import load_checkpoint, made_from, save_checkpoint
 from core.errors import DataError
 
 MODEL_FILE = "model.safetensors"
 SCHEMA = "tessera.chemistry.model/2"
-_REFERENCE, _KERNEL = "reference.", "kernel."  # prefixes of their tensors in the model file
+# Prefixes of their tensors in the model file.
+_REFERENCE, _KERNEL, _PROCESS = "reference.", "kernel.", "process."
 # Molecules in a batch of inference: large enough to keep the products busy, small enough to
 # stay in the cache of one core (128 molecules are some 4,000 atoms, 2 MB at width 128).
 BATCH = 128
@@ -78,6 +80,8 @@ class Predictor:
     kernel: KernelMember | None = None
     kernel_share: float = 0.0
     """Weight of the kernel in the answer."""
+    processes: tuple[CountProcess, ...] = ()
+    """One per member, in place of its last layers; or none."""
 
     @property
     def level(self) -> str:
@@ -107,18 +111,41 @@ class Predictor:
 
     def predict_members(self, graphs: Sequence[MolGraph]) -> np.ndarray:
         """Return float32 [member, molecule, task] in the unit of the data."""
+        networks, counts = self.run_networks(graphs, keeps=bool(self.processes))
+        if not self.processes:
+            return networks
+        told = [one.predict(count) for one, count in zip(self.processes, counts, strict=True)]
+        return np.where(np.isfinite(told), told, networks).astype(np.float32)
+
+    def run_networks(
+        self, graphs: Sequence[MolGraph], *, keeps: bool = True
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return what the last layers of the networks say, and what the networks count.
+
+        Returns
+        -------
+        ndarray
+            float32 [member, molecule, task], in the unit of the data.
+        list of ndarray
+            float32 [molecule, count] by member; with `keeps` False, of no molecule.
+        """
         device = self.members[0].target_mean.device
-        rows = []
+        rows = np.zeros((len(self.members), len(graphs), len(self.target_names)), np.float32)
+        kept: list[list[np.ndarray]] = [[] for _ in self.members]
         with torch.no_grad():
             for start in range(0, len(graphs), BATCH):
                 batch = pack(graphs[start : start + BATCH]).to(device)
-                rows.append(torch.stack([m.predict(batch) for m in self.frozen]).cpu().numpy())
-        if not rows:
-            return np.zeros((len(self.members), 0, len(self.target_names)), np.float32)
-        return np.concatenate(rows, axis=1)
+                for i, member in enumerate(self.frozen):
+                    count = member.count(batch)
+                    out = member.to_unit(member.answer(count, batch.ptr))
+                    rows[i, start : start + BATCH] = out.cpu().numpy()
+                    if keeps:
+                        kept[i].append(count.float().cpu().numpy())
+        blank = np.zeros((0, self.members[0].readout.n_count), np.float32)
+        return rows, [np.concatenate([blank, *some]) for some in kept]
 
     def predict(self, graphs: Sequence[MolGraph]) -> np.ndarray:
-        """Return the mean over the networks, float32 [molecule, task], in the unit of the data."""
+        """Return the mean over the members, float32 [molecule, task], in the unit of the data."""
         return self.predict_members(graphs).mean(axis=0)
 
     def answer(self, mols: Sequence[Chem.Mol], graph: np.ndarray) -> np.ndarray:
@@ -146,6 +173,8 @@ class Predictor:
             tensors |= {_REFERENCE + k: v for k, v in self.reference.tensors().items()}
         if self.kernel is not None:
             tensors |= {_KERNEL + k: v for k, v in self.kernel.tensors().items()}
+        for i, process in enumerate(self.processes):
+            tensors |= {f"{_PROCESS}{i}.{k}": v for k, v in process.tensors().items()}
         meta = {
             "schema": SCHEMA,
             "config": self.config.model_dump(mode="json"),
@@ -191,6 +220,10 @@ class Predictor:
                 {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
                 for p in (_REFERENCE, _KERNEL)
             )
+            parts = [
+                {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
+                for p in (f"{_PROCESS}{i}." for i in range(len(members)))
+            ]
             return cls(
                 config,
                 meta["target_names"],
@@ -200,4 +233,5 @@ class Predictor:
                 Reference.from_tensors(kept) if kept else None,
                 KernelMember.from_tensors(kernel) if kernel else None,
                 float(meta.get("kernel_share", 0.0)),
+                tuple(CountProcess.from_tensors(part) for part in parts if part),
             )

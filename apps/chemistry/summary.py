@@ -27,8 +27,10 @@ def accuracy_table(records: Sequence[Record], split: str) -> str:
     answer = [r.accuracy[split] for r in records]
     if "kernel" in records[0].members:
         scores = {"whole answer": answer}
-        for name, title in (("kernel", "kernel mix"), ("graph", "graph networks")):
-            scores[title] = [r.members[name][split] for r in records]
+        parts = {"kernel": "kernel mix", "graph": "graph networks", "network": "their last layers"}
+        for name, title in parts.items():
+            if all(split in r.members.get(name, {}) for r in records):
+                scores[title] = [r.members[name][split] for r in records]
     else:
         scores = {"graph network": answer}
     for name in records[0].baselines:

@@ -19,7 +19,7 @@ from apps.chemistry.lessons import teach
 from apps.chemistry.network import MolBatch, pack
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.reference import Reference
-from apps.chemistry.whole import run_folds, weigh, without_fold
+from apps.chemistry.whole import add_processes, run_folds, weigh, without_fold
 from apps.lab import parallel
 from apps.lab.fit import FitResult
 from apps.lab.launch import Run, set_seed, start_run
@@ -86,16 +86,20 @@ def run(
             resume=resume,
         )  # fmt: skip
         parallel.leave_unless_first()
-        each, answers = predictor.predict_members(table.graphs), None
+        networks, held_out, answers = None, None, None
+        if config.model.process:
+            predictor, networks, held_out = add_processes(predictor, table, fold)
+        each = predictor.predict_members(table.graphs)
         if fold is not None and joint is not None:
-            kernel, answers = weigh(table, fold, joint, each, seed=seed)
+            kernel, answers = weigh(table, fold, joint, each, seed=seed, held_out=held_out)
             predictor = replace(predictor, kernel=kernel, kernel_share=answers.kernel_share)
         whole = each.mean(axis=0) if answers is None else answers.whole
         predictor = replace(predictor, reference=Reference.of(table, whole[table.split == "valid"]))
         predictor.save(place.dir / MODEL_FILE)
         result = evaluate(
-            predictor, table, each, answers, seed=seed, history=fits[0].history, folder=place.dir
-        )
+            predictor, table, each, answers, networks, seed=seed, history=fits[0].history,
+            folder=place.dir,
+        )  # fmt: skip
         result.figures.extend(draw_molecules(predictor, table, whole, place.dir))
         record = _record(config, table, place, predictor, fits, result, seed)
         write_record(place.dir, record)

@@ -14,6 +14,8 @@ from apps.chemistry.baselines import JointKernel, KernelMember
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.hybrid import draw_folds, mixed, mixture_weights
+from apps.chemistry.predictor import Predictor
+from apps.chemistry.process import fit_process
 from apps.lab.progress import say
 
 
@@ -60,8 +62,48 @@ def without_fold(table: Table, fold: np.ndarray | None, i_fold: int) -> Table:
     return replace(table, split=split)
 
 
+def add_processes(
+    predictor: Predictor, table: Table, fold: np.ndarray | None
+) -> tuple[Predictor, np.ndarray, np.ndarray]:
+    """Fit a Gaussian process to what each network counts.
+
+    The processes that are deployed learn from the train and valid parts, as the kernel does;
+    without folds, from the train part.
+
+    Returns
+    -------
+    Predictor
+        With the processes.
+    ndarray
+        float32 [member, row, task]: what the last layers of its networks say.
+    ndarray
+        float64 [row, task]: what processes say of rows that neither they nor their network have
+        seen; NaN for rows in no fold.
+    """
+    say("processes on the networks' counts")
+    networks, counts = predictor.run_networks(table.graphs)
+    held_out = np.full(table.target.shape, np.nan)
+    learns = table.split == "train" if fold is None else fold >= 0
+    processes = []
+    for i, count in enumerate(counts):
+        held = np.zeros(len(table), dtype=bool) if fold is None else fold == i
+        fit = fit_process(
+            count, table.exact, table.smiles, n_state=predictor.config.model.n_layer + 1,
+            learns=learns, held=held,
+        )  # fmt: skip
+        processes.append(fit.process)
+        held_out[held] = np.where(np.isfinite(fit.held_out), fit.held_out, networks[i])[held]
+    return replace(predictor, processes=tuple(processes)), networks, held_out
+
+
 def weigh(
-    table: Table, fold: np.ndarray, joint: JointKernel, each: np.ndarray, *, seed: int
+    table: Table,
+    fold: np.ndarray,
+    joint: JointKernel,
+    each: np.ndarray,
+    *,
+    seed: int,
+    held_out: np.ndarray | None = None,
 ) -> tuple[KernelMember, Answers]:
     """Fit the kernel member, and weigh it and the networks on the rows held out.
 
@@ -73,8 +115,10 @@ def weigh(
     joint : JointKernel
         That of the table.
     each : float [member, row, task]
-        What the network of each fold says.
+        What the network of each fold says, as it is deployed.
     seed : int
+    held_out : float [row, task], optional
+        What is said of the rows held out, where that is not by `each`.
 
     Returns
     -------
@@ -85,9 +129,10 @@ def weigh(
     """
     say("kernel mix")
     kernel = joint.fit(table, fold, n_fold=len(each), seed=seed)
-    held_out = np.full(each.shape[1:], np.nan)
-    for i, answer in enumerate(each):
-        held_out[fold == i] = answer[fold == i]
+    if held_out is None:
+        held_out = np.full(each.shape[1:], np.nan)
+        for i, answer in enumerate(each):
+            held_out[fold == i] = answer[fold == i]
     graph = each.mean(axis=0, dtype=np.float64)
     share, _ = mixture_weights(
         [np.stack(pair) for pair in zip(kernel.held_out.T, held_out.T, strict=True)],

@@ -105,7 +105,9 @@ def run_benchmark(
     -------
     list of Record
         Accuracy is that of the mixture; members are those of `hybrid.MEMBERS` and
-        "kernel_graph", kernel and graph weighed without the trees; the baselines are fitted to
+        "kernel_graph", kernel and graph weighed without the trees, and, where processes on the
+        counts of the networks are the graph member, "network": their last layers (see
+        `apps.chemistry.process`). The baselines are fitted to
         the same rows (train and valid parts) and stand beside the published errors.
         Whatever ended of a run that was killed is taken up again.
     """
@@ -170,7 +172,7 @@ def _run_group(
                         data=whole)  # fmt: skip
     is_taught = one.teacher and len(sources) > 1
     group = Group(train, sources, seed, one.n_fold, is_taught, place)
-    for stages in (["teach", *group.set_stages], group.fold_stages):
+    for stages in (["teach", *group.set_stages], group.fold_stages, group.process_stages):
         map_tasks(partial(Group.work, group), stages, n_job=n_job)
     write_atomic(place / CPU_FILE, json.dumps(group.cpu_s(), indent=1) + "\n")
     models = group.models()
@@ -222,7 +224,9 @@ def _judge(
 
     whole = {name: member.whole for name, member in models.members.items()}
     whole["kernel_graph"] = mixed["kernel_graph"]
-    networks = {f"graph-{i}": values for i, values in enumerate(models.networks)}
+    if models.network is not None:
+        whole["network"] = models.network
+    parts_of_graph = {f"graph-{i}": values for i, values in enumerate(models.each)}
     baselines = {name: scores(values) for name, values in models.baselines.items()}
     baselines |= {k: {"test": dict(v)} for k, v in _published(config.data.source).items()}
     columns = {
@@ -258,7 +262,7 @@ def _judge(
                 **{f"n_{part}": int((table.split == part).sum()) for part in SPLITS},
             },
             accuracy={"test": scores(mixed[""])["test"] | taken},
-            members={name: scores(values) for name, values in (whole | networks).items()},
+            members={name: scores(values) for name, values in (whole | parts_of_graph).items()},
             baselines=baselines,
         )
         write_record(place.dir, record)

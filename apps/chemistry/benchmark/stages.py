@@ -27,6 +27,7 @@ from apps.chemistry.hybrid import (
 from apps.chemistry.lessons import lesson_molecules, lesson_of
 from apps.chemistry.molecules.analogues import Analogues
 from apps.chemistry.predictor import Predictor, build_network
+from apps.chemistry.process import fit_process
 from apps.chemistry.train import MEMBER_STRIDE, read_table
 from apps.lab.files import write_atomic
 from apps.lab.progress import say
@@ -40,8 +41,11 @@ class Models:
     table: Table
     members: dict[str, Member]
     """By the names of `hybrid.MEMBERS`."""
-    networks: np.ndarray
-    """float [fold, row]: what each network of the graph member says."""
+    each: np.ndarray
+    """float [fold, row]: what each part of the graph member says."""
+    network: np.ndarray | None
+    """float [row]: mean of the last layers of the networks, where the graph member is that of
+    processes on their counts."""
     baselines: dict[str, np.ndarray]
     """float [row] by name."""
     similarity: np.ndarray
@@ -71,6 +75,11 @@ class Group:
         return [f"fold-{i}" for i in range(self.n_fold)]
 
     @property
+    def process_stages(self) -> list[str]:
+        """Names of the stages that fit processes to what a network counts, if any are asked for."""
+        return [f"process-{i}" for i in range(self.n_fold if self.train.model.process else 0)]
+
+    @property
     def set_stages(self) -> list[str]:
         """Names of the stages that fit kernel, trees and baselines to a set."""
         return [f"set-{i}" for i in range(len(self.sources))]
@@ -93,7 +102,8 @@ class Group:
         if kind == "teach":
             self._teach()
         elif not self._file(stage).exists():
-            self._keep(stage, partial(self._fold if kind == "fold" else self._set, int(number)))
+            work = {"fold": self._fold, "process": self._process, "set": self._set}[kind]
+            self._keep(stage, partial(work, int(number)))
 
     def _teach(self) -> None:
         """Write what the teacher says, one file per fold; the kernel is made once for all."""
@@ -119,14 +129,22 @@ class Group:
         tables, folds = self.tables(), self.folds()
         start = np.cumsum([0, *map(len, tables)])
         answers = [self._read(stage)["answer"] for stage in self.fold_stages]
+        told = [self._read(stage) for stage in self.process_stages]
         out = []
         for i, (table, fold) in enumerate(zip(tables, folds, strict=True)):
-            own = [answer[start[i] : start[i + 1], None] for answer in answers]
+            rows = slice(start[i], start[i + 1])
+            own = [answer[rows, None] for answer in answers]
+            graph, network = graph_members(fold, own)[0], None
+            if told:
+                own = [answer["whole"][rows, None] for answer in told]
+                parts = [answer["held_out"][rows, None] for answer in told]
+                network = graph.whole
+                graph = Member(graph_members(fold, parts)[0].held_out, np.mean(own, axis=0)[:, 0])
             found = self._read(f"set-{i}")
             members = {
                 name: Member(found[f"{name}_held_out"], found[f"{name}_whole"])
                 for name in ("kernel", "trees")
-            } | {"graph": graph_members(fold, own)[0]}
+            } | {"graph": graph}
             others = {
                 smiles
                 for k, other in enumerate(tables)
@@ -140,8 +158,8 @@ class Group:
                 if name.startswith("baseline_")
             }
             seen = np.array([smiles in others for smiles in table.smiles])
-            networks = np.array(own)[:, :, 0]
-            out.append(Models(table, members, networks, lines, found["similarity"], seen))
+            each = np.array(own)[:, :, 0]
+            out.append(Models(table, members, each, network, lines, found["similarity"], seen))
         return out
 
     def _fold(self, i_fold: int) -> dict[str, np.ndarray]:
@@ -173,6 +191,24 @@ class Group:
         task = np.repeat(np.arange(len(names)), [len(one) for one in self.tables()])
         return {"answer": predictor.predict(table.graphs)[np.arange(len(table)), task]}
 
+    def _process(self, i_fold: int) -> dict[str, np.ndarray]:
+        """Fit a process per set to the counts of a network; give what it says of every row.
+
+        "held_out" is by one that has not seen the fold either, NaN outside of it.
+        """
+        networks = Predictor.load(self.network(i_fold))
+        n_state = networks.config.model.n_layer + 1
+        out: dict[str, list[np.ndarray]] = {"whole": [], "held_out": []}
+        for table, fold in zip(self.tables(), self.folds(), strict=True):
+            (count,) = networks.run_networks(table.graphs)[1]
+            fit = fit_process(
+                count, table.exact, table.smiles, n_state=n_state, learns=fold >= 0,
+                held=fold == i_fold,
+            )  # fmt: skip
+            out["whole"].append(fit.process.predict(count)[:, 0])
+            out["held_out"].append(fit.held_out[:, 0])
+        return {name: np.concatenate(parts) for name, parts in out.items()}
+
     def _set(self, i: int) -> dict[str, np.ndarray]:
         table, fold = self.tables()[i], self.folds()[i]
         out = {"similarity": nearest_training_row(table)[1]}
@@ -197,6 +233,8 @@ class Group:
         Those of a stage that was killed and taken up again are of its last part alone.
         """
         kinds = {"networks": self.fold_stages, "kernel, trees, baselines": self.set_stages}
+        if self.process_stages:
+            kinds["processes"] = self.process_stages
         if self.is_taught:
             kinds["teacher"] = [f"hint-{i}" for i in range(self.n_fold)]
         return {

@@ -28,6 +28,7 @@ _COLUMNS = {
     "SVM": "svm_ecfp4",
     "kernel": "kernel",
     "trees": "trees",
+    "network": "network",
     "one graph": "graph-",
     "graph": "graph",
     "k+g": "kernel_graph",
@@ -37,7 +38,8 @@ _COLUMNS = {
 }
 _METRICS = ("rmse", "rmse_cliff", "rmse_seen", "rmse_unseen", "auc_published", "auc_repaired")
 _PAIRS = (("hybrid", "kernel"), ("kernel_graph", "kernel"), ("hybrid", "svm_ecfp4"),
-          ("kernel", "svm_ecfp4"), ("graph", "svm_ecfp4"), ("graph", "kernel"))  # fmt: skip
+          ("kernel", "svm_ecfp4"), ("graph", "svm_ecfp4"), ("graph", "kernel"),
+          ("graph", "network"), ("network", "svm_ecfp4"))  # fmt: skip
 
 Document = dict[str, Any]
 
@@ -133,14 +135,15 @@ def read_document(path: Path) -> Document:
 def _tables(document: Document) -> dict[str, list[list[str]]]:
     """Return rows of cells by metric: a head, one row per set, and their mean."""
     out = {}
+    columns = [k for k in _COLUMNS if any(each.get(k) for each in document["errors"].values())]
     for metric in _METRICS:
         lines = {
-            name: [each[title].get(metric) for title in _COLUMNS]
+            name: [each.get(title, {}).get(metric) for title in columns]
             for name, each in document["errors"].items()
         }
         if not any(value is not None for line in lines.values() for value in line):
             continue
-        rows = [["set", *_COLUMNS], *([name, *map(_text, line)] for name, line in lines.items())]
+        rows = [["set", *columns], *([name, *map(_text, line)] for name, line in lines.items())]
         if len(lines) > 1:
             means = [_mean(column) for column in zip(*lines.values(), strict=True)]
             rows.append(["mean", *map(_text, means)])
@@ -184,7 +187,8 @@ def _differences(records: Sequence[Record], out: Path) -> list[dict[str, Any]]:
         used = [(one, kept) for one, kept in zip(answers, rows, strict=True) if kept.any()]
         if not used:
             continue
-        for ours, other in _PAIRS if molecules == "all" else _PAIRS[:2]:
+        known = [pair for pair in _PAIRS if set(pair) <= set(used[0][0])]
+        for ours, other in known if molecules == "all" else known[:2]:
             a, b = ([(one[k] - one["measured"])[:, kept] for one, kept in used]
                     for k in (ours, other))  # fmt: skip
             difference, low, high = paired_bootstrap(a, b)
@@ -231,7 +235,8 @@ def _answers(folder: Path) -> dict[str, np.ndarray]:
     with (folder / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as text:
         rows = list(csv.DictReader(text))
     names = {"measured", "seen"} | {name for pair in _PAIRS for name in pair}
-    return {name: np.array([float(row[name]) for row in rows]) for name in names}
+    known = names & set(rows[0])
+    return {name: np.array([float(row[name]) for row in rows]) for name in known}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -158,19 +158,23 @@ class Readout(nn.Module):
         self.detect = nn.ModuleList(
             core.build_linear(d_hidden, d_count, spec, generator=generator) for _ in range(n_state)
         )
-        self.norm = nn.BatchNorm1d(2 * n_state * d_count)
+        self.n_count = n_state * d_count
+        self.norm = nn.BatchNorm1d(2 * self.n_count)
 
-    def forward(self, states: Sequence[Tensor], batch: Tensor, ptr: Tensor) -> Tensor:
-        """Return float32 [molecule, 2 n_state d_count] from one float32 [atom, d_hidden] each."""
-        n_atom = (ptr[1:] - ptr[:-1]).to(states[0].dtype)
+    def count(self, states: Sequence[Tensor], batch: Tensor, ptr: Tensor) -> Tensor:
+        """Return float32 [molecule, n_state d_count] from one float32 [atom, d_hidden] each."""
         order = to_molecules(batch, ptr)
-        count = torch.cat(
+        return torch.cat(
             [
                 core.pass_messages(by_rows(detect, state), order, activation="relu")
                 for detect, state in zip(self.detect, states, strict=True)
             ],
             dim=1,
         )
+
+    def forward(self, count: Tensor, ptr: Tensor) -> Tensor:
+        """Return float32 [molecule, 2 n_state d_count] from what `count` gave."""
+        n_atom = (ptr[1:] - ptr[:-1]).to(count.dtype)
         return self.norm(torch.cat([torch.log1p(count), count / n_atom[:, None]], dim=1))
 
 

@@ -85,6 +85,10 @@ class BindingNetwork(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Return scaled predictions, float32 [molecule, task], of a MolBatch or a PyG Batch."""
+        return self.answer(self.count(batch), batch.ptr)
+
+    def count(self, batch: Any) -> Tensor:
+        """Return the learned fingerprint, float32 [molecule, count]: see `Readout`."""
         states = [by_rows(self.embed, batch.x)]
         order = core.EdgeOrder.from_index(batch.edge_index, batch.x.shape[0])
         kind = getattr(batch, "edge_kind", None)
@@ -95,7 +99,11 @@ class BindingNetwork(nn.Module):
             if i < len(self.virtual):
                 h, node = self.virtual[i](h, node, batch.batch, batch.ptr)
             states.append(h)
-        row = torch.relu(self.head(self.readout(states, batch.batch, batch.ptr)))
+        return self.readout.count(states, batch.batch, batch.ptr)
+
+    def answer(self, count: Tensor, ptr: Tensor) -> Tensor:
+        """Return scaled predictions, float32 [molecule, task], from what `count` gave."""
+        row = torch.relu(self.head(self.readout(count, ptr)))
         return self.out(row + torch.relu(self.mix(row)))
 
     def set_scale(self, target: np.ndarray) -> None:
@@ -137,4 +145,8 @@ class BindingNetwork(nn.Module):
 
     def predict(self, batch: Any) -> Tensor:
         """Return predictions in the unit of the data, float32 [molecule, task]."""
-        return self(batch) * self.target_sd + self.target_mean
+        return self.to_unit(self(batch))
+
+    def to_unit(self, scaled: Tensor) -> Tensor:
+        """Return scaled predictions, float32 [molecule, task], in the unit of the data."""
+        return scaled * self.target_sd + self.target_mean

@@ -114,14 +114,18 @@ def test_values_of_the_test_part_are_never_read(csv_file):
 
 def test_record_has_the_whole_answer_and_its_members(finished):
     out, record = finished
-    assert set(record.members) == {"graph", "kernel", *(f"graph-{i}" for i in range(5))}
+    members = {"graph", "network", "kernel", *(f"graph-{i}" for i in range(5))}
+    assert set(record.members) == members
     for scores in (record.accuracy, record.members["graph"], record.members["kernel"]):
         assert {"rmse", "rmse_cliff"} <= set(scores["test"])
     assert record.accuracy != record.members["kernel"]
     assert record.accuracy["test"]["rmse"] < 1.02 * record.members["kernel"]["test"]["rmse"]
     assert "valid" in record.members["graph"]
     assert all("valid" not in scores for scores in record.baselines.values())
+    assert record.members["network"]["test"] != record.members["graph"]["test"]
+    assert "valid" not in record.members["network"]
     predictor = Predictor.load(out)
+    assert len(predictor.processes) == 5
     share = predictor.kernel_share
     assert 0 < share <= 1
     assert np.isfinite(predictor.reference.interval).all()

@@ -70,7 +70,9 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     assert [r.data.name for r in records] == ["set0.csv", "set1.csv"]
     for record in records:
         numbered = {"graph-0", "graph-1"}
-        assert set(record.members) == {"graph", "kernel", "trees", "kernel_graph"} | numbered
+        members = {"graph", "network", "kernel", "trees", "kernel_graph"}
+        assert set(record.members) == members | numbered
+        assert record.members["network"] != record.members["graph"]
         assert {"train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4"} == set(
             record.baselines
         )
@@ -90,7 +92,9 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     path = tmp_path / "document.json"
     path.write_text(json.dumps(document))
     assert benchmark_markdown(read_document(path)) == benchmark_markdown(document)
-    kinds = {"networks", "kernel, trees, baselines"} | ({"teacher"} if joint else set())
+    kinds = {"networks", "processes", "kernel, trees, baselines"} | (
+        {"teacher"} if joint else set()
+    )
     assert document["cpu_s"].keys() == kinds
     assert all(value > 0 for value in document["cpu_s"].values())
     single = [records[0].members[f"graph-{i}"]["test"]["rmse"] for i in range(2)]

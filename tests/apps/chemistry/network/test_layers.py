@@ -80,7 +80,9 @@ def test_readout_counts_what_the_detectors_find_in_each_molecule():
     # state is negative throughout and found by no detector
     count = torch.tensor([[6.0, 0.0, 0, 0], [6.0, 2.0, 0, 0], [18.0, 10.0, 0, 0]])
     n_atom = torch.tensor([[3.0], [1.0], [2.0]])
-    out = readout(states, batch.batch, batch.ptr)
+    found = readout.count(states, batch.batch, batch.ptr)
+    torch.testing.assert_close(found, count, rtol=0, atol=0)
+    out = readout(found, batch.ptr)
     expected = torch.cat([torch.log1p(count), count / n_atom], 1)
     torch.testing.assert_close(out, expected, rtol=1e-6, atol=0)  # a few float32 roundings
 
