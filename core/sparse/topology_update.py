@@ -93,11 +93,11 @@ class TopologyRule:
             return self.fraction
         return self.fraction / 2 * (1 + math.cos(math.pi * step / self.last))
 
-    def density_at(self, step: int, initial: float) -> float:
-        """Return the density to prune to after `step`, from `initial` to `density`."""
+    def density_at(self, step: int, initial: float, final: float | None = None) -> float:
+        """Return the density to prune to after `step`, from `initial` to `final` (`density`)."""
         n_change = (self.last - self.first) // self.every
         progress = (step - self.first) // self.every / n_change if n_change else 1.0
-        final = min(self.density, initial)
+        final = min(self.density if final is None else final, initial)
         return final + (initial - final) * (1 - progress) ** 3
 
 
@@ -126,6 +126,9 @@ class PatternUpdater:
     followers : list of dict
         Tensors by the names of `model.state_dict()`, such as a running average of the weights: add
         yours, and their ``values`` follow the blocks too, with zero for grown ones.
+    final : dict of str to float
+        What ``prune`` ends at, by the name of a layer, where that is not `rule.density`; such as
+        `erdos_renyi_densities` shares it. Not part of `state_dict`: set it again on a restart.
 
     Raises
     ------
@@ -159,6 +162,7 @@ class PatternUpdater:
             )
         self.n_step = 0
         self.followers: list[dict[str, Tensor]] = []
+        self.final: dict[str, float] = {}
         self._seed = int(torch.randint(0, 1 << 31, (), generator=generator))
         self._initial = {name: m.pattern.density for name, m in self._layers.items()}
         self._kept_weights: dict[str, Tensor] | None = None
@@ -278,7 +282,7 @@ class PatternUpdater:
         grown = none, none
         if rule.method == "prune":
             n_all = pattern.grid[0] * pattern.grid[1]
-            left = rule.density_at(self.n_step, self._initial[name])
+            left = rule.density_at(self.n_step, self._initial[name], self.final.get(name))
             n_drop = max(0, pattern.n_block - max(1, round(left * n_all)))
         elif rule.method == "set":
             n_drop = self._n_replaced(layer, self.n_step)

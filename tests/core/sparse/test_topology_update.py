@@ -204,6 +204,14 @@ def test_pruning_follows_the_cubic_law():
     assert optimizer.state[model[0].values]["exp_avg"].shape == (3, 4, 4)
 
 
+def test_layers_are_pruned_to_densities_of_their_own():
+    model, optimizer, updater = start("prune", density=0.05, first=2, last=10, every=4)
+    updater.final = {"0": 0.125}
+    train(model, optimizer, updater, 12)
+    # 8 x 8 blocks to an eighth; the other, 6 x 8, to what the rule says
+    assert [model[i].pattern.n_block for i in (0, 2)] == [8, round(0.05 * 48)]
+
+
 def test_rewind_gives_kept_weights_back():
     model, optimizer, updater = start("prune", density=0.1, rewind_step=1)
     train(model, optimizer, updater, 1)
