@@ -211,6 +211,12 @@ def compress(
     ] = 0.1,
     block: Annotated[int, typer.Option("--block", min=1, help="Side of a block.")] = 16,
     weights: Annotated[str, typer.Option("--weights", help="Number format at rest.")] = "int8",
+    process: Annotated[
+        bool,
+        typer.Option(
+            "--process", help="Processes on the networks' counts answer, even where none did."
+        ),
+    ] = False,
     seed: SeedOption = 0,
     results: Annotated[
         Path | None, typer.Option("--results", help="JSON file: errors, no molecules.")
@@ -225,7 +231,9 @@ def compress(
     from apps.lab.files import write_atomic
 
     variant = room.Variant(density=density, block=block, weight_format=weights)
-    answer = room.compress_run(run, out, variant=variant, n_epoch=epochs, seed=seed)
+    answer = room.compress_run(
+        run, out, variant=variant, n_epoch=epochs, seed=seed, process=process
+    )
     if results is not None:
         write_atomic(results, json.dumps(answer.document(), indent=1) + "\n")
     typer.echo(str(answer))

@@ -16,6 +16,7 @@ from apps.chemistry.network import BindingNetwork
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.summary import aligned
 from apps.chemistry.train import MEMBER_STRIDE, read_table
+from apps.chemistry.whole import add_processes, run_folds
 from apps.lab.variant import Variant
 from core.errors import ConfigError, DataError
 from core.sparse import BlockSparseLinear
@@ -41,6 +42,8 @@ class Compressed:
     weight_share: float
     """Weights of the large layers that are left, 0..1."""
     n_epoch: int = N_EPOCH
+    has_process: bool = False
+    """Whether processes on their counts answered for both, fitted to each anew."""
 
     def __str__(self) -> str:
         """Return the lines that the command prints."""
@@ -64,6 +67,7 @@ class Compressed:
             "variant": self.predictor.config.variant.model_dump(),
             "n_epoch": self.n_epoch,
             "n_network": len(self.predictor.members),
+            "process": self.has_process,
             "weight_share": round(self.weight_share, 4),
             "dense": {k: round(v, 4) for k, v in self.scores_before.items()},
             "small": {k: round(v, 4) for k, v in self.scores.items()},
@@ -72,7 +76,13 @@ class Compressed:
 
 
 def compress_run(
-    folder: Path, out: Path, *, variant: Variant = SMALL, n_epoch: int = N_EPOCH, seed: int = 0
+    folder: Path,
+    out: Path,
+    *,
+    variant: Variant = SMALL,
+    n_epoch: int = N_EPOCH,
+    seed: int = 0,
+    process: bool = False,
 ) -> Compressed:
     """Compress the networks of a finished run and write the model file to `out`.
 
@@ -87,6 +97,8 @@ def compress_run(
     n_epoch : int
         0 rounds the weights of a dense variant as they are.
     seed : int
+    process : bool
+        See `compress`.
 
     Raises
     ------
@@ -101,7 +113,7 @@ def compress_run(
     if (out / MODEL_FILE).exists() and own.samefile(out / MODEL_FILE):
         raise DataError(f"compress: --out {out} holds the model to compress; choose another folder")
     table = read_table(dense.config, dense.seeds[0] % MEMBER_STRIDE)  # the seed of the run
-    answer = compress(dense, table, variant=variant, n_epoch=n_epoch, seed=seed)
+    answer = compress(dense, table, variant=variant, n_epoch=n_epoch, seed=seed, process=process)
     answer.predictor.save(out / MODEL_FILE)
     return answer
 
@@ -113,16 +125,22 @@ def compress(
     variant: Variant = SMALL,
     n_epoch: int = N_EPOCH,
     seed: int = 0,
+    process: bool = False,
 ) -> Compressed:
     """Return a smaller copy of a predictor, and how much worse it is on the test part.
+
+    Where processes answer in place of the last layers, they are fitted to what the smaller networks
+    count. With `process`, they do so for both even where the run had none.
 
     Notes
     -----
     Each network starts from the weights of its dense original, all blocks live, and learns the
     original's own answers on the training molecules, which carry no noise of an assay; the blocks
     of least norm go in twenty steps (gradual pruning: Zhu and Gupta, arXiv:1710.01878) while the
-    weights are rounded to int8 in every forward pass. The epoch is picked by agreement with the
-    original on the valid part; no measured value is read but to judge the test part.
+    weights are rounded to int8 in every forward pass. Narrow layers keep a larger share of them
+    (`fitting.share_density`). The epoch is picked by agreement with the original on the valid part;
+    no measured value is read but to judge the test part, and by processes, which learn from the
+    values that they learned from before.
     """
     plain = Variant.model_validate("dense-fp32")
     if dense.config.variant.density < 1 or variant == plain:
@@ -147,7 +165,11 @@ def compress(
                  table, config, seed=s + seed)
         for s, member in zip(dense.seeds, dense.members, strict=True)
     ]  # fmt: skip
-    small = replace(dense, config=config, members=members)
+    small = replace(dense, config=config, members=members, processes=())
+    if process or dense.processes:
+        fold = run_folds(dense.config, table, dense.seeds[0] % MEMBER_STRIDE)
+        small = add_processes(small, table, fold)[0]
+        dense = dense if dense.processes else add_processes(dense, table, fold)[0]
     test = table.select("test")
     before, after = dense.predict(test.graphs), small.predict(test.graphs)
     known = np.isfinite(test.exact)
@@ -158,6 +180,7 @@ def compress(
         [spearman(a[k], b[k]) for a, b, k in zip(before.T, after.T, known.T, strict=True)],
         _share(members[0]),
         n_epoch,
+        bool(small.processes),
     )
 
 
@@ -189,7 +212,8 @@ def _student(teacher: Predictor, table: Table, config: TrainConfig, *, seed: int
     with torch.no_grad():
         _adopt(model, teacher.members[0])
     label = f"compress to {config.variant.name}"
-    fit_network(model, taught, config.train, seed, density=config.variant.density, label=label)
+    density = config.variant.density
+    fit_network(model, taught, config.train, seed, density=density, is_shared=True, label=label)
     return model.eval()
 
 

@@ -12,6 +12,7 @@ from apps.chemistry.predictor import Predictor, build_network
 from apps.lab.config import load_config
 from apps.lab.variant import Variant
 from core.errors import ConfigError, DataError
+from core.sparse import BlockSparseLinear
 
 FLOAT32 = 1e-4  # float32 sums of some hundred products of order one, in another order
 
@@ -98,3 +99,35 @@ def test_the_run_that_is_compressed_is_not_written_over(small_run, tmp_path):
         with pytest.raises(DataError, match="holds the model to compress; choose another folder"):
             compress_run(source, tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_narrow_layers_keep_a_larger_share_and_all_together_the_density(small_run):
+    dense, table = small_run
+    answer = compress(dense, table, variant=Variant(density=0.5, block=16), n_epoch=2)
+    layers = {
+        name: m.pattern.density
+        for name, m in answer.predictor.members[0].named_modules()
+        if isinstance(m, BlockSparseLinear)
+    }
+    assert layers["layers.0.first"] > layers["head"]
+    assert answer.weight_share == pytest.approx(0.5, abs=0.05)  # whole blocks of few
+
+
+def test_processes_are_fitted_anew_to_what_the_smaller_network_counts(small_run):
+    dense, table = small_run
+    int4 = Variant(weight_format="int4")
+    layers, processes = (
+        compress(dense, table, variant=int4, n_epoch=0, process=on) for on in (False, True)
+    )
+    assert (layers.has_process, processes.has_process) == (False, True)
+    (own,) = processes.predictor.processes
+    (count,) = processes.predictor.run_networks(table.graphs)[1]
+    learned = {s for s, part in zip(table.smiles, table.split, strict=True) if part == "train"}
+    assert len(own.count) == len(learned)
+    rows = table.split == "test"
+    said = processes.predictor.predict(table.graphs)
+    np.testing.assert_allclose(said, own.predict(count), atol=FLOAT32)
+    error = np.sqrt(np.mean((said - table.target)[rows] ** 2))
+    assert processes.scores["rmse"] == pytest.approx(error, abs=FLOAT32)
+    # a network of four epochs: what it counts says more than what its last layers make of it
+    assert processes.scores["rmse"] < layers.scores["rmse"]
