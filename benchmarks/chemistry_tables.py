@@ -27,10 +27,15 @@ own split; settings, epochs and weights never saw it.
 
 - kernel: Gaussian process and support vectors on a mix of seven kernels, this set alone.
 - trees: extremely randomised trees on ECFP4 bits and descriptors, this set alone.
-- graph: mean of the graph networks trained without one fold each; no fingerprint and no kernel at
+- network: mean of the graph networks trained without one fold each; no fingerprint and no kernel at
   prediction. **With `teacher` a kernel mix has a part in their training**: they also learn what it,
   fitted without the same fold, says of the training molecules of all sets. Without it the line
-  stands for itself. "one graph" is the mean error of the single networks.
+  stands for itself.
+- graph: the same networks, where a Gaussian process on what each of them counts (its learned
+  fingerprint; no given fingerprint, no descriptor) answers in place of its last layers
+  (`model.process`). It is fitted to all training rows of the set, noise chosen without the
+  network's own fold. Where a run has no line network, graph is what that is here. "one graph" is
+  the mean error of the single ones.
 - k+g: kernel and graph; hybrid: kernel, trees and graph; weights from held-out folds, the same for
   all sets.
 - seen: test molecules that another set of the run has among its training rows, whose labels the
@@ -45,8 +50,9 @@ own split; settings, epochs and weights never saw it.
 COMPRESSED = """## Compressed networks
 
 `tessera chemistry compress MODEL` on networks of the run above: pruned by blocks while they learn
-the dense network's own answers, weights rounded as they rest, no measured value read. Test parts;
-rank correlation is between the predictions of both on each set's own test molecules.
+the dense network's own answers, weights rounded as they rest, no measured value read. With
+`--process` both answer by Gaussian processes on what they count, fitted to the training rows. Test
+parts; rank correlation is between the predictions of both on each set's own test molecules.
 """
 
 
@@ -77,7 +83,8 @@ def page() -> str:
         if schema == SCHEMA:
             parts.append(_benchmark(path))
         elif schema == compress.SCHEMA:
-            compressed.append(found)
+            layers = found.get("last_layers")
+            compressed += [found] if layers is None else [layers, found | {"process": True}]
         elif schema == PAIRS:
             pairs.append(f"### {path.stem}\n\n{affinity.affinity_markdown(found)}")
         elif schema == LONG_FILES:
@@ -129,7 +136,7 @@ def _compressed(documents: Sequence[dict[str, Any]]) -> str:
         cells = [
             name,
             str(one["n_network"]),
-            one["variant"]["name"],
+            _variant(one),
             str(one["n_epoch"]),
             f"{100 * one['weight_share']:.1f} %",
             f"{dense['rmse']:.4f}",
@@ -143,13 +150,21 @@ def _compressed(documents: Sequence[dict[str, Any]]) -> str:
     return "\n".join([COMPRESSED, *lines, "", *_by_set(documents)]) + "\n"
 
 
+def _variant(document: dict[str, Any]) -> str:
+    return document["variant"]["name"] + (", process" if document.get("process") else "")
+
+
 def _by_set(documents: Sequence[dict[str, Any]]) -> list[str]:
     """Return, for networks of several sets, what each variant adds to the error of each set."""
     many = [one for one in documents if len(one["data"]) > 1]
     lines = []
-    for names in dict.fromkeys(tuple(one["data"]) for one in many):
-        same = [one for one in many if tuple(one["data"]) == names]
-        title = [f"{one['variant']['name']}, {one['n_epoch']} epochs" for one in same]
+    kinds = dict.fromkeys((tuple(one["data"]), bool(one.get("process"))) for one in many)
+    for names, process in kinds:  # either has a dense network of its own
+        same = [
+            one for one in many
+            if (tuple(one["data"]), bool(one.get("process"))) == (names, process)
+        ]  # fmt: skip
+        title = [f"{_variant(one)}, {one['n_epoch']} epochs" for one in same]
         lines += [
             "Test rmse of the dense network, and what each variant adds (rank correlation)",
             "",

@@ -42,11 +42,14 @@ class Compressed:
     weight_share: float
     """Weights of the large layers that are left, 0..1."""
     n_epoch: int = N_EPOCH
-    has_process: bool = False
-    """Whether processes on their counts answered for both, fitted to each anew."""
+    last_layers: "Compressed | None" = None
+    """The same by the last layers, where processes on their counts, fitted to each, answered."""
 
     def __str__(self) -> str:
         """Return the lines that the command prints."""
+        if self.last_layers is not None:
+            layers = replace(self, last_layers=None)
+            return f"by the last layers\n{self.last_layers}\n\nby processes\n{layers}"
         name, rank = self.predictor.config.variant.name, self.rank_correlation
         rows = [["test part", "dense fp32", name, "difference"]]
         for key, before in self.scores_before.items():
@@ -67,11 +70,11 @@ class Compressed:
             "variant": self.predictor.config.variant.model_dump(),
             "n_epoch": self.n_epoch,
             "n_network": len(self.predictor.members),
-            "process": self.has_process,
             "weight_share": round(self.weight_share, 4),
             "dense": {k: round(v, 4) for k, v in self.scores_before.items()},
             "small": {k: round(v, 4) for k, v in self.scores.items()},
             "rank_correlation": [round(r, 4) for r in self.rank_correlation],
+            "last_layers": None if self.last_layers is None else self.last_layers.document(),
         }
 
 
@@ -166,11 +169,17 @@ def compress(
         for s, member in zip(dense.seeds, dense.members, strict=True)
     ]  # fmt: skip
     small = replace(dense, config=config, members=members, processes=())
-    if process or dense.processes:
-        fold = run_folds(dense.config, table, dense.seeds[0] % MEMBER_STRIDE)
-        small = add_processes(small, table, fold)[0]
-        dense = dense if dense.processes else add_processes(dense, table, fold)[0]
     test = table.select("test")
+    layers = _judge(replace(dense, processes=()), small, test, n_epoch)
+    if not (process or dense.processes):
+        return layers
+    fold = run_folds(dense.config, table, dense.seeds[0] % MEMBER_STRIDE)
+    small = add_processes(small, table, fold)[0]
+    dense = dense if dense.processes else add_processes(dense, table, fold)[0]
+    return replace(_judge(dense, small, test, n_epoch), last_layers=layers)
+
+
+def _judge(dense: Predictor, small: Predictor, test: Table, n_epoch: int) -> Compressed:
     before, after = dense.predict(test.graphs), small.predict(test.graphs)
     known = np.isfinite(test.exact)
     return Compressed(
@@ -178,9 +187,8 @@ def compress(
         score_rows(after, test),
         score_rows(before, test),
         [spearman(a[k], b[k]) for a, b, k in zip(before.T, after.T, known.T, strict=True)],
-        _share(members[0]),
+        _share(small.members[0]),
         n_epoch,
-        bool(small.processes),
     )
 
 
