@@ -45,6 +45,7 @@ from apps.weather.verdict.longrun import (
     ZONAL,
     LongRun,
     clear,
+    energy_trend,
     global_mean,
     residual,
     run_daily,
@@ -94,7 +95,8 @@ def compare(runs: Mapping[str, Dataset], model: Model) -> dict[str, float]:
     ``*_beyond_noise`` what is left, in quadrature; ``*_season_over_noise`` is bias over noise of
     `SEASON_DAY` means, over all whole seasons: 1 for one more run of the exact scheme, NaN for a
     run shorter than a season. Drifts are slopes of daily means, per 360 days;
-    ``energy_residual_w_m2`` is what the store of energy gained beyond its fluxes.
+    ``energy_trend_w_m2`` is the slope of the store of energy itself, ``energy_residual_w_m2`` what
+    the store gained beyond its fluxes.
     """
     twins = [run for name, run in runs.items() if name != LEARNED]
     area = model.grid.area_weight.sum(0).numpy()
@@ -114,8 +116,9 @@ def compare(runs: Mapping[str, Dataset], model: Model) -> dict[str, float]:
         out[f"{name}_mean_exact"] = float(others[:, 0].mean())
         out[f"{name}_drift_per_year"] = slope
         out[f"{name}_drift_per_year_exact"] = float(others[:, 1].mean())
-    out["energy_residual_w_m2"] = residual(runs[LEARNED])
-    out["energy_residual_w_m2_exact"] = float(np.mean([residual(run) for run in twins]))
+    for name, of in (("energy_residual_w_m2", residual), ("energy_trend_w_m2", energy_trend)):
+        out[name] = of(runs[LEARNED])
+        out[f"{name}_exact"] = float(np.mean([of(run) for run in twins]))
     return out
 
 
@@ -250,7 +253,9 @@ def table(scores: Mapping[str, float]) -> str:
         f"{scores['audit_sw_rmse_k_per_day_start']:.4f} -> "
         f"{scores['audit_sw_rmse_k_per_day_end']:.4f} K/day; "
         f"{100 * scores['share_outside']:.2f} % of columns refused",
-        f"energy gained beyond its fluxes {scores['energy_residual_w_m2']:+.3f} "
+        f"energy of the air: trend {scores['energy_trend_w_m2']:+.3f} "
+        f"(exact {scores['energy_trend_w_m2_exact']:+.3f}) W m-2, gained beyond its fluxes "
+        f"{scores['energy_residual_w_m2']:+.3f} "
         f"(exact {scores['energy_residual_w_m2_exact']:+.3f}) W m-2",
     ]
     return "\n".join(rows)

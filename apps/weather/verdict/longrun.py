@@ -174,6 +174,13 @@ def residual(run: Dataset) -> float:
     return stored - float(run.energy_gained[1:].mean())
 
 
+def energy_trend(run: Dataset) -> float:
+    """Give the slope of the store of energy in time, W/m2; NaN for a single day."""
+    if run.sizes["day"] < 2:
+        return float("nan")
+    return float(np.polyfit(np.arange(run.sizes["day"]) * DAY_S, run.energy.values, 1)[0])
+
+
 def global_mean(model: Model, run: Dataset, name: str) -> np.ndarray:
     """Daily global (and mass) mean [day] of a zonal mean or a section."""
     area = model.grid.area_weight.sum(0).numpy()

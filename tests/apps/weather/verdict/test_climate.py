@@ -52,6 +52,7 @@ def test_a_known_bias_and_drift_are_found():
     assert found["olr_drift_per_year_exact"] == pytest.approx(0.0, abs=1e-9)
     assert found["asr_mean"] - found["asr_mean_exact"] == pytest.approx(0.5)
     assert found["energy_residual_w_m2"] == pytest.approx(0.5)
+    assert found["energy_trend_w_m2"] == pytest.approx(3.0)
 
 
 def test_one_more_run_of_the_same_kind_lies_within_the_noise():
