@@ -1,6 +1,6 @@
 """A trained answer: networks, the unit they speak, and the file that keeps them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +208,7 @@ class Predictor:
                     f"version makes {[N_ATOM_FEATURE, N_EDGE_FEATURE]}; train it again"
                 )
             config = TrainConfig.model_validate(meta["config"])
+            _check_sizes(path, config, tensors)
             members = []
             for i, seed in enumerate(meta["seeds"]):
                 member = build_network(config, n_task=len(meta["target_names"]), seed=seed)
@@ -235,3 +236,15 @@ class Predictor:
                 float(meta.get("kernel_share", 0.0)),
                 tuple(CountProcess.from_tensors(part) for part in parts if part),
             )
+
+
+def _check_sizes(path: Path, config: TrainConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse settings that name another network than the weights, before one is built for them."""
+    n_layer = sum(k.startswith("0.layers.") and k.endswith(".edge.weight") for k in tensors)
+    d_hidden = len(tensors["0.embed.bias"]) if "0.embed.bias" in tensors else 0
+    if (n_layer, d_hidden) != (config.model.n_layer, config.model.d_hidden):
+        raise DataError(
+            f"{path}: its settings name {config.model.n_layer} layers of "
+            f"{config.model.d_hidden}, its weights are of {n_layer} layers of {d_hidden}; the "
+            "file was changed or is damaged: train the model again"
+        )

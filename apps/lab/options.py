@@ -84,13 +84,13 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
 
             if verbose or not isinstance(error, TesseraError | OSError):
                 raise
-            print(f"error: {_spelled(error)}", file=sys.stderr)
+            print(f"error: {spelled(error)}", file=sys.stderr)
             raise SystemExit(EXIT_ERROR) from None
 
     return guarded
 
 
-def _spelled(error: Exception) -> str:
+def spelled(error: Exception) -> str:
     """Give an error in one sentence; what the system says gets its file and a way on."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from apps.lab.files import make_folder
 from apps.lab.progress import columns, say
 from apps.lab.variant import VARIANTS
 from apps.suite.pool import APPLICATIONS, Job, interleaved, run_jobs
@@ -43,6 +44,7 @@ def run_demo(
         0, or 1 if a run failed; the report then holds the others.
     """
     start = time.monotonic()
+    make_folder(Path(out))
     groups = _jobs(Path(out), seed, device, applications)
     jobs = interleaved(groups[::-1])
     say(f"demo: {len(jobs)} runs, {n_job} at a time, in {out}")

@@ -14,6 +14,7 @@ from typing import Literal
 
 from apps.lab.config import config_sha256, load_config
 from apps.lab.launch import RUN_FILE
+from apps.lab.options import spelled
 from apps.lab.pool import run_tasks
 from apps.lab.progress import set_verbosity
 from apps.lab.record import RECORD_FILE, read_record
@@ -65,8 +66,8 @@ def work(job: Job) -> Outcome:
         elif is_finished(job.folder):
             return Outcome("kept", time.monotonic() - start)
         module.run(config, out=job.folder, seed=job.seed, device=job.device, resume=True)
-    except TesseraError as error:
-        return Outcome("failed", time.monotonic() - start, f"error: {error}")
+    except (TesseraError, OSError) as error:
+        return Outcome("failed", time.monotonic() - start, f"error: {spelled(error)}")
     except Exception:
         return Outcome("failed", time.monotonic() - start, traceback.format_exc())
     return Outcome("trained", time.monotonic() - start)

@@ -171,7 +171,9 @@ def without_privilege():
     """Let go of what allows the superuser to write anywhere."""
     if os.geteuid() == 0:
         header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        ctypes.CDLL(None).capset(header, none)
+        libc = ctypes.CDLL(None)
+        libc.prctl(28, 0b11, 0, 0, 0)  # PR_SET_SECUREBITS: no root in what it starts either
+        libc.capset(header, none)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -211,7 +213,8 @@ def test_two_processes_on_one_folder(kind, bench, tmp_path, inject):
     while not (tmp_path / "run" / "run.json").exists():
         time.sleep(0.01)
     for _ in range(3):
-        time.sleep(0.1 * took_s)
+        # the run that was timed had perhaps less of the machine than this one
+        time.sleep(0.02 * took_s)
         os.killpg(first, signal.SIGSTOP)  # so that it cannot finish meanwhile
         assert bench.finish(bench.start(bench.words(kind, tmp_path, resume=True))) != 0
         assert "another process" in bench.said()
