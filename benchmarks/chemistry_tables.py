@@ -8,7 +8,7 @@ documents; ``python -m benchmarks.chemistry_tables`` makes the page anew.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from apps.chemistry import affinity, compress
@@ -16,6 +16,8 @@ from apps.chemistry.affinity.document import SCHEMA as PAIRS
 from apps.chemistry.benchmark import SCHEMA, benchmark_markdown, read_document
 from apps.lab.files import write_atomic
 from benchmarks.chemistry_predict import SCHEMA as LONG_FILES
+from benchmarks.chemistry_tickets import KINDS
+from benchmarks.chemistry_tickets import SCHEMA as TICKETS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "chemistry"
@@ -74,9 +76,18 @@ another spelling each row, parsing, intervals and nearest neighbours included.
 """  # noqa: E501
 
 
+LOTTERY = """## Lottery tickets
+
+`python -m benchmarks.chemistry_tickets --results FILE`: a network is pruned while it trains; at
+that density, and for as many epochs, its pattern is trained from the weights it had early on
+(ticket) and from new ones, beside a random pattern. Test rmse, mean and spread over the seeds.
+"""
+
+
 def page() -> str:
     """Return the page that the documents make."""
     parts, compressed, pairs, files = [HEAD], [], [], []
+    tickets: list[dict[str, Any]] = []
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         schema = found.get("schema") if isinstance(found, dict) else None
@@ -89,8 +100,12 @@ def page() -> str:
             pairs.append(f"### {path.stem}\n\n{affinity.affinity_markdown(found)}")
         elif schema == LONG_FILES:
             files.append(_long_file(found))
+        elif schema == TICKETS:
+            tickets.append(found)
     if compressed:
         parts.append(_compressed(compressed))
+    if tickets:
+        parts.append(_tickets(tickets))
     if pairs:
         parts += [AFFINITY, *pairs]
     if files:
@@ -107,6 +122,18 @@ def _benchmark(path: Path) -> str:
         f"variant {config['variant']['name']}, teacher {'on' if config['teacher'] else 'off'}"
     )
     return f"## {path.stem}\n\n{settings}.\n\n{benchmark_markdown(document)}"
+
+
+def _tickets(documents: Sequence[dict[str, Any]]) -> str:
+    head = ["set", "block", "epochs", "seeds", "density", *KINDS]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for one in documents:
+        for density, found in one["rmse"].items():
+            errors = [found[kind] for kind in KINDS]
+            each = [f"{mean(e):.3f}" + (f" ± {stdev(e):.3f}" if len(e) > 1 else "") for e in errors]
+            cells = [one["data"], one["block"], one["n_epoch"], len(errors[0]), density, *each]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return LOTTERY + "\n" + "\n".join(lines) + "\n"
 
 
 def _long_file(found: dict[str, Any]) -> str:

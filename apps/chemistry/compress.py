@@ -10,7 +10,7 @@ import torch
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.evaluate import score_rows
-from apps.chemistry.fitting import fit_network
+from apps.chemistry.fitting import fit_network, share_density
 from apps.chemistry.metrics import spearman
 from apps.chemistry.network import BindingNetwork
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
@@ -220,8 +220,10 @@ def _student(teacher: Predictor, table: Table, config: TrainConfig, *, seed: int
     with torch.no_grad():
         _adopt(model, teacher.members[0])
     label = f"compress to {config.variant.name}"
-    density = config.variant.density
-    fit_network(model, taught, config.train, seed, density=density, is_shared=True, label=label)
+    fit_network(
+        model, taught, config.train, seed, density=config.variant.density, prepare=share_density,
+        label=label,
+    )  # fmt: skip
     return model.eval()
 
 

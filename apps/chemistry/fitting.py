@@ -1,7 +1,7 @@
 """Training one network on a table: order of molecules, learning rate, choice of the epoch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +42,7 @@ def fit_network(
     seed: int,
     *,
     density: float = 1.0,
-    is_shared: bool = False,
+    prepare: Callable[[PatternUpdater], None] | None = None,
     hint: np.ndarray | None = None,
     lesson: Lesson | None = None,
     checkpoint: Path | None = None,
@@ -51,10 +51,10 @@ def fit_network(
 ) -> FitResult:
     """Train `model` on the train part of `table`, in place; the epoch is picked on valid.
 
-    `density` is that of the variant, where `config.method` lets patterns change; with `is_shared`,
-    pruning shares it between the layers by their sides (`share_density`). `hint`, float32
-    [row, task], is what `apps.chemistry.baselines.JointKernel` says of the rows, NaN for nothing;
-    the molecules of `lesson` are learned from along with them.
+    `density` is that of the variant, where `config.method` lets patterns change; `prepare` may then
+    say more to what changes them, such as `share_density`. `hint`, float32 [row, task], is what
+    `apps.chemistry.baselines.JointKernel` says of the rows, NaN for nothing; the molecules of
+    `lesson` are learned from along with them.
     """
     valid = table.select("valid")
     is_picked = len(valid) > 0 and config.pick == "valid"
@@ -102,8 +102,8 @@ def fit_network(
     updater = config.make_updater(
         model, optimizer, density=density, n_step=config.n_epoch * n_step, seed=seed
     )
-    if updater is not None and is_shared:
-        share_density(model, updater, density)
+    if updater is not None and prepare is not None:
+        prepare(updater)
     return fit(
         model=model,
         optimizer=optimizer,
@@ -125,15 +125,19 @@ def fit_network(
     )
 
 
-def share_density(model: BindingNetwork, updater: PatternUpdater, density: float) -> None:
-    """Let pruning leave more of narrow layers than of wide ones, `density` of all together.
+def share_density(updater: PatternUpdater) -> None:
+    """Let pruning leave more of narrow layers than of wide ones, as much of all together.
 
     At width 128 and 10 %, a layer of the messages keeps 11 of its 64 blocks of 16 and the head,
     twenty times as large, one in twenty; in equal shares the former would keep 6.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, BlockSparseLinear)}
-    shapes = [m.pattern.shape for m in layers.values()]
-    updater.final = dict(zip(layers, erdos_renyi_densities(shapes, density), strict=True))
+    layers = {
+        n: m.pattern.shape
+        for n, m in updater.model.named_modules()
+        if isinstance(m, BlockSparseLinear)
+    }
+    shares = erdos_renyi_densities(list(layers.values()), updater.rule.density)
+    updater.final = dict(zip(layers, shares, strict=True))
 
 
 def merge_molecules(
