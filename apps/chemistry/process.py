@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from apps.chemistry.baselines.kernel import fit_gaussian_process
+from core.errors import DataError
 
 _ROW = 2000  # molecules whose similarities are held at a time
 
@@ -53,13 +54,27 @@ class CountProcess:
 
     @classmethod
     def from_tensors(cls, kept: dict[str, torch.Tensor]) -> "CountProcess":
-        """Read what `tensors` gave."""
-        return cls(
-            kept["count"].numpy(),
-            int(kept["n_state"]),
-            kept["weight"].numpy(),
-            kept["offset"].numpy(),
-        )
+        """Read what `tensors` gave.
+
+        Raises
+        ------
+        DataError
+            If the shapes do not belong together.
+        """
+        count, weight, offset = (kept[name].numpy() for name in ("count", "weight", "offset"))
+        n_state = int(kept["n_state"])
+        is_fine = count.ndim == weight.ndim == 2 and len(count) == len(weight)
+        if (
+            not is_fine
+            or n_state < 1
+            or count.shape[1] % n_state
+            or offset.shape != weight.shape[1:]
+        ):
+            raise DataError(
+                f"a process of counts {count.shape} in {n_state} states, weights {weight.shape} and "
+                f"offsets {offset.shape}: the file was changed or is damaged; train the model again"
+            )
+        return cls(count, n_state, weight, offset)
 
 
 class ProcessFit(NamedTuple):

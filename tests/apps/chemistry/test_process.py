@@ -9,9 +9,10 @@ from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import featurise
 from apps.chemistry.predictor import Predictor, build_network
-from apps.chemistry.process import fit_process, similarity
+from apps.chemistry.process import CountProcess, fit_process, similarity
 from apps.chemistry.whole import add_processes
 from apps.lab.config import load_config
+from core.errors import DataError
 
 FLOAT32 = 1e-5
 SMALL = ["model.d_hidden=16", "model.n_layer=1", "model.n_member=2", "model.process=true"]
@@ -66,6 +67,23 @@ def test_what_is_held_out_or_does_not_learn_is_not_read(drawn):
     other = fit_process(count, changed, smiles, n_state=2, learns=learns, held=held)
     np.testing.assert_array_equal(other.held_out, fit.held_out)
     assert np.abs(other.process.predict(count) - fit.process.predict(count)).max() > 1.0
+
+
+def test_a_file_whose_shapes_do_not_belong_together_is_refused(drawn):
+    count, target, smiles, learns, held = drawn
+    process = fit_process(count, target, smiles, n_state=2, learns=learns, held=held).process
+    kept = process.tensors()
+    again = CountProcess.from_tensors(kept)
+    np.testing.assert_array_equal(again.predict(count), process.predict(count))
+    for name, wrong in (
+        ("weight", kept["weight"][:-1]),
+        ("offset", kept["offset"][:1]),
+        ("n_state", torch.tensor(4)),
+        ("n_state", torch.tensor(0)),
+        ("count", kept["count"][0]),
+    ):
+        with pytest.raises(DataError, match="train the model again"):
+            CountProcess.from_tensors(kept | {name: wrong})
 
 
 def test_rows_of_one_molecule_are_one_and_a_task_without_values_says_nothing(drawn):
