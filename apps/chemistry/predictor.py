@@ -225,6 +225,12 @@ class Predictor:
                 {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
                 for p in (f"{_PROCESS}{i}." for i in range(len(members)))
             ]
+            processes = tuple(CountProcess.from_tensors(part) for part in parts if part)
+            if len(processes) not in (0, len(members)):
+                raise DataError(
+                    f"{path} has {len(processes)} processes for {len(members)} networks: the file "
+                    "was changed or is damaged; train the model again"
+                )
             return cls(
                 config,
                 meta["target_names"],
@@ -234,7 +240,7 @@ class Predictor:
                 Reference.from_tensors(kept) if kept else None,
                 KernelMember.from_tensors(kernel) if kernel else None,
                 float(meta.get("kernel_share", 0.0)),
-                tuple(CountProcess.from_tensors(part) for part in parts if part),
+                processes,
             )
 
 

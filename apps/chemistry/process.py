@@ -71,7 +71,7 @@ class CountProcess:
             or offset.shape != weight.shape[1:]
         ):
             raise DataError(
-                f"a process of counts {count.shape} in {n_state} states, weights {weight.shape} and "
+                f"a process of counts {count.shape} in {n_state} states, weights {weight.shape}, "
                 f"offsets {offset.shape}: the file was changed or is damaged; train the model again"
             )
         return cls(count, n_state, weight, offset)

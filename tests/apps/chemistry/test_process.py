@@ -143,6 +143,9 @@ def test_members_answer_by_their_processes_and_the_file_keeps_them(table, networ
     again = Predictor.load(whole.save(tmp_path / "model.safetensors"))
     np.testing.assert_array_equal(again.predict_members(table.graphs), each)
     assert whole.predict_members([]).shape == (2, 0, 2)
+    half = replace(whole, processes=whole.processes[:1]).save(tmp_path / "half.safetensors")
+    with pytest.raises(DataError, match="1 processes for 2 networks"):
+        Predictor.load(half)
 
 
 def test_a_task_without_process_is_answered_by_the_last_layers(table, networks):
