@@ -12,7 +12,7 @@ from apps.weather.forecast.restart import load_state
 from apps.weather.model import Model, ModelState
 
 SAMPLE_FILE = Path(__file__).resolve().parents[3] / "data" / "samples" / "weather_t21l8.safetensors"
-SPIN_UP_DAY = 240
+SPIN_UP_DAY = 600
 RESOLUTION = "T21L8"
 
 

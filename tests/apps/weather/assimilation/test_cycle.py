@@ -6,7 +6,7 @@ from apps.weather.assimilation.networks import radiosondes, stations
 from apps.weather.assimilation.observations import ObservationOperator
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.held_suarez import HeldSuarez
-from apps.weather.forecast.sample import load_sample
+from apps.weather.forecast.sample import SPIN_UP_DAY, load_sample
 from apps.weather.model import Model
 
 CYCLE_S, N_CYCLE = 21600.0, 4
@@ -52,7 +52,7 @@ def test_observations_reduce_the_error_and_keep_reducing_it(runs, quantity):
 def test_scores_and_ranks_come_with_each_cycle(runs):
     seen, _ = runs
     assert [row["day"] for row in seen.history] == pytest.approx(
-        [240.25 + 0.25 * i for i in range(N_CYCLE)]
+        [SPIN_UP_DAY + 0.25 * (i + 1) for i in range(N_CYCLE)]
     )
     n_value = N_CYCLE * 64 * 32 * 8
     assert int(seen.ranks.sum()) == n_value
