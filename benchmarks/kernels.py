@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import kernels_measure as m
 from benchmarks.kernels_rows import measure_messages, measure_rounding, measure_segment_sum
-from benchmarks.kernels_stack import measure_stack
+from benchmarks.kernels_stack import measure_integer_stack, measure_stack
 from core.errors import ConfigError
 
 RESULTS = Path(__file__).parent / "results" / "kernels.jsonl"
@@ -56,6 +56,9 @@ def the_table(n_repeat: int = 20) -> Iterator[tuple[str, Callable[[], list[Row]]
                 if features == out_features:
                     name = f"packed stack {batch} x {features} block {block}, density {density}"
                     yield name, partial(measure_stack, batch, features, block, density)
+        if features == out_features:
+            name = f"packed stack {batch} x {features} int8"
+            yield name, partial(measure_integer_stack, batch, features, 16, 0.1)
     for dtype, blocks in (("bf16", (4, 8, 16)), ("int8", (4, 8, 16))):
         for shape in SHAPES:
             for block in blocks if shape in FEW else blocks[-1:]:
@@ -118,7 +121,8 @@ GOALS: tuple[tuple[str, str, float, Row, str], ...] = (
     ),
     *(
         (f"step at 90 % zeros, layers that stay packed, block {block}", ">", 8.0,
-         {"what": "packed stack", "density": 0.1, "block": block}, "ratio_vs_onednn")
+         {"what": "packed stack", "dtype": "fp32", "density": 0.1, "block": block},
+         "ratio_vs_onednn")
         for block in (16, 8, 4)
     ),
     *(
@@ -134,6 +138,10 @@ GOALS: tuple[tuple[str, str, float, Row, str], ...] = (
     ("the same over dense int8", ">", 5.0,
      {"what": "product", "dtype": "int8", "density": 0.1, "block": 16},
      "ratio_vs_same_dtype_dense"),
+    ("int8 forward at 90 % zeros over fp32 torch.mm, layers that stay packed", ">", 30.0,
+     {"what": "packed stack", "dtype": "int8"}, "ratio_vs_torch_mm"),
+    ("the same over dense int8, its rounding not counted", ">", 5.0,
+     {"what": "packed stack", "dtype": "int8"}, "ratio_vs_same_dtype_dense"),
     ("AVX2 build's share of its peak over the best build's", ">", 0.7,
      {"what": "instruction sets", "build": "avx2"}, "fraction_over_best_build"),
     ("messages, forward and backward, over PyG's scatter", ">", 8.0,

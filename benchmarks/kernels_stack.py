@@ -54,3 +54,44 @@ def measure_stack(
         "ratio_vs_onednn": 3 * t["onednn"] / time_s,
     }  # fmt: skip
     return [row | m.machine()]
+
+
+def measure_integer_stack(
+    batch: int, features: int, block: int, density: float, *, n_layer: int = 4, n_repeat: int = 20,
+    seed: int = 0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Inference of `n_layer` square int8 layers with biases and ReLU, float32 at both ends.
+
+    Everything counts: rounding, biases, ReLU. The peers are one bare product a layer: float32, or
+    int8 of codes that are there already.
+    """
+    kernels = call.kernels()
+    if kernels is None or not kernels.has_int8() or block % 16 or features % block:
+        return []
+    g = torch.Generator().manual_seed(seed)
+    layers = []
+    for _ in range(n_layer):
+        p = BlockPattern.random((features, features), (block, block), density, g)
+        codes = torch.randint(-127, 128, (p.n_block, block, block), generator=g, dtype=torch.int8)
+        bias, scale = torch.randn(features, generator=g), torch.full((features, 1), 0.005)
+        index = p.row_ptr, p.col_index
+        at_both = bias, features, features
+        layers.append(call.IntegerLayer(codes, scale, torch.tensor(0.03), *index, *at_both, True))
+    x, weight = (torch.randn(n, features, generator=g) for n in (batch, features))
+    x_codes, dense = ((t * 30).round().clamp(-127, 127).to(torch.int8) for t in (x, weight))
+    calls: m.Calls = {
+        "forward": lambda: call.stack_int8(kernels, x, layers),
+        "torch_mm": lambda: x @ weight.t(),
+        "same_dtype_dense": lambda: torch._int_mm(x_codes, dense.t()),
+    }
+    t = {name: statistics.median(s) for name, s in m.interleaved(calls, n_repeat).items()}
+    time_s = t["forward"] / n_layer
+    flop = 2.0 * batch * layers[0].codes.numel()
+    row = {
+        "what": "packed stack", "batch": batch, "features": features, "block": block,
+        "density": density, "dtype": "int8", "pass": "forward", "n_layer": n_layer, "seed": seed,
+        "time_s": time_s, "fraction_of_peak": flop / time_s / m.peak_flop_per_s("int8"),
+        "ratio_vs_torch_mm": t["torch_mm"] / time_s,
+        "ratio_vs_same_dtype_dense": t["same_dtype_dense"] / time_s,
+    }  # fmt: skip
+    return [row | m.machine()]

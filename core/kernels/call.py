@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -47,6 +47,7 @@ _ARGUMENTS = {
     "tessera_backward_packed": [_P, _P, _L, _I, *[_P] * 7, _L, _L, _L, _I, _I, _P, _P, _I],
     "tessera_has_int8": [],
     "tessera_linear_int8": [_P, _L, _L, _L, *[_P] * 5, _L, _L, _L, _I, _I, _P, _L, _I],
+    "tessera_stack_int8": [_P, _L, _L, _L, _P, _P, _L, _P, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
     "tessera_group_rows": [_P, _L, _L, _P, _P],
     "tessera_pass_messages": [_P, _P, _P, _L, _P, _P, _P, *[_L] * 4, _I, _I, _I, _P, _P, _I],
@@ -363,6 +364,45 @@ def linear_int8(
     )  # fmt: skip
     if status:
         _raise_for(status, "linear_int8")
+    return y
+
+
+class IntegerLayer(NamedTuple):
+    """A layer of `stack_int8`: codes int8 [n_block, br, bc], a scale a row, one for its inputs."""
+
+    codes: Tensor
+    scale: Tensor
+    x_scale: Tensor
+    row_ptr: Tensor
+    col_index: Tensor
+    bias: Tensor | None
+    rows: int
+    cols: int
+    is_relu: bool
+    """Whether relu follows."""
+
+
+def stack_int8(kernels: Kernels, x: Tensor, layers: Sequence[IntegerLayer]) -> Tensor:
+    """Return what the layers give one after the other, float32 [batch, rows of the last].
+
+    Blocks divide the features, and have rows in sixteens and 8, 16 or 32 columns.
+    """
+    x = _rows(x)
+    kept: list[Tensor | None] = []  # alive until the call is over
+    size: list[int] = []
+    for layer in layers:
+        n_block, br, bc = layer.codes.shape
+        bias = None if layer.bias is None else layer.bias.contiguous()
+        kept += [layer.codes.contiguous(), layer.scale.contiguous(), layer.row_ptr]
+        kept += [layer.col_index, bias, layer.x_scale]
+        size += [layer.rows // br, layer.cols // bc, n_block, br, bc, layer.is_relu]
+    y = x.new_empty(x.shape[0], layers[-1].rows)
+    status = kernels.stack_int8(
+        x.data_ptr(), x.stride(0), *x.shape, (_P * len(kept))(*map(_pointer, kept)),
+        (_L * len(size))(*size), len(layers), y.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    if status:
+        _raise_for(status, "stack_int8")
     return y
 
 

@@ -1,6 +1,7 @@
 // int8 products and the weight gradient in bf16: inputs are copied, never transposed.
 //
-// panels:   [unit / 16][sample][16]
+// panels:   [unit / 16][sample][16], for int8 products [unit / 4][sample][4]: a block reads few units
+//           of many samples, and four of these then share a line of the cache
 //
 // A unit is 32 bits: four int8 that are neighbours in a row of S, or one feature of two samples in
 // bf16. A unit of a sample, spread over a vector, multiplies the weights of eight rows, so outputs
@@ -20,7 +21,7 @@ namespace {
 
 typedef float Half __attribute__((vector_size(32)));
 typedef Half HalfAny __attribute__((aligned(4), may_alias));
-constexpr int PANEL = 16;
+constexpr int PANEL = 16, NARROW = 4;
 
 inline Half load_half(const float* p) { return *reinterpret_cast<const HalfAny*>(p); }
 inline Half spread_half(const float* p) {
@@ -36,7 +37,8 @@ inline Half mac(Int8Quad, Half sum, Half weight, Half x) {
 }
 
 inline int64_t panels_of(int64_t n_unit) { return (n_unit + PANEL - 1) / PANEL * PANEL; }
-// br rows by bc units; a block lies in one panel.
+inline int64_t narrow_of(int64_t n_unit) { return (n_unit + NARROW - 1) / NARROW * NARROW; }
+// br rows by bc units.
 inline bool has_panels(int br, int bc) { return br % 16 == 0 && (bc == 2 || bc == 4 || bc == 8); }
 
 // Blocks [br][bc units] -> [bc][br].
@@ -96,12 +98,26 @@ inline void pack_panels_of_pairs(const uint16_t* x, int64_t stride, int n_sample
     }
 }
 
+// Where outputs f..f+7 of a sample go: rows side by side, or the panels of a product that follows.
+struct InRows {
+  static constexpr bool is_far = true;  // from one sample to the next: worth fetching ahead
+  int64_t stride;
+  int64_t at(int64_t f) const { return f; }
+};
+struct InPanels {
+  static constexpr bool is_far = false;
+  static constexpr int64_t stride = 4 * NARROW;  // outputs are bytes
+  int slot;
+  int64_t at(int64_t f) const { return f / stride * stride * slot + f % stride; }
+};
+
 // y = in S^T for one tile in panels, block rows first..last-1 of S, whose blocks are turned.
-// write(to, sums, f, n) writes outputs f..f+7 of one sample, or the first n of them.
-template <class Number, int V, int BC, class Out, class Write>
+// Sums begin at write.start(f); write(to, sums, f, n) writes outputs f..f+7 of one sample, or the
+// first n of them; among panels, write(to, sums, more, f) writes sixteen.
+template <class Number, int V, int BC, class Out, class Place, class Write>
 void multiply_panels(const Pattern& s, const float* weights, int64_t first, int64_t last,
                      const float* in, int slot, int n_sample, Out* y, int64_t rows,
-                     const Write& write, Ahead ahead) {
+                     const Place& place, const Write& write, Ahead ahead) {
   constexpr int N = 16 / V, LINE = 64 / sizeof(Out);
   const int64_t n_ahead =
       ahead.share((last - first) * (s.br / (8 * V)) * ((n_sample + N - 1) / N));
@@ -111,29 +127,37 @@ void multiply_panels(const Pattern& s, const float* weights, int64_t first, int6
         ahead.fetch(n_ahead);
         const int64_t f = i * s.br + r0;
         const int n = n_sample - s0 < N ? n_sample - s0 : N;
-        Out* to = y + s0 * rows + f;
-        if (f % LINE == 0 && f + LINE < rows)
-          for (int j = 0; j < n; ++j) __builtin_prefetch(to + j * rows + LINE, 1, 2);
-        Half sum[N][V] = {};
+        Out* to = y + s0 * place.stride + place.at(f);
+        if (Place::is_far && f % LINE == 0 && f + LINE < rows)
+          for (int j = 0; j < n; ++j) __builtin_prefetch(to + j * place.stride + LINE, 1, 2);
+        Half sum[N][V];
+        for (int v = 0; v < V; ++v)
+          for (int j = 0; j < N; ++j) sum[j][v] = write.start(f + v * 8);
         for (int64_t k = s.row_ptr[i]; k < s.row_ptr[i + 1]; ++k) {
           const float* weight = weights + k * s.br * BC + r0;
           const int64_t column = int64_t(s.col_index[k]) * BC;
-          const float* from = in + column / PANEL * PANEL * slot + s0 * PANEL + column % PANEL;
+          const float* from = in + column / NARROW * NARROW * slot + s0 * NARROW + column % NARROW;
           for (int c = 0; c < BC; ++c) {
+            const float* unit = from + c / NARROW * NARROW * slot + c % NARROW;
             Half w[V];
 #pragma GCC unroll 2
             for (int v = 0; v < V; ++v) w[v] = load_half(weight + c * s.br + v * 8);
 #pragma GCC unroll 16
             for (int j = 0; j < N; ++j) {
-              const Half x = spread_half(from + j * PANEL + c);
+              const Half x = spread_half(unit + j * NARROW);
 #pragma GCC unroll 2
               for (int v = 0; v < V; ++v) sum[j][v] = mac(Number(), sum[j][v], w[v], x);
             }
           }
         }
         for (int j = 0; j < n; ++j)
-          for (int v = 0; v < V && f + v * 8 < rows; ++v)
-            write(to + j * rows + v * 8, sum[j][v], f + v * 8, rows - f - v * 8);
+          if constexpr (Place::is_far) {
+            for (int v = 0; v < V && f + v * 8 < rows; ++v)
+              write(to + j * place.stride + v * 8, sum[j][v], f + v * 8, rows - f - v * 8);
+          } else {
+            static_assert(V == 2);
+            write(to + j * place.stride, sum[j][0], sum[j][1], f);
+          }
       }
 }
 
@@ -154,13 +178,13 @@ void multiply_by_panels(const Pattern& s, const Rows<In>& x, const float* weight
                         const Finish& finish) {
   auto kernel = [&](auto n_vector) {
     constexpr int V = decltype(n_vector)::value;
-    return s.bc == 8   ? multiply_panels<Number, V, 8, Out, Write>
-           : s.bc == 4 ? multiply_panels<Number, V, 4, Out, Write>
-                       : multiply_panels<Number, V, 2, Out, Write>;
+    return s.bc == 8   ? multiply_panels<Number, V, 8, Out, InRows, Write>
+           : s.bc == 4 ? multiply_panels<Number, V, 4, Out, InRows, Write>
+                       : multiply_panels<Number, V, 2, Out, InRows, Write>;
   };
   const auto run = s.br % 16 ? kernel(std::integral_constant<int, 1>())
                              : kernel(std::integral_constant<int, 2>());
-  const int64_t n_in = panels_of(s.n_col * s.bc);
+  const int64_t n_in = narrow_of(s.n_col * s.bc);
   const int slot = panel_slot(x.batch, n_in, n_thread);
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   // A batch of few tiles is also cut by rows, so that every thread has work.
@@ -173,7 +197,7 @@ void multiply_by_panels(const Pattern& s, const Rows<In>& x, const float* weight
     float *in = scratch.get(), *note = in + n_in * slot;
     Out* to = y + tile * slot * rows;
     pack(tile, n_sample, slot, in, note);
-    run(s, weights, first, last, in, slot, n_sample, to, rows, write,
+    run(s, weights, first, last, in, slot, n_sample, to, rows, InRows{rows}, write,
         has_next && n_cut == 1 ? x.ahead(tile + 1, slot) : Ahead());
     finish(n_sample, note, to, first * s.br, std::min(last * s.br, rows) - first * s.br);
   });

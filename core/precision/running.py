@@ -38,6 +38,11 @@ class RunningRange(nn.Module):
         self._is_known = False
 
     @property
+    def is_known(self) -> bool:
+        """Whether evaluation uses the range that training has seen."""
+        return self._is_known
+
+    @property
     def scale(self) -> Tensor | None:
         """The scale in use, or None before the first batch; costs a host read."""
         return self.top / self.format.max_value if self.top > 0 else None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import ConfigError, FormatError, PatternError
+from core.errors import ConfigError, FormatError, PatternError, ShapeError
 from core.precision.formats import Format, format_named
 from core.precision.quantize import fake_quantize, scale_of, straight_through
 from core.precision.rounding import round_to_format
@@ -366,6 +366,11 @@ class FrozenLinear(nn.Module):
         if pattern is not None and names == ("int8", "int8") and x.dtype == torch.float32:
             assert self.scale is not None
             assert self.activation_range is not None
+            if x.shape[-1:] != (self.in_features,):
+                raise ShapeError(
+                    f"FrozenLinear: x must have {self.in_features} features, "
+                    f"[..., {self.in_features}], got {list(x.shape)}"
+                )
             index = pattern.row_ptr, pattern.col_index, pattern.row_index
             x_scale = self.activation_range.scale_for(x)
             y = linear_int8(x, x_scale, weight, self.scale, index, self.out_features)

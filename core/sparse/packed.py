@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from core.kernels import call
 from core.kernels.call import Packed
-from core.sparse.linear import BlockSparseLinear
+from core.sparse.integer_stack import run_integers
+from core.sparse.linear import BlockSparseLinear, FrozenLinear
 from core.sparse.ops import is_unwatched
 from core.sparse.pattern import BlockPattern
 
@@ -37,6 +38,9 @@ class PackedSequential(nn.Sequential):
     block sides that are multiples of four and divide the features, no formats to imitate, no hooks.
     Everything else runs as it is. Packed layers are differentiable once.
 
+    After `freeze`, layers of int8 weights and activations hand on 8-bit codes instead (see
+    `core.sparse.integer_stack`), and give what they give one by one, bit for bit.
+
     Examples
     --------
     >>> import torch, core
@@ -54,6 +58,8 @@ class PackedSequential(nn.Sequential):
         kernels = call.kernels()
         if kernels is None or not x.is_cpu or x.dtype != torch.float32 or not is_unwatched(x):
             return super().forward(x)
+        if any(isinstance(module, FrozenLinear) for module in self):
+            return run_integers(kernels, list(self), x)
         for stays, group in itertools.groupby(self, _stays_packed):
             modules = list(group)
             x = _run(kernels, modules, x) if stays else _one_by_one(modules, x)

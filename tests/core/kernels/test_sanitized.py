@@ -50,6 +50,17 @@ for n_thread, edge, batch in itertools.product((1, 2), (4, 8, 16), (1, 40, 2000)
     call.unpack(kernels, y)
     for needs_dx in (True, False):
         call.backward_packed(kernels, y.x, x, values, tensors, needs_dx)
+eights = [(16, 16), (32, 8), (16, 32)]
+for n_thread, block, batch in itertools.product((1, 2), eights, (1, 40, 300)):
+    torch.set_num_threads(n_thread)
+    layers = []
+    for rows, cols, relu in ((160, 96, True), (64, 160, False), (96, 64, True)):
+        p = BlockPattern.random((rows, cols), block, 0.3, g)
+        codes = torch.randint(-127, 128, (p.n_block, *block), dtype=torch.int8)
+        index, bias = (p.row_ptr, p.col_index), torch.randn(rows) if relu else None
+        scales = torch.rand(rows, 1), torch.tensor(0.02)
+        layers.append(call.IntegerLayer(codes, *scales, *index, bias, rows, cols, relu))
+    call.stack_int8(kernels, torch.randn(batch, 96), layers)
 for n_thread, block in itertools.product((1, 2), blocks):  # enough to share
     torch.set_num_threads(n_thread)
     p = BlockPattern.random((75, 141), block, 0.4, g)
