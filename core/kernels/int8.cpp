@@ -99,8 +99,7 @@ void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const float
     for (int i = 0; i < n_sample; ++i)
       if (is_odd[i]) std::fill(to + i * rows, to + i * rows + n, NAN);
   };
-  // Turning the blocks pays where more than one tile of samples uses them.
-  if (has_panels(s.br, s.bc) && x.batch > TILE) {
+  if (has_panels(s.br, s.bc)) {
     const Scratch turned(s.n_block * s.br * s.bc);
     turn_blocks(codes, s.n_block, s.br, s.bc, turned.get());
     sum_moves_of_eights(s, turned.get(), moved);
