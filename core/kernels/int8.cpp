@@ -99,8 +99,8 @@ void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const float
     for (int i = 0; i < n_sample; ++i)
       if (is_odd[i]) std::fill(to + i * rows, to + i * rows + n, NAN);
   };
-  // Turning the blocks pays where more than one tile of samples uses them.
-  if (has_panels(s.br, s.bc) && x.batch > TILE) {
+  // Eight rows alone use an input too seldom, unless most of a tile would be empty.
+  if (has_panels(s.br, s.bc) && (s.br % 16 == 0 || x.batch <= TILE / 2)) {
     const Scratch turned(s.n_block * s.br * s.bc);
     turn_blocks(codes, s.n_block, s.br, s.bc, turned.get());
     sum_moves_of_eights(s, turned.get(), moved);
@@ -280,7 +280,7 @@ extern "C" int32_t tessera_stack_int8(const float* x, int64_t x_stride, int64_t 
     const Pattern s{static_cast<const int32_t*>(pointer[2]), static_cast<const int32_t*>(pointer[3]),
                     size[0], size[1], size[2], int(size[3]), int(size[4]) / 4};
     if (const int32_t status = check(s)) return status;
-    if (!has_panels(s.br, s.bc)) return NOT_BUILT;
+    if (!has_panels(s.br, s.bc) || s.br % 16) return NOT_BUILT;
     layers.push_back({s, static_cast<const int8_t*>(pointer[0]), static_cast<const float*>(pointer[1]),
                       *static_cast<const float*>(pointer[5]), static_cast<const float*>(pointer[4]),
                       size[5] != 0});

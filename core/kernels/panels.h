@@ -39,7 +39,7 @@ inline Half mac(Int8Quad, Half sum, Half weight, Half x) {
 inline int64_t panels_of(int64_t n_unit) { return (n_unit + PANEL - 1) / PANEL * PANEL; }
 inline int64_t narrow_of(int64_t n_unit) { return (n_unit + NARROW - 1) / NARROW * NARROW; }
 // br rows by bc units.
-inline bool has_panels(int br, int bc) { return br % 16 == 0 && (bc == 2 || bc == 4 || bc == 8); }
+inline bool has_panels(int br, int bc) { return br % 8 == 0 && (bc == 2 || bc == 4 || bc == 8); }
 
 // Blocks [br][bc units] -> [bc][br].
 inline void turn_blocks(const float* values, int64_t n_block, int br, int bc, float* out) {
