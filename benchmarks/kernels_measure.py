@@ -29,6 +29,7 @@ import core
 from core.kernels import call
 from core.kernels.load import LEVELS, chosen_level, library
 from core.sparse import BlockPattern, break_even, ops, routes
+from core.sparse.integer import linear_int8
 
 PASSES = ("forward", "dx", "dw", "step")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -148,7 +149,7 @@ def measure_products(
     kind, is_int8 = DTYPES[dtype], dtype == "int8"
     wide_values = torch.randn(p.n_block, block, block, generator=g)
     wide_x, wide_dy = (torch.randn(batch, n, generator=g) for n in (features, out_features))
-    weight, named = torch.randn(out_features, features, generator=g), torch.ops.core
+    weight = torch.randn(out_features, features, generator=g)
     calls: Calls = {
         "torch_mm": lambda: wide_x @ weight.t(),
         "onednn": onednn_linear(wide_x, weight),
@@ -161,9 +162,7 @@ def measure_products(
         x_scale, scale = torch.tensor(0.03), torch.full((p.grid[0] * block, 1), 0.01)
         index = p.row_ptr, p.col_index, p.row_index
         calls |= {
-            "forward": lambda: named.linear_int8(
-                wide_x, x_scale, codes, scale, *index, out_features
-            ),
+            "forward": lambda: linear_int8(wide_x, x_scale, codes, scale, index, out_features),
             "same_dtype_dense": lambda: torch._int_mm(x_codes, dense.t()),
         }
     else:

