@@ -60,8 +60,9 @@ def _(x: Tensor, x_scale: Tensor, codes: Tensor, scale: Tensor, row_ptr: Tensor,
 
 
 def linear_int8(
-    x: Tensor, x_scale: Tensor, codes: Tensor, scale: Tensor, index: tuple[Tensor, ...], rows: int
-) -> Tensor:
+    x: Tensor, x_scale: Tensor, codes: Tensor, scale: Tensor,
+    index: tuple[Tensor, Tensor, Tensor], rows: int,
+) -> Tensor:  # fmt: skip
     """Return the product of rounded inputs and weight codes, float32 [..., rows].
 
     Parameters
@@ -80,6 +81,8 @@ def linear_int8(
     """
     flat = x.reshape(-1, x.shape[-1])
     is_taught = torch.is_grad_enabled() and x.requires_grad
-    run = _linear_int8 if is_unwatched(flat) and not is_taught else torch.ops.core.linear_int8
-    y = run(flat, x_scale, codes, scale, *index, rows)
+    if is_unwatched(flat) and not is_taught:
+        y = _linear_int8(flat, x_scale, codes, scale, *index, rows)
+    else:
+        y = torch.ops.core.linear_int8.default(flat, x_scale, codes, scale, *index, rows)
     return y.view(*x.shape[:-1], rows)
