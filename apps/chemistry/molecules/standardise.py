@@ -10,6 +10,10 @@ from core.errors import DataError
 
 # H, B, C, N, O, F, Si, P, S, Cl, Se, Br, I: what ligands are made of.
 _ORGANIC = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53})
+# The same as questions to RDKit: a loop over atoms in Python takes as long as reading the SMILES.
+_STRANGE = Chem.MolFromSmarts("[" + ";".join(f"!#{number}" for number in sorted(_ORGANIC)) + "]")
+_UNCHARGER = rdMolStandardize.Uncharger()
+_CARBON, _CHARGED = Chem.MolFromSmarts("[#6]"), Chem.MolFromSmarts("[!+0]")
 # Stereocentres of carbon and pyrrole nitrogen: brackets that hold no charge and no metal.
 _PLAIN_BRACKET = re.compile(r"\[(?:C@{1,2}H?|nH)\]")
 
@@ -79,12 +83,14 @@ def _is_plain(smiles: str) -> bool:
 
 
 def _organic_fragment(mol: Chem.Mol, smiles: str, changes: list[str]) -> Chem.Mol:
-    if not _is_organic(mol):
+    is_plain = _is_organic(mol)
+    if not is_plain:
         loose = rdMolStandardize.MetalDisconnector().Disconnect(mol)
         if loose.GetNumBonds() < mol.GetNumBonds():
             changes.append("took bonds to metals apart")
             mol = loose
-    fragments = Chem.GetMolFrags(mol, asMols=True)
+    # as molecules, and so checked for valence anew, only where that can change anything
+    fragments = () if is_plain and "." not in smiles else Chem.GetMolFrags(mol, asMols=True)
     if len(fragments) > 1:
         texts = [Chem.MolToSmiles(fragment) for fragment in fragments]
         size = [(f.GetNumHeavyAtoms() if _has_carbon(f) else 0) for f in fragments]
@@ -104,9 +110,9 @@ def _organic_fragment(mol: Chem.Mol, smiles: str, changes: list[str]) -> Chem.Mo
 
 
 def _balanced(mol: Chem.Mol, changes: list[str]) -> Chem.Mol:
-    if any(atom.GetFormalCharge() for atom in mol.GetAtoms()):
+    if mol.HasSubstructMatch(_CHARGED):
         before = _charges(mol)
-        mol = rdMolStandardize.Uncharger().uncharge(mol)
+        mol = _UNCHARGER.uncharge(mol)
         if before != (after := _charges(mol)):
             changes.append(f"balanced charges ({before} to {after or 'none'})")
     return mol
@@ -128,11 +134,12 @@ def _charges(mol: Chem.Mol) -> str:
 
 
 def _has_carbon(mol: Chem.Mol) -> bool:
-    return any(atom.GetAtomicNum() == 6 for atom in mol.GetAtoms())
+    has: bool = mol.HasSubstructMatch(_CARBON)
+    return has
 
 
 def _is_organic(mol: Chem.Mol) -> bool:
-    return all(atom.GetAtomicNum() in _ORGANIC for atom in mol.GetAtoms())
+    return not mol.HasSubstructMatch(_STRANGE)
 
 
 def _shown(smiles: str) -> str:
