@@ -132,6 +132,7 @@ def _cost_op(
     from hw.energy import energy_interval
     from hw.explain import density_curve, density_table
     from hw.explain import explain as explain_op
+    from hw.interval import error_of, interval
     from hw.item import joined
     from hw.machine import planned_for
     from hw.report import page
@@ -145,11 +146,18 @@ def _cost_op(
     for name in machines or machine_names():
         loaded = planned_for(load_machine(name), objective)
         items = expanded((parsed,), loaded)
-        answer = joined([cost_item(item, loaded) for item in items])
+        costs = [cost_item(item, loaded) for item in items]
+        answer = joined(costs)
         static_j = loaded.static_w * answer.time_s
         row = {"machine": loaded.name, **asdict(answer)}
         row["energy_j"] = {**answer.energy_j, "static": static_j}
         low_j, high_j = row["energy_interval_j"] = energy_interval(row["energy_j"], loaded)
+        expected = [error_of(item, loaded) for item in items]
+        shares = [cost.time_s / answer.time_s for cost in costs]
+        error = sum(share * e for share, (e, _) in zip(shares, expected, strict=True))
+        low_s, high_s = row["time_interval_s"] = interval(answer.time_s, error)
+        outside = "; ".join(dict.fromkeys(why for _, why in expected if why))
+        row["outside_calibration"] = outside
         rows.append(row)
         text, figure = "", ""
         if explain or html is not None:
@@ -168,10 +176,12 @@ def _cost_op(
         parts = ", ".join(f"{part} {si(value, 's')}" for part, value in largest)
         rate = 2 * answer.n_mac / answer.time_s / 1e12
         typer.echo(
-            f"{loaded.name:<12}{si(answer.time_s, 's'):>10}  {rate:8.4g} TFLOP/s  "
+            f"{loaded.name:<12}{si(answer.time_s, 's'):>10} ({si(low_s, 's')} to "
+            f"{si(high_s, 's')})  {rate:8.4g} TFLOP/s  "
             f"{si(sum(answer.energy_j.values()) + static_j, 'J'):>10} ({si(low_j, 'J')} to "
             f"{si(high_j, 'J')})  {answer.plan}\n"
             f"{'':12}{parts}; binds: {answer.binds}"
+            + (f"\n{'':12}outside the calibrated range: {outside}" if outside else "")
         )
         if verbose:
             for step in answer.supersteps:

@@ -28,6 +28,12 @@ def test_cost_of_one_op_on_all_machines_and_on_one():
     assert row["n_mac"] == 256 * 256 * 64
     assert row["time_s"] == pytest.approx(sum(row["parts_s"].values()))
     assert row["energy_j"]["static"] > 0
+    low, high = row["time_interval_s"]
+    assert low < row["time_s"] < high
+    assert "rows 256 (measured: 1024 to 8192)" in row["outside_calibration"]
+    assert "outside the calibrated range" in run("cost", "--op", op, "-m", "ipu_bow").output
+    inside = "matmul m=2048 k=2048 n=64 dtype=fp16"
+    assert "outside" not in run("cost", "--op", inside, "-m", "ipu_bow").output
     assert "cycles" in run("cost", "--op", op, "-m", "ipu_bow", "-v").output
 
 
