@@ -153,7 +153,7 @@ class Reach:
     def __init__(self, package: str):
         import coverage
 
-        self.package, self.seconds = package, Counter[str]()
+        self.package, self.seconds, self.failed = package, Counter[str](), ""
         self.coverage = coverage.Coverage(
             data_file=None, source=[str(ROOT / package)], config_file=False
         )
@@ -163,6 +163,8 @@ class Reach:
 
     def pytest_runtest_logreport(self, report) -> None:  # noqa: D102
         self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failed = f"{report.nodeid}: {str(report.longrepr)[-1500:]}"
 
     def measure(self) -> None:
         """Run the package's tests once; they must pass."""
@@ -170,7 +172,9 @@ class Reach:
         code = run_tests([f"tests/{self.package}"], [self])
         self.coverage.stop()
         if code:
-            sys.exit(f"mutate: the tests of {self.package} fail unbroken; mend them first")
+            sys.exit(
+                f"mutate: the tests of {self.package} fail unbroken; mend them first\n{self.failed}"
+            )
 
     def tests_of(self, site: Site) -> list[str]:
         """Tests that reach the line, mirror first, then by time, within the budget."""
