@@ -6,8 +6,8 @@ needs no further training: the similarity of molecules is the mean, over the sta
 of the min-max similarity of their counts. No fingerprint, no descriptor and no other model has a
 part in it.
 
-On held-out molecules of MoleculeACE it took .04 off the RMSE of the network's last layer. The same
-process on the counts of a network that was not trained was .05 worse.
+On a held-out fold of eight MoleculeACE sets it took .038 off the RMSE of one network's last layers;
+the same process on the counts of a network that was not trained was .047 worse than it.
 """
 
 from collections.abc import Sequence
