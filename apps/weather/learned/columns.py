@@ -56,7 +56,7 @@ class ColumnsConfig(Config):
         ``sample``, ``rest``, or a file, as for `tessera weather simulate`.
     skip_day : int
         Days run before sampling, which leaves them unseen for forecasts that begin at `start`;
-        from rest take 200, until the stratosphere has settled.
+        from rest take 450, until the stratosphere has settled.
     n_day : int
         Simulated days, in time order: `train_share` of them to train, half of the rest to
         validate, the last to test, with `gap_day` days left out between.
@@ -77,7 +77,7 @@ class ColumnsConfig(Config):
     other_climates : tuple of Climate
         Whose runs add training columns: each from the same start, `other_skip_day` days left out
         while the air adjusts and `other_day` days sampled. The error in a sea 4 K warmer, which
-        none of the runs has, is then 1.3 times the usual one (`tessera bench weather --part
+        none of the runs has, is then 1.4 times the usual one (`tessera bench weather --part
         climates`).
     """
 
