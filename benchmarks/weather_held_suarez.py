@@ -35,7 +35,7 @@ CHUNK_DAY = 20
 OURS, THEIRS = (4, 6 * 3600.0), (18, 75.0)
 KINDS = ("u", "t", "heat_flux", "momentum_flux", "t_variance")
 COLUMNS = (
-    "core", "filter", "n_day", "jet_m_s", "jet_latitude", "jet_sigma", "westerly_m_s",
+    "core", "resolution", "filter", "n_day", "jet_m_s", "jet_latitude", "jet_sigma", "westerly_m_s",
     "westerly_latitude", "easterly_m_s", "heat_flux_k_m_s", "t_variance_k2",
 )  # fmt: skip
 
