@@ -93,7 +93,7 @@ class AssimilateConfig(Config):
     use_swath: bool = True
     radius_km: float = Field(default=3000.0, gt=0)
     inflation: float = Field(default=1.0, ge=1.0)
-    relaxation: float = Field(default=0.6, ge=0.0, le=1.0)
+    relaxation: float = Field(default=0.7, ge=0.0, le=1.0)
     basin: Box = (-60.0, 60.0, 150.0, 240.0)
     downstream: Box = (-60.0, 60.0, 240.0, 330.0)
 

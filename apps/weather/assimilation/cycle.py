@@ -71,7 +71,7 @@ class Filter:
 
     radius_m: float = 3.0e6
     inflation: float = 1.0
-    relaxation: float = 0.6
+    relaxation: float = 0.7
 
 
 @dataclass

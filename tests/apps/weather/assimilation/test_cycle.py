@@ -33,7 +33,7 @@ def runs():
         noise = torch.randn(len(shown), generator=generator, dtype=torch.float64)
         observed.append((places, shown + places.error * noise))
     none = [(places.take(torch.arange(0)), torch.empty(0).double())] * len(truth)
-    settings = Filter(radius_m=3e6)
+    settings = Filter(radius_m=3e6, relaxation=0.6)  # few cycles: a quick fall of the error
     return [
         follow(model, members, truth, seen, settings, cycle_s=CYCLE_S) for seen in (observed, none)
     ]
