@@ -21,6 +21,7 @@ from hw.pods import predict_training
 from hw.rules import tasks_of
 from hw.single import parse_op
 from hw.targets import cost_item, expanded
+from hw.validate import predict_row
 
 KEPT = Path(__file__).with_name("kept.json")
 #: Sums in another order on another machine.
@@ -56,6 +57,32 @@ TRAINING = (
     ("train:ResNet-50 v1.5", "Bow Pod16"), ("train:BERT-Large SL384 packed", "Bow Pod16"),
     ("train:BERT-Large SL128", "Bow Pod64"), ("train:BERT-Large SL512 packed", "Bow Pod64"),
 )  # fmt: skip
+
+BOW, DGX = "Bow IPU (1 chip, 1472 tiles, 1.85 GHz)", "A100 (DGX A100, CUDA 11.6.2)"
+LLM, STK = "A100 80GB (LLMCompass testbed)", "A100-SXM4-80GB"
+#: Rows of a table to validate against: machine, op, dtype, m, k, n, block, density, mode, metric.
+ROWS = (
+    (BOW, "matmul", "FP16", "1100", "1100", "48", "", "1", "dense", "throughput"),
+    (BOW, "matmul", "FP32", "2000", "1000", "best", "", "0.2", "dense", "nonzero_throughput"),
+    (BOW, "spmm", "FP16", "1024", "1024", "64", "8", "0.1", "static", "speedup_vs_dense"),
+    (BOW, "spmm", "FP16", "2048", "2048", "128", "4", "0.1", "dynamic", "nonzero_throughput"),
+    (DGX, "cusparse_csr_spmm", "FP32", "1024", "1024", "512", "1", "0.1", "dynamic",
+     "nonzero_throughput"),
+    (DGX, "cusparse_bsr_spmm", "FP32", "1024", "1024", "512", "16", "0.1", "dynamic",
+     "nonzero_throughput"),
+    (LLM, "matmul", "FP16", "96", "3000", "5000", "", "1", "dense", "latency"),
+    (LLM, "softmax", "FP16", "300", "", "900", "", "1", "dense", "throughput"),
+    (LLM, "gelu", "FP16", "3000", "", "", "", "1", "dense", "throughput"),
+    (LLM, "layernorm", "FP16", "300", "", "900", "", "1", "dense", "latency"),
+    (LLM, "transformer layer", "FP16", "512", "2048", "256", "", "", "tp4", "latency"),
+    *((STK, f"block_sparse_layer{words} MoE-XS", "FP16", "", "", "", "128", "", "dynamic",
+       "throughput_vs_cublas") for words in ("0:fwd:sdd:nt", "0:gradw:dsd:tn", "1:fwd:dsd:nn")),
+    ("GC2", "peak", "FP32", "", "", "", "", "", "", "throughput"),
+    ("GC2", "matmul best", "FP32", "", "", "", "", "", "dense", "throughput"),
+    ("GC2", "local SRAM", "", "", "", "", "", "", "", "bandwidth"),
+    ("GC2", "exchange aggregate, all tiles", "", "", "", "", "", "", "", "bandwidth"),
+)  # fmt: skip
+COLUMNS = ("machine", "op", "dtype", "m", "k", "n", "block", "density", "mode", "metric")
 
 
 def works() -> dict[str, list[str]]:
@@ -129,6 +156,13 @@ def of_training(op: str, system: str) -> float:
     return predict_training(cells)[0]
 
 
+def of_row(row: tuple[str, ...]) -> list[float | str | None]:
+    """Give prediction and interval of a row, or why there is none."""
+    cells = dict(zip(COLUMNS, row, strict=True))
+    said = predict_row({"id": "a", "value": "1", "notes": "", **cells})
+    return [said.predicted, said.low, said.high, said.reason]
+
+
 def kept(part: str) -> dict[str, Any]:
     return dict(json.loads(KEPT.read_text(encoding="utf-8"))[part])
 
@@ -154,6 +188,14 @@ def test_published_trainings_take_what_is_kept(op, system):
     assert of_training(op, system) == pytest.approx(wanted, rel=ROUNDING), HINT
 
 
+@pytest.mark.parametrize("row", ROWS, ids=" ".join)
+def test_rows_are_predicted_as_is_kept(row):
+    *figures, reason = of_row(row)
+    *wanted, why = kept("rows")[" ".join(row)]
+    assert reason == why, HINT
+    assert figures == pytest.approx(wanted, rel=ROUNDING), HINT
+
+
 def test_work_of_operations_is_that_which_is_kept():
     before, now = kept("works"), works()
     shared = now.keys() & before.keys()  # versions of torch differ in what they call
@@ -167,6 +209,7 @@ if __name__ == "__main__":
         "operations": {text: of_operation(text) for text in OPS},
         "models": {text: of_model(text) for text in MODELS},
         "training": {f"{op}, {system}": of_training(op, system) for op, system in TRAINING},
+        "rows": {" ".join(row): of_row(row) for row in ROWS},
         "works": works(),
     }
     KEPT.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
