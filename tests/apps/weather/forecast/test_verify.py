@@ -89,5 +89,7 @@ def test_perturbation_has_its_amplitude_and_repeats():
 def test_cpu_time_counts_work():
     model = TINY.build()
     columns = model.columns(model.equations.to_grid(model.initial().levels.current), 0.0)
-    few, many = (radiation_cpu_s(ExactRadiation(n, 8), columns) for n in (8, 512))
-    assert many > 3 * few
+    few, many = (
+        min(radiation_cpu_s(ExactRadiation(n, 8), columns) for _ in range(5)) for n in (8, 512)
+    )
+    assert many > 2 * few  # sixty-four times the points; a machine that is shared blurs it
