@@ -32,7 +32,9 @@ def call(p, codes, scale, x, x_scale):
     return integer.linear_int8(x, x_scale, codes, scale, index, p.shape[0])
 
 
-@pytest.mark.parametrize("block", [(1, 1), (4, 4), (8, 8), (16, 16), (3, 8), (12, 20), (24, 16)], ids=str)
+@pytest.mark.parametrize(
+    "block", [(1, 1), (4, 4), (8, 8), (16, 16), (3, 8), (12, 20), (24, 16)], ids=str
+)
 @pytest.mark.parametrize("batch", [0, 1, 30, 64, 131])
 def test_sums_are_exact_integers(block, batch):
     p, codes, scale, x, x_scale = problem(block, batch)
