@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +30,8 @@ N_TRY = 2
 # Workers are forked from a process that has loaded torch and does nothing else: they begin, and
 # begin again, in a tenth of a second. Never from this one, whose threads a fork would break.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+_N_CLOSE = 10  # times that the end of a cluster is tried, half a second apart
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -197,9 +200,8 @@ def _client(n_job: int, scheduler: str | None, module: str) -> Iterator[Any]:
                 yield client
             return
         _begin_server("torch", "distributed", module)
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            LocalCluster(
+        with tempfile.TemporaryDirectory() as scratch:
+            cluster = LocalCluster(
                 n_workers=n_job,
                 threads_per_worker=1,
                 processes=True,
@@ -210,10 +212,23 @@ def _client(n_job: int, scheduler: str | None, module: str) -> Iterator[Any]:
                 local_directory=scratch,
                 silence_logs=50,
                 env=dict(os.environ),
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
+            )
+            try:
+                with Client(cluster) as client:
+                    yield client
+            finally:
+                _close(cluster)
+
+
+def _close(cluster: Any) -> None:
+    """End a cluster; a worker that died and is just being replaced cannot be ended at once."""
+    for i_try in range(_N_CLOSE):
+        try:
+            return cluster.close()
+        except AssertionError:  # dask's own: the process has no number yet
+            if i_try == _N_CLOSE - 1:
+                raise
+            time.sleep(0.5)
 
 
 def _by_processes(

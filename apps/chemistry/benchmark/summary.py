@@ -93,7 +93,7 @@ def _cpu_s(records: Sequence[Record], out: Path) -> dict[str, float]:
         for kind, spent in json.loads((place / CPU_FILE).read_text(encoding="utf-8")).items():
             total[kind] = total.get(kind, 0.0) + spent
     n_seed = len({record.seed for record in records})
-    return {kind: round(spent / n_seed, 1) for kind, spent in total.items()}
+    return {kind: round(spent / n_seed, 3) for kind, spent in total.items()}
 
 
 def benchmark_summary(document: Document) -> str:
