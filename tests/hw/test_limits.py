@@ -1,17 +1,41 @@
-"""Time and memory of the simulator itself, in processor seconds of one process."""
+"""Time and memory of the simulator itself; time as a ratio, see tests/pace.py."""
 
 import resource
-import time
 
 import pytest
+import torch
 
 from hw import cost_program, load_machine
 from hw.model_text import trace_model
 from hw.targets.dispatch import _cost
+from hw.trace import trace
 from hw.work import SparseContraction
+from tests.pace import least_s
 
-#: Goals of the project: seconds for 1,000 plans, seconds and bytes for a block of GPT-3's size.
-PLANS_S, BLOCK_S, BLOCK_BYTE = 10.0, 10.0, 2e9
+#: Goals of the project: seconds for a training step traced, planned and simulated, for 1,000
+#: plans, and for a block of GPT-3's size; bytes for that block.
+STEP_S, PLANS_S, BLOCK_S, BLOCK_BYTE = 5.0, 10.0, 10.0, 2e9
+
+
+def test_a_training_step_is_traced_and_costed_in_the_stated_time():
+    model = torch.nn.Sequential(
+        *(torch.nn.TransformerEncoderLayer(256, 4, batch_first=True, dropout=0) for _ in range(6))
+    )
+    optimizer = torch.optim.AdamW(model.parameters())
+    x = torch.randn(8, 64, 256)
+
+    def step():
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    def costed():
+        program = trace(step)
+        reports.append(cost_program(program, "ipu_bow", phase="train_step"))
+
+    reports = []
+    assert least_s(costed, STEP_S) < STEP_S
+    assert reports[-1].n_mac > 3 * 6 * 12 * 256**2 * 512 - 256**2 * 3 * 512
 
 
 def test_a_hundred_sparse_plans_take_a_tenth_of_the_time_for_a_thousand():
@@ -23,21 +47,23 @@ def test_a_hundred_sparse_plans_take_a_tenth_of_the_time_for_a_thousand():
         )
         for i in range(100)
     ]  # fmt: skip
-    _cost(items[0], machine)
-    start = time.process_time()
-    for item in items:
-        _cost(item, machine)  # the door would remember it
-    assert time.process_time() - start < PLANS_S / 10
+    bound_s = PLANS_S / 10
+    # the door would remember what it answered: past it
+    assert least_s(lambda: [_cost(item, machine) for item in items], bound_s) < bound_s
 
 
 def test_a_block_of_gpt_3_is_traced_and_planned_without_computing():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
-    program, _ = trace_model(
-        "transformer width=12288 depth=1 head=96 length=2048 batch=1 dtype=fp16"
-    )
-    report = cost_program(program, "ipu_bow", phase="train_step")
-    assert time.process_time() - start < BLOCK_S
+    reports = []
+
+    def planned():
+        program, _ = trace_model(
+            "transformer width=12288 depth=1 head=96 length=2048 batch=1 dtype=fp16"
+        )
+        reports.append(cost_program(program, "ipu_bow", phase="train_step"))
+
+    assert least_s(planned, BLOCK_S) < BLOCK_S
+    report = reports[-1]
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert grown < BLOCK_BYTE
     # 12 width^2 parameters, three products of each with 2048 tokens (but no gradient of the
