@@ -190,11 +190,6 @@ class Emulator(nn.Module):
         same.adopt(self)
         return same
 
-    @property
-    def n_feature(self) -> int:
-        """Count the features that all layers together read and give."""
-        return len(self.input_mean) + self.width * self.n_hidden + len(self.output_mean)
-
     def read_by(self, i: int, scaled: Tensor) -> Tensor:
         """Give what ``net[i]`` reads when the network sees normalised features."""
         parts = list(self.net)[:i]

@@ -35,7 +35,7 @@ from apps.weather.physics.thermodynamics import (
 from core import BlockPattern, BlockSparseLinear, DenseLinear, FrozenLinear, dequantize
 from core.kernels.load import library
 
-# Outputs of a strip, and the features of a 32-bit unit by kind, as in fused.cpp.
+# Most outputs of a strip, and the features of a 32-bit unit by kind, as in fused.cpp.
 _ROW = 8
 _PER_UNIT = {"fp32": 1, "bf16": 2, "int8": 4}
 _KIND = {name: i for i, name in enumerate(_PER_UNIT)}
@@ -45,7 +45,7 @@ _P, _I, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, _I) for name in ("kind", "n_in", "n_strip", "is_last", "reads", "writes")),
+        *((name, _I) for name in ("kind", "n_strip", "n_row", "reads", "writes", "hands")),
         ("inverse", _F),
         *((name, _P) for name in ("first", "unit", "weight", "begin")),
         *((name, _P) for name in ("scale", "bias", "factor", "shift")),
@@ -80,15 +80,14 @@ def _library() -> ctypes.CDLL | None:
 def fused(emulator: Emulator, clouds: Clouds) -> FusedNetwork | None:
     """Give the fused form of a frozen emulator; None where host or formats have none."""
     kernels = _library()
-    if (
-        kernels is None
-        or emulator.kind != "mlp"
-        or emulator.n_feature > kernels.tessera_fused_most()
-    ):
+    if kernels is None or emulator.kind != "mlp":
         return None
     kinds = [_kind_of(layer) for layer in emulator.net if not isinstance(layer, _ACTIVATIONS)]
     able = kernels.tessera_fused_kinds()
     if any(kind is None or not able >> _KIND[kind] & 1 for kind in kinds):
+        return None
+    # Integers have one scale, that of the layer before: the ends of a narrow network have none.
+    if "int8" in (kinds[0], kinds[-1]) or _room(emulator) > kernels.tessera_fused_most():
         return None
     return FusedNetwork(kernels, emulator, clouds)
 
@@ -99,15 +98,21 @@ class FusedNetwork:
     def __init__(self, kernels: ctypes.CDLL, emulator: Emulator, clouds: Clouds) -> None:
         self._kernels, self.n_level = kernels, emulator.n_level
         self._kept: list[Tensor] = []
-        net = list(emulator.net)
-        layers, row, at = [], 0, len(emulator.input_mean)
-        for i in range(0, len(net), 2):
-            after = net[i + 1] if i + 1 < len(net) else None
-            layer = self._packed(net[i], after)
-            is_last = after is None
-            layer.reads, layer.writes = (len(emulator.input_mean) if is_last else row), at
-            row, at = at, at + _features_out(net[i])
-            layers.append(layer)
+        linear = [part for part in emulator.net if not isinstance(part, _ACTIVATIONS)]
+        after = [part for part in emulator.net if isinstance(part, _ACTIVATIONS)]
+        kinds = [str(_kind_of(layer)) for layer in linear]
+        width, begin = _whole(emulator.width), _whole(len(emulator.input_mean))
+        layers = []
+        for i, layer in enumerate(linear):
+            is_last = i == len(after)
+            n_read = emulator.width if i else len(emulator.input_mean)
+            packed = self._packed(layer, None if is_last else after[i], n_read)
+            packed.reads = begin + (0 if is_last else i - 1) * width if i else 0
+            packed.writes = begin + i * width
+            if not is_last:
+                packed.hands = 1 << _KIND[kinds[i + 1]] | 1 << _KIND[kinds[-1]]
+                packed.inverse = 1.0 / _reach(linear[i + 1]) if kinds[i + 1] == "int8" else 1.0
+            layers.append(packed)
         self._layers = (_Layer * len(layers))(*layers)
         self._air = _Air(
             n_level=self.n_level,
@@ -150,13 +155,15 @@ class FusedNetwork:
             field = getattr(columns, "co2_ppmv" if name == "co2" else name)
             if field.shape != shape:
                 return None
-            fields.append(field.to(t.dtype).contiguous())
-            setattr(air, name, fields[-1].data_ptr())
+            if field.dtype != t.dtype or not field.is_contiguous():
+                field = field.to(t.dtype).contiguous()
+            fields.append(field)
+            setattr(air, name, field.data_ptr())
         air.n_column = n
         heating = t.new_empty(2, n, level)
         flux = t.new_empty(4, n)
-        result = RadiationResult(*heating, *flux)
-        for name, out in result._asdict().items():
+        result = RadiationResult(*heating.unbind(), *flux.unbind())
+        for name, out in zip(result._fields, result, strict=True):
             setattr(air, name, out.data_ptr())
         self._kernels.tessera_fused(ctypes.byref(air), self._layers)
         return result
@@ -166,15 +173,22 @@ class FusedNetwork:
         self._kept.append(tensor.contiguous())
         return self._kept[-1].data_ptr()
 
-    def _packed(self, layer: nn.Module, after: nn.Module | None) -> _Layer:
-        """Weights of a layer in strips, each with the units of inputs that it reads."""
+    def _packed(self, layer: nn.Module, after: nn.Module | None, n_read: int) -> _Layer:
+        """Weights of a layer in strips, each with the units of inputs that it reads.
+
+        Hidden layers fill their last strip up, so that what they hand on is whole units; the last
+        layer, whose `after` is None, has strips of equal height. `n_read` is how many features a
+        layer has that this one reads, perhaps several of them.
+        """
         kind = _kind_of(layer)
         assert kind is not None
         codes, scale = _dense(layer, kind)
-        n_out, n_in = codes.shape
-        size = _PER_UNIT[kind]
-        codes = F.pad(codes, (0, -n_in % size, 0, -n_out % _ROW))
-        strips = codes.view(len(codes) // _ROW, _ROW, -1, size)
+        n_out, size = len(codes), _PER_UNIT[kind]
+        n_strip = -(-n_out // _ROW)
+        n_row = _ROW if after is not None else -(-n_out // n_strip)
+        parts = [F.pad(part, (0, -n_read % _ROW)) for part in codes.split(n_read, dim=1)]
+        codes = F.pad(torch.cat(parts, dim=1), (0, 0, 0, n_strip * n_row - n_out))
+        strips = codes.view(n_strip, n_row, -1, size)
         is_live = (strips != 0).any(3).any(1)
         first = F.pad(is_live.sum(1).cumsum(0), (1, 0)).int()
         unit = torch.nonzero(is_live)[:, 1].int()
@@ -185,39 +199,44 @@ class FusedNetwork:
             x = torch.full((n_out,), fill) if x is None else x.detach().float().reshape(-1)[:n_out]
             return self._hold(F.pad(x, (0, len(codes) - n_out), value=fill))
 
-        packed = _Layer(
+        if kind == "int8":
+            assert scale is not None
+            scale = scale.reshape(-1) * _reach(layer)
+        return _Layer(
             kind=_KIND[kind],
-            n_in=n_in,
-            n_strip=len(strips),
-            is_last=after is None,
-            inverse=1.0,
+            n_strip=n_strip,
+            n_row=n_row,
             first=self._hold(first),
             unit=self._hold(unit),
             weight=self._hold(weight),
             begin=self._hold(-128 * codes.long().sum(1).int() if kind == "int8" else first),
+            scale=spread(scale, 1.0),
             bias=spread(layer.bias, 0.0),  # type: ignore[arg-type]
             factor=spread(getattr(after, "factor", None), 1.0),
             shift=spread(getattr(after, "shift", None), 0.0),
         )
-        if kind == "int8":
-            assert isinstance(layer, FrozenLinear)
-            assert layer.activation_range is not None
-            reach = layer.activation_range.scale
-            assert reach is not None
-            packed.inverse = 1.0 / float(reach)
-            assert scale is not None
-            scale = scale.reshape(-1) * reach
-        packed.scale = spread(scale, 1.0)
-        return packed
 
 
 _ACTIVATIONS = (nn.Hardswish, EvenSwish)
 
 
-def _features_out(layer: nn.Module) -> int:
-    bias = layer.bias
-    assert isinstance(bias, Tensor)
-    return len(bias)
+def _whole(n: int) -> int:
+    """Fill `n` features up to whole strips."""
+    return n + -n % _ROW
+
+
+def _room(emulator: Emulator) -> int:
+    """Count the features of all layers together, filled up."""
+    n_in, n_out = len(emulator.input_mean), len(emulator.output_mean)
+    return _whole(n_in) + emulator.n_hidden * _whole(emulator.width) + _whole(n_out)
+
+
+def _reach(layer: nn.Module) -> float:
+    """Give the scale of what an integer layer reads."""
+    assert isinstance(layer, FrozenLinear)
+    assert layer.activation_range is not None
+    assert layer.activation_range.scale is not None
+    return float(layer.activation_range.scale)
 
 
 def _kind_of(layer: nn.Module) -> str | None:

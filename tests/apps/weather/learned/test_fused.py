@@ -23,9 +23,9 @@ def air(n, n_level=8):
     return soundings(n, n_level, generator=torch.Generator().manual_seed(3))
 
 
-def network(spec, n_level=8, width=48):
+def network(spec, n_level=8, **size):
     generator = torch.Generator().manual_seed(0)
-    net = Emulator(n_level, width=width, spec=spec, generator=generator)
+    net = Emulator(n_level, spec=spec, generator=generator, **{"width": 48, **size})
     columns = air(512, n_level)
     label, sun = ExactRadiation(16, 8)(columns), columns.cos_zenith
     net.normalise(features(columns, Clouds()), targets(label, sun), sun.square())
@@ -65,6 +65,15 @@ def test_ragged_tiles_and_other_sizes(n, n_level, width):
     for got, true in zip(*routes(LayerSpec(), n, n_level=n_level, width=width), strict=True):
         assert got.shape == true.shape
         assert (got - true).abs().max() < FP32 * true.abs().max().clamp(min=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(("width", "n_hidden", "n_level"), [(20, 1, 8), (44, 3, 9), (21, 2, 10)])
+def test_strips_that_layers_do_not_fill(name, width, n_hidden, n_level):
+    spec = LayerSpec(weight_format=name, activation_format=name)
+    found = routes(spec, 40, width=width, n_hidden=n_hidden, n_level=n_level)
+    for got, true in zip(*found, strict=True):
+        assert (got - true).abs().max() < NARROW[name] * true.abs().max().clamp(min=1e-9)
 
 
 def test_a_column_that_is_not_finite_gives_nan_and_no_other_does():
