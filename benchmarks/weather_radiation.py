@@ -15,6 +15,7 @@ import torch
 
 from apps.weather.learned import (
     ColumnsConfig,
+    Emulator,
     LabelledColumns,
     LearnedRadiation,
     cached_columns,
@@ -45,6 +46,16 @@ def quickest(schemes: dict[str, Radiation], columns: Columns, seconds: float) ->
     return best
 
 
+def named(net: Emulator) -> str:
+    """Spell what a network's hidden layers are, and its width."""
+    weight, activation = net.spec.weight_format, net.spec.activation_format
+    formats = {weight: weight, "fp32": f"{weight} weights"}.get(
+        activation, f"{weight}-{activation}"
+    )
+    density = "" if net.spec.density == 1 else f" density {net.spec.density:g}"
+    return f"learned {formats}{density} {net.width}"
+
+
 def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each scheme."""
     schemes: dict[str, Radiation] = {f"exact-{lw}+{sw}": ExactRadiation(lw, sw) for lw, sw in EXACT}
@@ -52,10 +63,9 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for folder in args.emulator:
         net, meta = load_emulator(folder)
         config = ColumnsConfig(**meta["columns"])
-        name = f"learned {net.spec.weight_format}"
-        name += "" if net.spec.density == 1 else f" density {net.spec.density:g}"
-        schemes[f"{name} {net.width}"] = LearnedRadiation(net)
-        schemes[f"{name} {net.width}, torch"] = LearnedRadiation(net, is_fused=False)
+        name = named(net)
+        schemes[name] = LearnedRadiation(net)
+        schemes[f"{name}, torch"] = LearnedRadiation(net, is_fused=False)
     found, _ = cached_columns(config, seed=args.seed, folder=args.folder)
     test = found.take(split_index(found.time_s, config)["test"])
     some = test.take(torch.arange(0, len(test), max(1, len(test) // 2048))[:2048])
@@ -80,7 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a row for each scheme."""
     parser = argparse.ArgumentParser(prog="tessera bench weather --part radiation")
     parser.add_argument(
-        "--emulator", action="append", type=Path, default=[], help="a `weather train` run's folder"
+        "--emulator",
+        action="append",
+        type=Path,
+        default=[],
+        help="a `weather train` run's folder, or a network's file",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20.0, help="of CPU time for all timings")
