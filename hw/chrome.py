@@ -6,14 +6,15 @@ from typing import Any
 
 from hw.cost import CostReport
 
-_OPS, _STEPS = 1, 2
+_OPS, _STEPS, _BESIDE = 1, 2, 3
 
 
 def chrome_trace(report: CostReport) -> dict[str, Any]:
     """Return the timeline of a report as trace events, ready for `json.dumps`.
 
-    Ops lie on one track, the phases in them (or their parts, without supersteps) on another; the
-    fullest tile's memory is a counter. Times are in microseconds, as the format wants them.
+    Ops lie on one track, the phases in them (or their parts, without supersteps) on another, the
+    tensors on their way to and from the memory beside the chip on a third; the fullest tile's
+    memory is a counter. Times are in microseconds, as the format wants them.
 
     Parameters
     ----------
@@ -53,6 +54,12 @@ def chrome_trace(report: CostReport) -> dict[str, Any]:
             events.append(_span(label, _STEPS, start_s, length_s, {"part": part}))
             start_s += length_s
         clock_s += op.time_s
+    if report.streaming is not None:
+        events.append(_name("thread_name", _BESIDE, "memory beside the chip"))
+        for t in report.streaming.transfers:
+            details = {"byte": t.byte, "for_op": report.ops[t.i_task].name}
+            label = f"{t.name} {'in' if t.comes else 'out'}"
+            events.append(_span(label, _BESIDE, t.start_s, t.length_s, details))
     return {"traceEvents": events, "displayTimeUnit": "ns"}
 
 

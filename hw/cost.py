@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -11,16 +12,15 @@ from typing import Any, Literal
 from core.errors import MemoryExceededError
 from hw import report
 from hw.energy import ENERGY_PARTS, energy_interval
-from hw.fuse import fuse as fuse_program
 from hw.interval import error_of, interval
-from hw.layout import lay_out
-from hw.machine import Machine, Objective, TileMachine, load_machine, planned_for
-from hw.occupancy import fixed_byte, memory_by_task, per_tile, tenants
-from hw.op_cost import PRODUCTS, OpCost, op_cost, sum_parts
+from hw.machine import Machine, Objective, load_machine, planned_for
+from hw.occupancy import fixed_byte, per_tile, tenants
+from hw.op_cost import PRODUCTS, OpCost, sum_parts
+from hw.planned import plan_program
 from hw.program import Program
-from hw.rules import Task, join_optimizer, tasks_of
-from hw.stream import streamed
-from hw.targets import ItemCost, cost_item, expanded
+from hw.rules import Task
+from hw.spill import Streaming, spilled
+from hw.targets import ItemCost
 from hw.trace import trace
 from hw.work import Attention, Contraction, SparseContraction, Work
 
@@ -68,9 +68,11 @@ class CostReport:
     layers_s : (float, float)
         Products of layers spread each by itself, with weights sent between, and as planned.
     n_unit : int
-        Tiles, multiprocessors or arrays.
-    streamed_byte : float
-        Between the tiles and the memory outside the chip, where a program may spill.
+        Tiles, multiprocessors or arrays; of tiles those that compute.
+    code_byte : float
+        What of `memory_byte` code takes, on each tile of each chip.
+    streaming : Streaming or None
+        How the memory beside the chip is used, where a program may spill and has to.
     """
 
     machine: str
@@ -95,12 +97,20 @@ class CostReport:
     layers_s: tuple[float, float] = (0.0, 0.0)
     n_unit: int = 1
     energy_interval_j: tuple[float, float] = (0.0, 0.0)
-    streamed_byte: float = 0.0
+    code_byte: float = 0.0
+    streaming: Streaming | None = None
 
     @property
     def fits(self) -> bool:
-        """Whether the peak stays within the memory."""
-        return self.peak_tile_memory_byte <= self.memory_byte
+        """Whether the peak stays within the memory, and what waits beside the chip within that."""
+        return self.peak_tile_memory_byte <= self.memory_byte and (
+            self.streaming is None or self.streaming.outside_byte <= self.streaming.capacity_byte
+        )
+
+    @property
+    def streamed_byte(self) -> float:
+        """Bytes to and from the memory beside the chip."""
+        return self.streaming.in_byte + self.streaming.out_byte if self.streaming else 0.0
 
     @property
     def n_mac(self) -> int:
@@ -176,8 +186,9 @@ def cost(
     whole : bool
         Plan rearrangements between products over the whole program, not op by op: `hw.layout`.
     spill : bool
-        Where a program does not fit on the tiles, let tensors wait in the memory outside the chip
-        and charge their way there and back: `hw.stream`.
+        Where a program does not fit on the chip, let tensors wait in the memory beside it (its
+        board's, or its host's) and charge their way there and back, as far as the work does not
+        hide it: `hw.spill`. Optimizers then work parameter by parameter.
     objective : str
         What plans are chosen by: ``"time"``, ``"energy"`` or ``"memory"``.
 
@@ -229,32 +240,18 @@ def cost_program(
     """
     machine = load_machine(machine)
     machine = planned_for(machine, objective or machine.objective)
-    tasks, n_fused = tasks_of(program, free), 0
-    tasks = [replace(task, items=expanded(task.items, machine)) for task in tasks]
-    if fuse:
-        program, tasks, n_fused = fuse_program(program, tasks)
-    layout = lay_out(program, tasks, machine, whole=whole)
-    program, tasks = layout.program, join_optimizer(layout.tasks)
-    costs = [[cost_item(item, machine) for item in task.items] for task in tasks]
-    memory = memory_by_task(program, tasks, costs, machine)
-    ops = tuple(
-        op_cost(task, of_task, byte)
-        for task, of_task, byte in zip(tasks, costs, memory, strict=True)
-    )
-    streamed_byte, apart_s = 0.0, sum(op.time_s for op in ops)
-    if (
-        spill
-        and isinstance(machine, TileMachine)
-        and max(memory, default=0.0) > per_tile(machine)[1]
-    ):
-        ops, streamed_byte = streamed(program, ops, costs, machine)
-        memory = [op.memory_byte for op in ops]
+    plan = partial(plan_program, program, free=free, fuse=fuse, whole=whole)
+    planned, streaming, held, waits_s = plan(machine), None, None, 0.0
+    if spill and not planned.fits:
+        planned, streaming, held = spilled(partial(plan, join=False), machine)
+        waits_s = streaming.transfer_s - streaming.hidden_s
+    ops, tasks, layout = planned.ops, planned.tasks, planned.layout
     time_s = sum(op.time_s for op in ops)
     energy_by = {part: sum(op.energy_j.get(part, 0.0) for op in ops) for part in ENERGY_PARTS}
     energy_by["static"] = machine.static_w * time_s
     ideal_s = sum(_ideal_s(item, machine) for task in tasks for item in task.items)
-    error, outside_s = _error(tasks, costs, machine)
-    fixed = fixed_byte(program, machine)
+    error, outside_s = _error(tasks, planned.costs, machine)
+    fixed = fixed_byte(planned.program, machine)
     peak = max((op.memory_byte for op in ops), default=fixed)
     return CostReport(
         machine=machine.name,
@@ -263,13 +260,13 @@ def cost_program(
         time_s=time_s,
         time_interval_s=interval(time_s, error),
         # of streaming nothing was measured
-        outside=(outside_s + time_s - apart_s) / time_s if time_s else 0.0,
+        outside=min(1.0, (outside_s + waits_s) / time_s) if time_s else 0.0,
         parts_s=sum_parts(op.parts_s for op in ops),
         energy_j=sum(energy_by.values()),
         energy_by=energy_by,
         peak_tile_memory_byte=peak,
         memory_byte=per_tile(machine)[1],
-        tenants=tenants(program, tasks, costs, memory, machine),
+        tenants=tenants(planned, held),
         utilisation=ideal_s / time_s if time_s else 0.0,
         clock_hz=machine.clock_hz,
         roof_mac_per_s=max(
@@ -283,12 +280,13 @@ def cost_program(
         ),
         roof_byte_per_s=machine.traffic_byte_per_s,
         ops=ops,
-        n_fused=n_fused,
+        n_fused=planned.n_fused,
         rearranged_s=(layout.apart_s, layout.planned_s),
         layers_s=(layout.own_s, layout.shared_s),
-        n_unit=machine.n_unit,
+        n_unit=planned.machine.n_unit,
         energy_interval_j=energy_interval(energy_by, machine),
-        streamed_byte=streamed_byte,
+        code_byte=per_tile(machine)[2],
+        streaming=streaming,
     )
 
 

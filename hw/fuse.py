@@ -165,7 +165,8 @@ def _joined(program: Program, group: _Group) -> Task:
     kept.pop(group.last.op.out.storage, None)
     names = "+".join(task.op.name.split(".")[-1].removesuffix("_") for task in group.tasks)
     op = replace(group.last.op, name=f"fused {names}")
-    return Task(group.last.i_op, op, (Fused(tuple(steps), reduction, tuple(kept.values())),))
+    item = Fused(tuple(steps), reduction, tuple(kept.values()))
+    return Task(group.last.i_op, op, (item,), tuple(task.i_op for task in group.tasks))
 
 
 def _without_inner(program: Program, groups: list[_Group]) -> Program:

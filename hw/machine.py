@@ -7,7 +7,8 @@ An energy may carry its range, ``{ value = ..., low = ..., high = ..., mark = ..
 the lowest and the highest figure that is published, or that the power of the chip leaves room for.
 Without it a factor of `UNSTATED` either way is taken.
 With ``like = "ipu_gc200"`` a file starts from a machine that ships with the package and states
-only what differs; a table by format is stated anew as a whole.
+only what differs; a table by format is stated anew as a whole. Without a title
+of its own it is called by its name and that of the other.
 The mark says how the figure was read: ``read`` at the primary source, ``secondary`` at someone
 who quotes it, ``derived`` by arithmetic that the source text shows, ``fitted`` on measurements,
 ``recalled`` from memory and not yet confirmed.
@@ -239,7 +240,8 @@ def _with_base(table: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise MachineError(
             f"{where}: like must name one of {', '.join(machine_names())}, got {base!r}"
         )
-    return _with_base(_parse(MACHINE_DIR / f"{base}.toml"), f"{base}.toml") | own
+    table = _with_base(_parse(MACHINE_DIR / f"{base}.toml"), f"{base}.toml")
+    return table | {"title": f"{own.get('name')}, like {table['title']}"} | own
 
 
 def _entry(

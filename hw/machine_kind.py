@@ -65,6 +65,10 @@ class Machine:
     """The published peak (2 per multiply-add), kept to check the rates against."""
     host_byte_per_s: float = _number(1e9, 200e9)
     host_latency_s: float = _number(1e-7, 1e-3)
+    stream_byte: float = _number(1e9, 1e14)
+    """What the memory beside the chip holds for it: on its board, or its share of the host's."""
+    stream_byte_per_s: float = _number(1e9, 2e12)
+    """To or from the memory beside the chip, one way at a time."""
     chip_link_byte_per_s: float = _number(1e9, 2e12)
     """Sent, and at once received, by one chip to others of its node."""
     chip_link_latency_s: float = _number(1e-7, 1e-3)
@@ -165,8 +169,6 @@ class TileMachine(Machine):
     """Control code for each piece in which a static sparse product's result reaches its place."""
     scatter_cycle_per_byte: float = _number(0, 64)
     """To put one byte of an operand that is read in another order into its place."""
-    stream_byte_per_s: float = _number(1e9, 2e12)
-    """To and from the memory outside the chip."""
 
     @property
     def n_unit(self) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hw.machine import Machine, TileMachine
 from hw.program import RESIDENT, Program
 from hw.rules import Task
 from hw.targets import ItemCost
+
+if TYPE_CHECKING:
+    from hw.planned import Planned
 
 #: Owners named when a program does not fit.
 N_TENANT = 5
@@ -46,23 +52,28 @@ def temporary_byte(costs: list[ItemCost], machine: Machine) -> float:
 
 
 def tenants(
-    program: Program,
-    tasks: list[Task],
-    costs: list[list[ItemCost]],
-    memory: list[float],
-    machine: Machine,
+    planned: Planned, held: Sequence[Sequence[int]] | None = None
 ) -> tuple[tuple[str, float], ...]:
-    """Return the largest owners at the peak, in byte per tile."""
-    if not tasks:
+    """Return the largest owners at the peak, in byte per tile.
+
+    `held` are the keys of the tensors on the chip by op; without it all that are live.
+    """
+    if not planned.ops:
         return ()
+    program, machine = planned.program, planned.machine
     n_tile, _, code_byte = per_tile(machine)
-    i_peak = int(np.argmax(memory))
-    task = tasks[i_peak]
+    i_peak = max(range(len(planned.ops)), key=lambda i: planned.ops[i].memory_byte)
+    task = planned.tasks[i_peak]
+    live = (
+        program.live_at(task.i_op)
+        if held is None
+        else [program.storages[key] for key in held[i_peak]]
+    )
     owners = [
-        (s.name if s.role in RESIDENT else f"result of {s.name}", s.byte / n_tile)
-        for s in program.live_at(task.i_op)
+        (s.name if s.role in RESIDENT else f"result of {s.name}", s.byte / n_tile) for s in live
     ]
-    owners.append((f"temporaries of {task.op.name}", temporary_byte(costs[i_peak], machine)))
+    temporaries = temporary_byte(planned.costs[i_peak], machine)
+    owners.append((f"temporaries of {task.op.name}", temporaries))
     owners.append(("code and exchange tables", code_byte))
     owners = [(name, byte) for name, byte in owners if byte > 0]
     return tuple(sorted(owners, key=lambda owner: -owner[1])[:N_TENANT])

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 from math import ceil
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from hw.curves import roofline
@@ -16,6 +17,7 @@ from hw.units import si
 if TYPE_CHECKING:
     from hw.cost import CostReport
     from hw.op_cost import OpCost
+    from hw.spill import Streaming
 
 N_ROW = 12
 #: A longer timeline is joined down to this many boxes.
@@ -35,19 +37,28 @@ _COLOUR = {
 
 
 def memory_sentence(report: CostReport) -> str:
-    """Say at which op the memory is exceeded, by how much, and who owns it."""
+    """Say where the memory is exceeded, by how much, who owns it, and how many chips would do."""
+    advice = "Use a smaller batch, a narrower format, "
+    beside = report.streaming
+    if report.peak_tile_memory_byte <= report.memory_byte and beside is not None:
+        owners = ", ".join(f"{name} {byte:,.0f}" for name, byte in beside.owners)
+        return (
+            f"memory exceeded beside {report.machine}: {beside.outside_byte:,.0f} byte have to "
+            f"wait there, and it holds {beside.capacity_byte:,.0f} for each chip; "
+            f"largest owners: {owners}. "
+            f"{advice}or at least {ceil(beside.outside_byte / beside.capacity_byte)} chips"
+        )
     i_peak = max(range(len(report.ops)), key=lambda i: report.ops[i].memory_byte)
     op = report.ops[i_peak]
     owners = ", ".join(f"{name} {byte:,.0f}" for name, byte in report.tenants)
-    n_chip = ceil(op.memory_byte / report.memory_byte)
+    # code lies on every tile of every chip
+    n_chip = ceil((op.memory_byte - report.code_byte) / (report.memory_byte - report.code_byte))
     return (
         f"memory exceeded on {report.machine}: op {i_peak} {op.name}"
         f"{f' ({op.module})' if op.module else ''} needs {op.memory_byte:,.0f} byte"
         f"{' per tile' if _is_tiled(report) else ''}, "
         f"the machine has {report.memory_byte:,.0f}; largest owners: {owners}. "
-        f"Use a smaller batch, a narrower format, "
-        f"{'spill, ' if _is_tiled(report) and not report.streamed_byte else ''}"
-        f"or at least {n_chip} chips"
+        f"{advice}{'spill, ' if beside is None else ''}or at least {n_chip} chips"
     )
 
 
@@ -63,6 +74,7 @@ def table(report: CostReport) -> str:
         f"figures): {_shares(report.energy_by)}",
         f"  peak memory  {report.peak_tile_memory_byte:,.0f} of {report.memory_byte:,.0f} byte"
         f"{' per tile' if _is_tiled(report) else ''}, {verdict}",
+        *([] if report.fits else _indented(memory_sentence(report))),
         f"  utilisation  {report.utilisation:.2%} of peak, {report.n_mac:,} multiply-adds "
         f"in {len(report.ops):,} ops"
         + (f", {report.n_fused:,} more fused into them" if report.n_fused else ""),
@@ -86,6 +98,11 @@ def table(report: CostReport) -> str:
     return "\n".join(lines)
 
 
+def _indented(text: str) -> list[str]:
+    """Return a sentence in lines below the figures of the table."""
+    return wrap(text, 110, initial_indent=" " * 15, subsequent_indent=" " * 15)
+
+
 def _planned(report: CostReport) -> list[str]:
     """Say what planning over the whole program gained, and how much of it was never measured."""
     lines = []
@@ -101,15 +118,27 @@ def _planned(report: CostReport) -> list[str]:
             f"  layers       {si(shared_s, 's')} with forward products and gradients spread "
             f"together, {si(own_s, 's')} each by itself"
         )
-    if report.streamed_byte:
-        lines.append(
-            f"  streaming    {si(report.streamed_byte, 'B')} to and from the memory beside the chip"
-        )
+    if report.streaming is not None:
+        lines += _streaming(report.streaming)
     if report.outside:
         lines.append(
             f"  calibration  {report.outside:.0%} of the time lies outside what was measured"
         )
     return lines
+
+
+def _streaming(beside: Streaming) -> list[str]:
+    """Say what travels, how much of it the work hides, and what that takes."""
+    aside = f"{si(beside.buffer_byte, 'B')} of the memory"
+    if beside.n_tile_aside:
+        aside = f"{beside.n_tile_aside} tiles ({si(beside.buffer_byte, 'B')})"
+    return [
+        f"  streaming    {si(beside.in_byte, 'B')} in and {si(beside.out_byte, 'B')} out take "
+        f"{si(beside.transfer_s, 's')}, {si(beside.hidden_s, 's')} of it behind the work; "
+        + (f"set aside for it: {aside}" if beside.buffer_byte else "nothing set aside for it"),
+        f"  beside       {si(beside.outside_byte, 'B')} of {si(beside.capacity_byte, 'B')} in the "
+        "memory beside the chip",
+    ]
 
 
 def html(report: CostReport) -> str:
@@ -124,6 +153,11 @@ def html(report: CostReport) -> str:
         f"({'fits' if report.fits else '<strong>does not fit</strong>'}), "
         f"{report.utilisation:.2%} of peak rate</p>"
     )
+    if report.streaming is not None:
+        said = " / ".join(" ".join(line.split()) for line in _streaming(report.streaming))
+        head += f"<p>{escape(said)}</p>"
+    if not report.fits:
+        head += f"<p>{escape(memory_sentence(report))}</p>"
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{phase}</td><td>{len(ops)}</td>"
         f"<td>{si(sum(op.time_s for op in ops), 's')}</td>"
@@ -244,11 +278,27 @@ def _timeline(report: CostReport) -> str:
         for length, part, label in spans:
             boxes.append((clock, length, part, f"{where}: {label}, {si(length, 's')}"))
             clock += length
-    shortest = report.time_s / N_BOX
-    scale = _WIDTH / (clock or 1.0)
     body = '<text x="0" y="11">timeline (hover for the op)</text>'
     body += _rect(0, 16, _WIDTH, _TRACK, "#ced4da", "spans too short to draw")
-    for start, length, part, title in boxes:
-        if length >= shortest:
-            body += _rect(start * scale, 16, length * scale, _TRACK, _COLOUR[part], title)
-    return svg(_WIDTH, 18 + _TRACK, body, "timeline")
+    body += _row(boxes, clock, 16, _TRACK)
+    height = 18 + _TRACK
+    if report.streaming is not None:
+        travels = [
+            (t.start_s, t.length_s, "off_chip", f"{t.name} {'in' if t.comes else 'out'}: "
+             f"{si(t.byte, 'B')}, {si(t.length_s, 's')}")
+            for t in report.streaming.transfers
+        ]  # fmt: skip
+        body += f'<text x="0" y="{height + 11}">to and from the memory beside the chip</text>'
+        body += _row(travels, clock, height + 16, _BAR)
+        height += 18 + _BAR
+    return svg(_WIDTH, height, body, "timeline")
+
+
+def _row(boxes: list[tuple[float, float, str, str]], length: float, y: float, height: float) -> str:
+    """Return boxes of (start, length, part, title) along a row, those too short to see left out."""
+    scale = _WIDTH / (length or 1.0)
+    return "".join(
+        _rect(start * scale, y, extent * scale, height, _COLOUR[part], title)
+        for start, extent, part, title in boxes
+        if extent >= length / N_BOX
+    )

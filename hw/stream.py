@@ -1,169 +1,187 @@
-"""Programs larger than the tiles' memory: what is not needed waits in the memory outside the chip.
+"""Programs larger than the chip's memory: what is not needed waits in the memory beside the chip.
 
 Tensors are streamed whole. When an op needs one that is not on the chip, it is brought in, and the
 tensors whose next use lies furthest ahead make room; one that was written since it came is written
 back first, one that nobody reads again is dropped. For equal sizes and reads alone no choice moves
 less (Belady 1966, IBM Systems Journal 5, 78). Parameters and optimizer state have their home
-outside and begin a step where the step before left them. All tiles wait while tensors stream.
+outside and begin a step where the step before left them. When the tensors travel says `hw.overlap`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from hw.machine import TileMachine
-from hw.occupancy import temporary_byte
-from hw.op_cost import OpCost
+from hw.overlap import Piece
 from hw.program import RESIDENT, Program
-from hw.targets import ItemCost, Superstep
+from hw.rules import Task
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What streams while each op of a program runs.
+    """What streams for each task of a program.
 
     Attributes
     ----------
-    in_byte, out_byte : tuple of float
-        To and from the chip, by op of the program.
+    comes, leaves : tuple of tuple of Piece
+        Tensors brought in before a task starts, and written back to make room for it.
+    held : tuple of tuple of int
+        Keys of the tensors on the chip while a task runs.
     held_byte : tuple of float
-        Tensors on the chip while each op runs, all tiles together.
+        Their bytes, all tiles together.
     fits : bool
-        False if some op alone needs more than the tiles have.
+        False if some task alone needs more than there is.
+    outside : tuple of int
+        Keys of what has a place outside at the fullest moment: the parameters and state that ever
+        leave the chip, and what else waits then.
     outside_byte : float
-        Most that waits outside at once, parameters and state included.
+        Its bytes.
     """
 
-    in_byte: tuple[float, ...]
-    out_byte: tuple[float, ...]
+    comes: tuple[tuple[Piece, ...], ...]
+    leaves: tuple[tuple[Piece, ...], ...]
+    held: tuple[tuple[int, ...], ...]
     held_byte: tuple[float, ...]
     fits: bool
+    outside: tuple[int, ...]
     outside_byte: float
 
+    @property
+    def in_byte(self) -> tuple[float, ...]:
+        """Bytes brought in, by task."""
+        return tuple(sum(piece.byte for piece in pieces) for pieces in self.comes)
 
-def stream_plan(program: Program, temporary: dict[int, float], machine: TileMachine) -> Stream:
-    """Return what has to stream so that every op finds its tensors on the tiles.
+    @property
+    def out_byte(self) -> tuple[float, ...]:
+        """Bytes written back, by task."""
+        return tuple(sum(piece.byte for piece in pieces) for pieces in self.leaves)
+
+
+def stream_plan(program: Program, tasks: Sequence[Task], room: Sequence[float]) -> Stream:
+    """Return what has to stream so that every task finds its tensors on the chip.
 
     Parameters
     ----------
     program : Program
-    temporary : dict of int to float
-        Bytes on the fullest tile beside the tensors, by op.
-    machine : TileMachine
+    tasks : sequence of Task
+    room : sequence of float
+        Bytes that tensors may take while each task runs, all tiles together.
     """
-    n_op, storages = len(program.ops), program.storages
-    needs = [
-        [key for key in dict.fromkeys(t.storage for t in (*op.inputs, *op.outputs))
-         if key in storages]
-        for op in program.ops
-    ]  # fmt: skip
-    uses: dict[int, list[int]] = defaultdict(list)
-    for i, keys in enumerate(needs):
-        for key in keys:
-            uses[key].append(i)
-    stays = {key for key, storage in storages.items() if storage.role in RESIDENT}
-    room = machine.n_tile * (machine.tile_memory_byte - machine.code_byte)
-
-    def next_use(key: int, i: int) -> float:
-        place = bisect_left(uses[key], i)
-        if place < len(uses[key]):
-            return uses[key][place]
-        return n_op + uses[key][0] if key in stays else float("inf")
-
-    on_chip: dict[int, bool] = {}  # whether it was written since it came
-    outside: set[int] = set(stays)
-    fits, came, left, held = True, [0.0] * n_op, [0.0] * n_op, [0.0] * n_op
-    waiting = 0.0
+    demand = _demand(program, tasks)
+    at_start: dict[int, bool] = {}
     for _ in range(2):  # the first step only finds what the second begins with
-        came, left, held, waiting = [0.0] * n_op, [0.0] * n_op, [0.0] * n_op, 0.0
-        on_chip = {key: dirty for key, dirty in on_chip.items() if key in stays}
-        for i, keys in enumerate(needs):
-            on_chip = {
-                key: dirty
-                for key, dirty in on_chip.items()
-                if key in stays or storages[key].last_op >= i
-            }
-            for key in keys:
-                if key not in on_chip:
-                    came[i] += storages[key].byte if key in outside else 0.0
-                    on_chip[key] = False
-            limit = room - machine.n_tile * temporary.get(i, 0.0)
-            total = sum(storages[key].byte for key in on_chip)
-            while total > limit:
-                others = [key for key in on_chip if key not in keys]
-                if not others:
-                    fits = False
-                    break
-                away = max(others, key=lambda key: (next_use(key, i), storages[key].byte))
-                total -= storages[away].byte
-                if on_chip.pop(away):
-                    left[i] += storages[away].byte
-                outside.add(away)
-            held[i] = float(total)
-            op = program.ops[i]
-            written = {t.storage for t in op.outputs}
-            if op.phase == "optimizer":
-                written |= set(keys) & stays
-            for key in keys:
-                if key in on_chip and key in written:
-                    on_chip[key] = True
-                    if key not in stays:
-                        outside.discard(key)
-            waiting = max(waiting, float(sum(storages[key].byte for key in outside)))
-        outside = set(stays)
-    return Stream(tuple(came), tuple(left), tuple(held), fits, waiting)
+        stream, at_start = _step(program, tasks, demand, room, at_start)
+    return stream
 
 
-def streamed(
-    program: Program, ops: tuple[OpCost, ...], costs: list[list[ItemCost]], machine: TileMachine
-) -> tuple[tuple[OpCost, ...], float]:
-    """Return ops with the tensors that stream while they run, and all bytes that do.
+@dataclass(frozen=True)
+class _Demand:
+    """Keys of the tensors that each task needs on the chip, and of those that it writes."""
 
-    Ops that were joined to another, or are views, count to the next one that is charged.
+    needs: list[list[int]]
+    writes: list[set[int]]
+    uses: dict[int, list[int]]
+    stays: set[int]
+
+    def next_use(self, key: int, i: int) -> float:
+        """Return the task from `i` on that needs a tensor next.
+
+        One that stays is needed again in the step after.
+        """
+        places = self.uses[key]
+        found = bisect_left(places, i)
+        if found < len(places):
+            return places[found]
+        return len(self.needs) + places[0] if key in self.stays else float("inf")
+
+
+def _step(
+    program: Program,
+    tasks: Sequence[Task],
+    demand: _Demand,
+    room: Sequence[float],
+    at_start: dict[int, bool],
+) -> tuple[Stream, dict[int, bool]]:
+    """Return what streams in one step, and what of the tensors that stay is on the chip after it.
+
+    `at_start`, and what is returned, tell by key whether a tensor was written since it came.
     """
-    temporary = {op.i_op: temporary_byte(of, machine) for op, of in zip(ops, costs, strict=True)}
-    stream = stream_plan(program, temporary, machine)
-    place = sorted(op.i_op for op in ops)
-    moved: dict[int, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
-    for i, (come, leave) in enumerate(zip(stream.in_byte, stream.out_byte, strict=True)):
-        at = place[min(bisect_left(place, i), len(place) - 1)]
-        moved[at] = (moved[at][0] + come, moved[at][1] + leave)
-    found = tuple(_with_stream(op, moved[op.i_op], stream, temporary, machine) for op in ops)
-    return found, sum(stream.in_byte) + sum(stream.out_byte)
+    storages, stays, on_chip = program.storages, demand.stays, dict(at_start)
+    comes: list[tuple[Piece, ...]] = []
+    leaves: list[tuple[Piece, ...]] = []
+    held: list[tuple[int, ...]] = []
+    held_byte: list[float] = []
+    fits, waiting, most_byte = True, tuple[int, ...](), 0.0
+    outside, roams, left_at = set(stays), stays - on_chip.keys(), dict.fromkeys(stays, -1)
 
+    def byte(keys: Iterable[int]) -> float:
+        return float(sum(storages[key].byte for key in keys))
 
-def _with_stream(
-    op: OpCost,
-    moved: tuple[float, float],
-    stream: Stream,
-    temporary: dict[int, float],
-    machine: TileMachine,
-) -> OpCost:
-    """Return the cost of an op that tensors stream to and from."""
-    byte = sum(moved)
-    seconds = byte / machine.stream_byte_per_s
-    labels = zip(("tensors written back", "tensors brought in"), reversed(moved), strict=True)
-    steps = [
-        Superstep(
-            *("exchange", n / machine.stream_byte_per_s * machine.clock_hz, label, "off_chip"),
-            sent_byte=n, received_byte=n, n_tile=machine.n_tile,
-        )
-        for label, n in labels
-        if n
-    ]  # fmt: skip
-    parts = {**op.parts_s, "off_chip": op.parts_s.get("off_chip", 0.0) + seconds}
-    joule = op.energy_j["off_chip"] + byte * machine.off_chip_pj_per_byte * 1e-12
-    return replace(
-        op,
-        time_s=op.time_s + seconds,
-        parts_s={part: s for part, s in parts.items() if s},
-        energy_j={**op.energy_j, "off_chip": joule},
-        off_chip_byte=op.off_chip_byte + byte,
-        memory_byte=stream.held_byte[op.i_op] / machine.n_tile
-        + temporary[op.i_op]
-        + machine.code_byte,
-        binds="off_chip" if seconds > op.time_s else op.binds,
-        supersteps=(*steps, *op.supersteps),
+    def piece(key: int, i: int) -> Piece:
+        return Piece(float(storages[key].byte), i, storages[key].name)
+
+    for i, (task, keys) in enumerate(zip(tasks, demand.needs, strict=True)):
+        dead = {k for k in on_chip.keys() | outside if storages[k].last_op < task.i_op} - stays
+        on_chip = {key: dirty for key, dirty in on_chip.items() if key not in dead}
+        outside -= dead
+        missing = [key for key in keys if key not in on_chip]
+        comes.append(tuple(piece(key, left_at[key]) for key in missing if key in outside))
+        on_chip.update(dict.fromkeys(missing, False))
+        total, left = byte(on_chip), []
+        while total > room[i]:
+            others = [key for key in on_chip if key not in keys]
+            if not others:
+                fits = False
+                break
+            away = max(others, key=lambda key: (demand.next_use(key, i), storages[key].byte))
+            total -= storages[away].byte
+            if on_chip.pop(away):
+                left.append(piece(away, i))
+            outside.add(away)
+            left_at[away] = i
+            roams |= {away} & stays
+        leaves.append(tuple(left))
+        held.append(tuple(on_chip))
+        held_byte.append(total)
+        if byte(outside - stays) > most_byte:
+            waiting, most_byte = tuple(outside - stays), byte(outside - stays)
+        for key in demand.writes[i] & on_chip.keys():
+            on_chip[key] = True
+            outside -= {key} - stays
+    stream = Stream(
+        *(tuple(comes), tuple(leaves), tuple(held), tuple(held_byte)),
+        *(fits, (*sorted(roams), *waiting), byte(roams) + most_byte),
     )
+    return stream, {key: dirty for key, dirty in on_chip.items() if key in stays}
+
+
+def _demand(program: Program, tasks: Sequence[Task]) -> _Demand:
+    """Return what tasks touch and write; the optimizer's list ops write what they touch."""
+    copies: dict[int, list[int]] = defaultdict(list)
+    for key, storage in program.storages.items():
+        if key < 0:  # a copy in another order (`hw.layout`) is no argument of any op
+            for i_op in {storage.first_op, storage.last_op}:
+                copies[i_op].append(key)
+    needs: list[list[int]] = []
+    writes: list[set[int]] = []
+    for task in tasks:
+        keys: dict[int, None] = {}
+        written: set[int] = set()
+        for place in task.places:
+            op = program.ops[place]
+            here = [t.storage for t in (*op.inputs, *op.outputs) if t.storage in program.storages]
+            keys.update(dict.fromkeys((*here, *copies[place])))
+            written |= {t.storage for t in op.outputs} & program.storages.keys()
+            written |= {key for key in copies[place] if program.storages[key].first_op == place}
+            if op.phase == "optimizer":
+                written |= {key for key in here if program.storages[key].role in RESIDENT}
+        needs.append(list(keys))
+        writes.append(written)
+    uses: dict[int, list[int]] = defaultdict(list)
+    for i, touched in enumerate(needs):
+        for key in touched:
+            uses[key].append(i)
+    stays = {key for key, storage in program.storages.items() if storage.role in RESIDENT}
+    return _Demand(needs, writes, uses, stays)

@@ -155,10 +155,11 @@ class _Tracer(TorchDispatchMode):
         self._name_state(optimizer)
 
     def _name_state(self, optimizer: Optimizer) -> None:
-        for state in optimizer.state.values():
+        for owner, state in optimizer.state.items():
+            whose = self._storages[self._storage(owner, "parameter", "parameter")].name
             for name, tensor in state.items():
                 if isinstance(tensor, Tensor):
-                    key = self._resident(tensor, "optimizer", name)
+                    key = self._resident(tensor, "optimizer", f"{name} of {whose}")
                     if tensor.dim() == 0:
                         self._host.add(key)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apps.lab.options import JsonOption, VerboseOption, handle_errors
+
+if TYPE_CHECKING:
+    from hw import CostReport
 
 app = typer.Typer(no_args_is_help=True, help="The machines and what work costs on them.")
 
@@ -89,7 +92,10 @@ def cost(
     ] = "time",
     spill: Annotated[
         bool,
-        typer.Option(help="Let a --model that does not fit on the tiles use the memory beside."),
+        typer.Option(
+            help="Let a --model that does not fit on the chip use the memory beside it (its "
+            "board's or its host's); transfers overlap with work as far as a buffer holds them."
+        ),
     ] = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -222,17 +228,30 @@ def _cost_model(
     reports = [
         cost_program(program, machine, phase="train_step", spill=spill) for machine in planned
     ]
+    if spill:
+        for report in reports:
+            report.require_fit()
     if html is not None:
         fragments = [side_by_side(reports), *(report._repr_html_() for report in reports)]
         write_atomic(html, page(fragments, model))
     if trace is not None:
         write_atomic(trace, dumps(chrome_trace(reports[0])))
     if json:
-        typer.echo(dumps([report.entry(model) for report in reports], indent=2))
+        typer.echo(dumps([_entry(report, model) for report in reports], indent=2))
         return
     typer.echo("\n\n".join(str(report) for report in reports))
     if explain:
         typer.echo("\n\n".join(explain_program(report) for report in reports))
+
+
+def _entry(report: CostReport, model: str) -> dict[str, Any]:
+    """Return a report's entry, with how it streams if it does."""
+    from dataclasses import asdict
+
+    if report.streaming is None:
+        return report.entry(model)
+    beside = {k: v for k, v in asdict(report.streaming).items() if k != "transfers"}
+    return report.entry(model) | {"streaming": beside}
 
 
 @app.command()

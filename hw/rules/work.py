@@ -18,11 +18,20 @@ RULE_MODULES = (contraction, index, move, normalise, optimizer, pointwise, reduc
 
 @dataclass(frozen=True)
 class Task:
-    """An op and the work it asks for; `i_op` is its place in the program."""
+    """An op and the work it asks for; `i_op` is its place in the program.
+
+    `members` are the places of all ops that run in it, where it is a fused one.
+    """
 
     i_op: int
     op: Op
     items: tuple[Work, ...]
+    members: tuple[int, ...] = ()
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Places of the ops that run in it."""
+        return self.members or (self.i_op,)
 
 
 def tasks_of(program: Program, free: Collection[str] = ()) -> list[Task]:

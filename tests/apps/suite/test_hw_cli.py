@@ -37,6 +37,31 @@ def test_cost_of_one_op_on_all_machines_and_on_one():
     assert "cycles" in run("cost", "--op", op, "-m", "ipu_bow", "-v").output
 
 
+def test_a_model_that_spills_says_how_and_what_fits_nowhere_is_refused(tmp_path):
+    small = tmp_path / "small.toml"
+    source = 'mark = "derived", source = "a small one"'
+    small.write_text(
+        f'name = "small"\nlike = "ipu_bow"\nn_tile = {{ value = 48, {source} }}\n'
+        f"[peak_flop_per_s]\nfp16 = {{ value = 11.4e12, {source} }}\n"
+    )
+    model = ("cost", "--model", "mlp width=1536 depth=3 batch=256 dtype=fp16", "-m", str(small))
+    plain = run(*model)
+    assert plain.exit_code == 0
+    assert plain.output.startswith("small, like Graphcore Bow")
+    assert "DOES NOT FIT" in plain.output
+    assert "spill, or at least 3 chips" in " ".join(plain.output.split())
+    (row,) = json.loads(run(*model, "--spill", "--json").output)
+    assert row["fits"]
+    beside = row["streaming"]
+    assert beside["in_byte"] > beside["out_byte"] > 0
+    assert beside["capacity_byte"] == 64e9
+    assert "in the memory beside the chip" in run(*model, "--spill").output
+    refused = run("cost", "--model", "mlp width=6000 depth=1", "-m", str(small), "--spill")
+    assert refused.exit_code != 0
+    assert "memory exceeded on small: op" in refused.output
+    assert run("cost", "--op", "gelu m=9 n=9 dtype=fp32", "--spill").exit_code != 0
+
+
 def test_time_to_train_takes_measured_steps_and_none_outside_them():
     model = ("--model", "mlp width=64 depth=2 batch=16", "--chips", "1,4,64")
     steps = ("--steps", "16:1000,64:400")
