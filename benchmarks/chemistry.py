@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+import core
 from apps.chemistry.config import FitConfig
 from apps.chemistry.datasets import load_table
 from apps.chemistry.fitting import make_optimizer
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    core.keep_freed_memory()  # as the commands do; it serves the peers as well
     table = load_table(given.data)
     rows = np.random.default_rng(0).permutation(len(table))[: given.batch]
     target = np.nan_to_num(table.target[rows][:, :1])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks import kernels_measure as m
-from core.kernels import call
+from core.kernels import call, packed
 from core.sparse import BlockPattern
 
 
@@ -29,16 +29,18 @@ def measure_stack(
     weight = torch.randn(features, features, generator=g)
 
     def step() -> None:
-        at = [call.pack(kernels, x)]
+        at = [packed.pack(kernels, x)]
         for v in values:
-            at.append(call.spmm_packed(kernels, at[-1], v, p.row_ptr, p.col_index, p.grid[1], None))
-        call.unpack(kernels, at.pop())
-        back = call.pack(kernels, dy)
+            at.append(
+                packed.spmm_packed(kernels, at[-1], v, p.row_ptr, p.col_index, p.grid[1], None)
+            )
+        packed.unpack(kernels, at.pop())
+        back = packed.pack(kernels, dy)
         for v in reversed(values):
-            dx, _, _ = call.backward_packed(kernels, back.x, at.pop(), v, tensors, True)
+            dx, _, _ = packed.backward_packed(kernels, back.x, at.pop(), v, tensors, True)
             assert dx is not None
             back = back._replace(x=dx)
-        call.unpack(kernels, back)
+        packed.unpack(kernels, back)
 
     calls: m.Calls = {
         "step": step, "torch_mm": lambda: x @ weight.t(), "onednn": m.onednn_linear(x, weight),

@@ -1,5 +1,6 @@
 """Sparse and low-precision kernels, numerics and optimizers. Knows no machine."""
 
+from core.memory import keep_freed_memory
 from core.precision import FORMATS, Format, dequantize, quantize, round_to_format
 from core.sparse import (
     BlockPattern,
@@ -29,6 +30,7 @@ __all__ = [
     "build_linear",
     "dequantize",
     "freeze",
+    "keep_freed_memory",
     "matmul",
     "pass_messages",
     "quantize",

@@ -14,6 +14,7 @@ import torch
 from apps.lab import parallel, tracking
 from apps.lab.config import Config, config_sha256, config_toml
 from apps.lab.files import is_part, make_folder, sweep, write_atomic
+from core import keep_freed_memory
 from core.errors import ConfigError, DataError
 
 SCHEMA = "tessera.run/1"
@@ -85,6 +86,7 @@ def start_run(
         If the device is not there.
     """
     parallel.join()
+    keep_freed_memory()
     chosen = resolve_device(device)
     folder = Path(out)
     with parallel.first_goes_first():

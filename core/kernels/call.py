@@ -50,8 +50,17 @@ _ARGUMENTS = {
     "tessera_stack_int8": [_P, _L, _L, _L, _P, _P, _L, _P, _I],
     "tessera_segment_sum": [_P, _L, _P, _L, _L, _P, _L, _I],
     "tessera_group_rows": [_P, _L, _L, _P, _P],
-    "tessera_pass_messages": [_P, _P, _P, _L, _P, _P, _P, *[_L] * 4, _I, _I, _I, _P, _P, _I],
-    "tessera_pass_messages_backward": [*[_P] * 4, _L, *[_P] * 5, *[_L] * 4, _I, _I, _I, _P, _P, _I],
+    "tessera_pass_messages": [*[_P] * 3, _L, *[_P] * 3, *[_L] * 4, *[_I] * 4, _P, _P, _I],
+    "tessera_pass_messages_backward": [
+        *[_P] * 4,
+        _L,
+        *[_P] * 5,
+        *[_L] * 4,
+        *[_I] * 4,
+        _P,
+        _P,
+        _I,
+    ],
     "tessera_multiply_adds": [_L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }
@@ -121,7 +130,7 @@ def spmm(
         is_bf16 = dtype == torch.bfloat16 and values.shape[2] % 2 == 0 and bool(kernels.has_bf16())
         if not is_bf16:
             x, values = x.float(), values.float()
-    x, values = _rows(x), values.contiguous()
+    x, values = rows_of(x), values.contiguous()
     batch, cols = x.shape
     n_block, br, bc = values.shape
     n_col = -(-cols // bc)
@@ -139,10 +148,10 @@ def spmm(
     status = kernels.spmm(
         x.data_ptr(), stride, batch, cols, values.data_ptr(), row_ptr.data_ptr(),
         col_index.data_ptr(), row_ptr.numel() - 1, n_col, n_block, br, bc,
-        plan and plan.address, _pointer(bias), y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
+        plan and plan.address, pointer(bias), y.data_ptr(), rows, is_bf16, torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "spmm")
+        raise_for(status, "spmm")
     return y if y.dtype == dtype else y.to(dtype)
 
 
@@ -161,11 +170,11 @@ def _plan(
     def make() -> Plan:
         ptr, address = starts(), ctypes.c_void_p()
         status = kernels.make_plan(
-            ptr.data_ptr(), index.data_ptr(), _pointer(order), ptr.numel() - 1, -(-cols // bc),
+            ptr.data_ptr(), index.data_ptr(), pointer(order), ptr.numel() - 1, -(-cols // bc),
             index.numel(), br, bc, rows, cols, ctypes.byref(address),
         )  # fmt: skip
         if status:
-            _raise_for(status, "spmm")
+            raise_for(status, "spmm")
         return Plan(address.value or 0, kernels.free_plan)
 
     return plan_for(index, others, (kernels, block, shape, order is None), make)
@@ -175,7 +184,7 @@ def _starts_of(row_index: Tensor, n_row: int) -> Tensor:
     """Return the first block of each of `n_row` rows, int32 [n_row + 1]."""
     row = row_index.long()
     if row.numel() and (row.diff().lt(0).any() or row[0] < 0 or row[-1] >= n_row):
-        _raise_for(1 if row.min() < 0 or row.max() >= n_row else 2, "sddmm")
+        raise_for(1 if row.min() < 0 or row.max() >= n_row else 2, "sddmm")
     return torch.searchsorted(row, torch.arange(n_row + 1)).to(torch.int32)
 
 
@@ -188,7 +197,7 @@ def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
         values.data_ptr(), order.data_ptr(), n_block, br, bc, out.data_ptr(), values.element_size()
     )
     if status:
-        _raise_for(status, "spmm_t")
+        raise_for(status, "spmm_t")
     return out
 
 
@@ -201,7 +210,7 @@ def sddmm(
     is_bf16 = dtype == torch.bfloat16 and has_quads and bool(kernels.has_bf16())
     if not is_bf16 and dtype != torch.float32:
         dy, x = dy.float(), x.float()
-    dy, x = _rows(dy), _rows(x)
+    dy, x = rows_of(dy), rows_of(x)
     n_block, rows, cols = row_index.numel(), dy.shape[1], x.shape[1]
     out = torch.empty(n_block, br, bc)
     plan = None
@@ -215,7 +224,7 @@ def sddmm(
         br, bc, plan and plan.address, out.data_ptr(), is_bf16, torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "sddmm")
+        raise_for(status, "sddmm")
     return out if dtype == torch.float32 else out.to(dtype)
 
 
@@ -224,7 +233,7 @@ def spmm_backward(
     col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return both gradients, float32 [batch, cols] and [n_block, br, bc], in one pass."""
-    dy, x = _rows(dy), _rows(x)
+    dy, x = rows_of(dy), rows_of(x)
     (n_block, br, bc), (batch, cols), rows = values.shape, x.shape, dy.shape[1]
     values = values.contiguous()
     dx, dvalues = x.new_empty(batch, cols), torch.empty(n_block, br, bc)
@@ -237,7 +246,7 @@ def spmm_backward(
         br, bc, plan and plan.address, dx.data_ptr(), dvalues.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "spmm_backward")
+        raise_for(status, "spmm_backward")
     return dx, dvalues
 
 
@@ -251,7 +260,7 @@ def write_blocks(
         dense.data_ptr(), *shape, values.element_size(), torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "spmm")
+        raise_for(status, "spmm")
     return dense
 
 
@@ -265,86 +274,8 @@ def read_blocks(
         dense.data_ptr(), *dense.shape, dense.element_size(), torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "sddmm")
+        raise_for(status, "sddmm")
     return values
-
-
-class Packed(NamedTuple):
-    """A batch in the layout of the kernels (packed.cpp), and how to read it."""
-
-    x: Tensor
-    """float32 [samples up to a multiple of sixteen * features]"""
-    batch: int
-    slot: int
-
-    @property
-    def n_sample(self) -> int:
-        """Samples that are held, those that fill up a multiple of sixteen included."""
-        return -(-self.batch // 16) * 16
-
-
-def pack(kernels: Kernels, x: Tensor, slot: int | None = None) -> Packed:
-    """Return float32 [batch, feature], features a multiple of four, in tiles of `slot` samples."""
-    x = _rows(x)
-    batch, n_feature = x.shape
-    n_thread = torch.get_num_threads()
-    slot = slot or kernels.packed_slot(batch, n_thread)
-    out = Packed(x.new_empty(-(-batch // 16) * 16 * n_feature), batch, slot)
-    kernels.pack(x.data_ptr(), x.stride(0), batch, n_feature, slot, out.x.data_ptr(), n_thread)
-    return out
-
-
-def unpack(kernels: Kernels, x: Packed) -> Tensor:
-    """Return a packed batch as [batch, feature]."""
-    n_feature = x.x.numel() // x.n_sample if x.batch else 0
-    out = x.x.new_empty(x.batch, n_feature)
-    kernels.unpack(
-        x.x.contiguous().data_ptr(), x.slot, x.batch, n_feature, out.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return out
-
-
-def spmm_packed(
-    kernels: Kernels, x: Packed, values: Tensor, row_ptr: Tensor, col_index: Tensor, n_col: int,
-    bias: Tensor | None,
-) -> Packed:  # fmt: skip
-    """Return ``x @ S^T + bias``, both sides packed; S has `n_col` columns of blocks."""
-    values = values.contiguous()
-    n_block, br, bc = values.shape
-    n_row = row_ptr.numel() - 1
-    y = Packed(x.x.new_empty(x.n_sample * n_row * br), x.batch, x.slot)
-    status = kernels.spmm_packed(
-        x.x.contiguous().data_ptr(), x.n_sample, x.slot, values.data_ptr(), row_ptr.data_ptr(),
-        col_index.data_ptr(), n_row, n_col, n_block, br, bc, _pointer(bias), y.x.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    if status:
-        _raise_for(status, "spmm_packed")
-    return y
-
-
-def backward_packed(
-    kernels: Kernels, dy: Tensor, x: Packed, values: Tensor, pattern: tuple[Tensor, ...],
-    needs_dx: bool,
-) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
-    """Return the packed dx, where it is needed, dS [n_block, br, bc] and the sum of dy [rows].
-
-    `pattern` is row_ptr, row_index, col_index, col_ptr, row_index_t, order_t.
-    """
-    dy, packed, values = dy.contiguous(), x.x.contiguous(), values.contiguous()
-    n_block, br, bc = values.shape
-    n_row, n_col = pattern[0].numel() - 1, pattern[3].numel() - 1
-    dx = torch.empty_like(packed) if needs_dx else None
-    sums = values.new_empty(values.numel() + n_row * br)
-    status = kernels.backward_packed(
-        dy.data_ptr(), packed.data_ptr(), x.n_sample, x.slot, values.data_ptr(),
-        *(t.data_ptr() for t in pattern), n_row, n_col, n_block, br, bc, _pointer(dx),
-        sums.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    if status:
-        _raise_for(status, "backward_packed")
-    return dx, sums[: values.numel()].view_as(values), sums[values.numel() :]
 
 
 def linear_int8(
@@ -354,7 +285,7 @@ def linear_int8(
     """Return the product, float32 [batch, rows], or None where the processor has no int8."""
     if not kernels.has_int8():
         return None
-    x, codes = _rows(x), codes.contiguous()
+    x, codes = rows_of(x), codes.contiguous()
     (n_block, br, bc), (batch, cols) = codes.shape, x.shape
     y = x.new_empty(batch, rows)
     status = kernels.linear_int8(
@@ -363,7 +294,7 @@ def linear_int8(
         -(-cols // bc), n_block, br, bc, y.data_ptr(), rows, torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "linear_int8")
+        raise_for(status, "linear_int8")
     return y
 
 
@@ -387,7 +318,7 @@ def stack_int8(kernels: Kernels, x: Tensor, layers: Sequence[IntegerLayer]) -> T
 
     Blocks divide the features, and have rows in sixteens and 8, 16 or 32 columns.
     """
-    x = _rows(x)
+    x = rows_of(x)
     kept: list[Tensor | None] = []  # alive until the call is over
     size: list[int] = []
     for layer in layers:
@@ -398,17 +329,17 @@ def stack_int8(kernels: Kernels, x: Tensor, layers: Sequence[IntegerLayer]) -> T
         size += [layer.rows // br, layer.cols // bc, n_block, br, bc, layer.is_relu]
     y = x.new_empty(x.shape[0], layers[-1].rows)
     status = kernels.stack_int8(
-        x.data_ptr(), x.stride(0), *x.shape, (_P * len(kept))(*map(_pointer, kept)),
+        x.data_ptr(), x.stride(0), *x.shape, (_P * len(kept))(*map(pointer, kept)),
         (_L * len(size))(*size), len(layers), y.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "stack_int8")
+        raise_for(status, "stack_int8")
     return y
 
 
 def segment_sum(kernels: Kernels, x: Tensor, index: Tensor, n_segment: int) -> Tensor | None:
     """Return the sums, float32 [n_segment, feature], or None if an index lies outside."""
-    x, index = _rows(x), index.contiguous()
+    x, index = rows_of(x), index.contiguous()
     out = x.new_empty(n_segment, x.shape[1])
     status = kernels.segment_sum(
         x.data_ptr(), x.stride(0), index.data_ptr(), x.shape[0], x.shape[1],
@@ -430,7 +361,7 @@ def group_rows(kernels: Kernels, index: Tensor, n_group: int) -> tuple[Tensor, T
 
 def pass_messages(
     kernels: Kernels, x: Tensor, edge: Tensor | None, kind: Tensor | None, ptr: Tensor,
-    source: Tensor, order: Tensor, relu: bool, reduce: int,
+    source: Tensor, order: Tensor, relu: bool, reduce: int, own: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the rows of the targets, dtype of `x`, and for maxima the edge of each."""
     x = x.contiguous()
@@ -439,20 +370,20 @@ def pass_messages(
     out = x.new_empty(n_target, n_feature)
     winner = ptr.new_empty((n_target, n_feature) if reduce == MAX else 0)
     status = kernels.pass_messages(
-        x.data_ptr(), *map(_pointer, (edge, kind)), 0 if edge is None else edge.shape[0],
+        x.data_ptr(), *map(pointer, (edge, kind)), 0 if edge is None else edge.shape[0],
         ptr.data_ptr(), source.data_ptr(), order.data_ptr(), x.shape[0], n_target, order.numel(),
-        n_feature, relu, reduce, x.dtype == torch.bfloat16, out.data_ptr(), winner.data_ptr(),
+        n_feature, relu, own, reduce, x.dtype == torch.bfloat16, out.data_ptr(), winner.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "pass_messages")
+        raise_for(status, "pass_messages")
     return out, winner
 
 
 def pass_messages_backward(
     kernels: Kernels, g: Tensor, x: Tensor | None, edge: Tensor | None, kind: Tensor | None,
     winner: Tensor, target_ptr: Tensor, source_ptr: Tensor, target: Tensor, order: Tensor,
-    relu: bool, reduce: int, n_edge_row: int,
+    relu: bool, reduce: int, own: bool, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the gradients of the source rows and of `n_edge_row` rows of edges."""
     g = g.contiguous()
@@ -463,17 +394,18 @@ def pass_messages_backward(
     if kind is not None and not n_kind:  # nothing is to be read or written by kind
         kind = None
     status = kernels.pass_messages_backward(
-        g.data_ptr(), *map(_pointer, (x, edge, kind)), n_kind, winner.data_ptr(),
+        g.data_ptr(), *map(pointer, (x, edge, kind)), n_kind, winner.data_ptr(),
         target_ptr.data_ptr(), source_ptr.data_ptr(), target.data_ptr(), order.data_ptr(),
-        n_source, n_target, order.numel(), n_feature, relu, reduce, g.dtype == torch.bfloat16,
+        n_source, n_target, order.numel(), n_feature, relu, own, reduce, g.dtype == torch.bfloat16,
         dx.data_ptr(), dedge.data_ptr() if n_edge_row else None, torch.get_num_threads(),
     )  # fmt: skip
     if status:
-        _raise_for(status, "pass_messages_backward")
+        raise_for(status, "pass_messages_backward")
     return dx, dedge
 
 
-def _pointer(x: Tensor | None) -> int | None:
+def pointer(x: Tensor | None) -> int | None:
+    """Return where the numbers of `x` lie, or None for None."""
     return None if x is None else x.data_ptr()
 
 
@@ -490,14 +422,15 @@ def round_to(kernels: Kernels, x: Tensor, format: Format, seed: int | None = Non
     return out
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows_of(x: Tensor) -> Tensor:
     """Return `x` with features side by side in memory; rows may lie any distance apart."""
     if x.is_contiguous() or (x.stride(1) == 1 and x.stride(0) >= x.shape[1]):
         return x
     return x.contiguous()
 
 
-def _raise_for(status: int, who: str) -> None:
+def raise_for(status: int, who: str) -> None:
+    """Raise the error that a kernel's status stands for."""
     if status == 1:
         raise IndexRangeError(
             f"core::{who}: a block index points outside the matrix; "

@@ -88,13 +88,17 @@ struct Group {
   }
 };
 
-// Calls step(width, first feature, lanes) on panels of 8, 4 and 1 vectors.
+// Calls step(width, first feature, lanes) on panels of 8 vectors, one of 4, and one of up to 3.
 template <class Step>
 inline void for_panels(int64_t n_feature, const Step& step) {
   int64_t f = 0;
   for (; f + 8 * LANE <= n_feature; f += 8 * LANE) step(std::integral_constant<int, 8>(), f, Whole());
   for (; f + 4 * LANE <= n_feature; f += 4 * LANE) step(std::integral_constant<int, 4>(), f, Whole());
-  for (; f + LANE <= n_feature; f += LANE) step(std::integral_constant<int, 1>(), f, Whole());
+  const int64_t n_left = (n_feature - f) / LANE;
+  if (n_left == 3) step(std::integral_constant<int, 3>(), f, Whole());
+  if (n_left == 2) step(std::integral_constant<int, 2>(), f, Whole());
+  if (n_left == 1) step(std::integral_constant<int, 1>(), f, Whole());
+  f += n_left * LANE;
   if (f < n_feature) step(std::integral_constant<int, 1>(), f, int(n_feature - f));
 }
 
@@ -116,7 +120,7 @@ struct Messages {
   const int32_t* kind;     // null where every edge has a row of its own
   int64_t n_kind, n_feature;
   Reduce reduce;
-  bool relu, is_local;  // of the edges in the direction of the pass
+  bool relu, own, is_local;  // the last: of the edges in the direction of the pass
 
   int64_t row_of(int64_t e) const { return kind ? kind[e] : e; }
 
@@ -125,6 +129,7 @@ struct Messages {
     const Vec zero = {}, floor = relu ? zero : zero - __builtin_inff();
     const int64_t first = by_target.ptr[t], last = by_target.ptr[t + 1];
     Vec sum[WIDE] = {};
+    for (int j = 0; own && j < WIDE; ++j) sum[j] = take(x + t * n_feature + f + j * LANE, n);
     IVec best[WIDE];
     for (int j = 0; j < WIDE; ++j) best[j] = IVec{} - 1;
     if (is_local && t + BEYOND < by_target.n_other) foresee<WIDE>(x + (t + BEYOND) * n_feature + f);
@@ -171,8 +176,9 @@ struct Messages {
   void back(int64_t s, int64_t f, Lanes n, const Number* g, const int32_t* winner, Number* dx,
             Number* dedge, float* table) const {
     const Vec zero = {};
-    Vec sum[WIDE] = {}, own[WIDE] = {};
-    for (int j = 0; relu && j < WIDE; ++j) own[j] = take(x + s * n_feature + f + j * LANE, n);
+    Vec sum[WIDE] = {}, mine[WIDE] = {};
+    for (int j = 0; own && j < WIDE; ++j) sum[j] = take(g + s * n_feature + f + j * LANE, n);
+    for (int j = 0; relu && j < WIDE; ++j) mine[j] = take(x + s * n_feature + f + j * LANE, n);
     if (is_local && s + BEYOND < by_source.n_other) foresee<WIDE>(g + (s + BEYOND) * n_feature + f);
     for (int64_t k = by_source.ptr[s]; k < by_source.ptr[s + 1]; ++k) {
       const int64_t t = by_source.other[k], e = by_source.order[k];
@@ -187,7 +193,7 @@ struct Messages {
         Vec v = take(g + t * n_feature + at, n) * scale;
         if (reduce == MAX) v = take_int(winner + t * n_feature + at, n) == int32_t(e) ? v : zero;
         if (relu) {
-          const Vec z = edge ? own[j] + take(edge + row_of(e) * n_feature + at, n) : own[j];
+          const Vec z = edge ? mine[j] + take(edge + row_of(e) * n_feature + at, n) : mine[j];
           v = z <= zero ? zero : v;
         }
         sum[j] += v;
@@ -250,21 +256,23 @@ extern "C" int32_t tessera_group_rows(const int64_t* index, int64_t n, int64_t n
 }
 
 // x [n_source][n_feature]; edge [n_edge][n_feature], or [n_kind][n_feature] where there is `kind`
-// [n_edge]; winner [n_target][n_feature] takes the edge of each maximum.
+// [n_edge]; winner [n_target][n_feature] takes the edge of each maximum. With `own`, for sums where
+// sources are targets, each sum begins with the row of the target itself.
 extern "C" int32_t tessera_pass_messages(const void* x, const void* edge, const int32_t* kind,
                                          int64_t n_kind, const int32_t* ptr, const int32_t* source,
                                          const int32_t* order, int64_t n_source, int64_t n_target,
                                          int64_t n_edge, int64_t n_feature, int32_t relu,
-                                         int32_t reduce, int32_t is_bf16, void* out,
+                                         int32_t own, int32_t reduce, int32_t is_bf16, void* out,
                                          int32_t* winner, int32_t n_thread) {
   const Group by_target{ptr, source, order, n_target, n_source, n_edge};
   if (const int32_t status = by_target.check()) return status;
+  if (own && n_target > n_source) return BAD_POINTER;
   if (!kinds_fit(kind, n_edge, n_kind)) return BAD_INDEX;
   auto run = [&](auto number) {
     using Number = decltype(number);
     const Messages<Number> m{by_target, {}, static_cast<const Number*>(x),
                              static_cast<const Number*>(edge), kind, n_kind, n_feature,
-                             Reduce(reduce), relu != 0, by_target.is_local()};
+                             Reduce(reduce), relu != 0, own != 0, by_target.is_local()};
     on_large_pages(out, n_target * n_feature * int64_t(sizeof(Number)));
     m.forward(static_cast<Number*>(out), winner, n_thread);
   };
@@ -278,15 +286,17 @@ extern "C" int32_t tessera_pass_messages_backward(
     const void* g, const void* x, const void* edge, const int32_t* kind, int64_t n_kind,
     const int32_t* winner, const int32_t* target_ptr, const int32_t* ptr, const int32_t* target,
     const int32_t* order, int64_t n_source, int64_t n_target, int64_t n_edge, int64_t n_feature,
-    int32_t relu, int32_t reduce, int32_t is_bf16, void* dx, void* dedge, int32_t n_thread) {
+    int32_t relu, int32_t own, int32_t reduce, int32_t is_bf16, void* dx, void* dedge,
+    int32_t n_thread) {
   const Group by_source{ptr, target, order, n_source, n_target, n_edge};
   if (const int32_t status = by_source.check()) return status;
+  if (own && n_source > n_target) return BAD_POINTER;
   if (!kinds_fit(kind, n_edge, n_kind)) return BAD_INDEX;
   auto run = [&](auto number) {
     using Number = decltype(number);
     const Messages<Number> m{{target_ptr, nullptr, nullptr, n_target, n_source, n_edge}, by_source,
                              static_cast<const Number*>(x), static_cast<const Number*>(edge), kind,
-                             n_kind, n_feature, Reduce(reduce), relu != 0,
+                             n_kind, n_feature, Reduce(reduce), relu != 0, own != 0,
                              by_source.is_local()};
     on_large_pages(dx, n_source * n_feature * int64_t(sizeof(Number)));
     if (dedge && !kind) on_large_pages(dedge, n_edge * n_feature * int64_t(sizeof(Number)));

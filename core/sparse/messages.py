@@ -24,13 +24,13 @@ _LIBRARY = torch.library.Library("core", "FRAGMENT")
 _LIBRARY.define("group_rows(Tensor index, int n_group) -> (Tensor, Tensor)")
 _LIBRARY.define(
     "pass_messages(Tensor x, Tensor? edge, Tensor? kind, Tensor target_ptr, Tensor source,"
-    " Tensor edge_t, Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce)"
-    " -> (Tensor, Tensor)"
+    " Tensor edge_t, Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce,"
+    " bool own) -> (Tensor, Tensor)"
 )
 _LIBRARY.define(
     "pass_messages_backward(Tensor g, Tensor? x, Tensor? edge, Tensor? kind, Tensor winner,"
     " Tensor target_ptr, Tensor source_ptr, Tensor target, Tensor edge_s, bool relu, str reduce,"
-    " int n_edge_row)"
+    " bool own, int n_edge_row)"
     " -> (Tensor, Tensor)"
 )
 
@@ -127,6 +127,7 @@ def pass_messages(
     kind: Tensor | None = None,
     activation: Literal["identity", "relu"] = "identity",
     reduce: Literal["sum", "mean", "max"] = "sum",
+    own: bool = False,
 ) -> Tensor:
     """Return for each target the reduction of ``f(x[source] + edge)`` over its edges.
 
@@ -144,6 +145,9 @@ def pass_messages(
         The function f.
     reduce : {"sum", "mean", "max"}
         A target without edges comes out as zero. Of equal maxima the first edge takes the gradient.
+    own : bool
+        Whether each sum begins with the row of the target itself, ``x[target]``, as it is: the
+        update of graph isomorphism networks. For sums where sources and targets are the same rows.
 
     Returns
     -------
@@ -182,7 +186,12 @@ def pass_messages(
             f"{who}: activation must be 'identity' or 'relu' and reduce 'sum', 'mean' or 'max', "
             f"got {activation!r} and {reduce!r}"
         )
-    arguments: Any = (x, edge, kind, *order.tensors, activation == "relu", reduce)
+    if own and (reduce != "sum" or order.target_ptr.shape != order.source_ptr.shape):
+        raise ConfigError(
+            f"{who}: own needs sums over edges whose sources and targets are the same rows, got "
+            f"reduce {reduce!r}, {n_source} sources and {order.target_ptr.numel() - 1} targets"
+        )
+    arguments: Any = (x, edge, kind, *order.tensors, activation == "relu", reduce, own)
     if not is_unwatched(x):
         return torch.ops.core.pass_messages.default(*arguments)[0]
     needs = x.requires_grad or (edge is not None and edge.requires_grad)
@@ -206,22 +215,23 @@ class _Messages(torch.autograd.Function):
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, edge, kind, target_ptr, _, _, source_ptr, target, edge_s, relu, reduce = inputs
-    ctx.relu, ctx.reduce, ctx.n_edge_row = relu, reduce, 0 if edge is None else edge.shape[0]
+    x, edge, kind, target_ptr, _, _, source_ptr, target, edge_s, relu, reduce, own = inputs
+    ctx.relu, ctx.reduce, ctx.own = relu, reduce, own
+    ctx.n_edge_row = 0 if edge is None else edge.shape[0]
     operands = (x, edge) if relu else (None, None)  # all that the mask of relu needs
     ctx.save_for_backward(*operands, kind, output[1], target_ptr, source_ptr, target, edge_s)
 
 
 def _backward(ctx: Any, g: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     n_edge_row = ctx.n_edge_row if ctx.needs_input_grad[1] else 0
-    arguments = (g, *ctx.saved_tensors, ctx.relu, ctx.reduce, n_edge_row)
+    arguments = (g, *ctx.saved_tensors, ctx.relu, ctx.reduce, ctx.own, n_edge_row)
     if torch.is_grad_enabled():  # to be differentiated again: linear in g, of plain torch
         dx, dedge = _gradients_of_torch(*arguments)
     elif is_unwatched(g):
         dx, dedge = _gradients(*arguments)
     else:
         dx, dedge = torch.ops.core.pass_messages_backward.default(*arguments)
-    return dx, dedge if ctx.needs_input_grad[1] else None, *[None] * 9
+    return dx, dedge if ctx.needs_input_grad[1] else None, *[None] * 10
 
 
 def _group_rows(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
@@ -242,11 +252,16 @@ def _kernels(a: Tensor, b: Tensor) -> call.Kernels | None:
 def _forward(
     x: Tensor, edge: Tensor | None, kind: Tensor | None, target_ptr: Tensor, source: Tensor,
     edge_t: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str,
+    own: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     _check_order(target_ptr, source, edge_t, source_ptr, target, edge_s)
+    if own and not x.shape[0] == target_ptr.numel() - 1 == source_ptr.numel() - 1:
+        raise IndexRangeError(
+            "core::pass_messages: own needs as many rows of x as targets; pass one EdgeOrder"
+        )
     if (kernels := _kernels(x, x if edge is None else edge)) is not None:
         index = target_ptr, source, edge_t
-        return call.pass_messages(kernels, x, edge, kind, *index, relu, _REDUCE.index(reduce))
+        return call.pass_messages(kernels, x, edge, kind, *index, relu, _REDUCE.index(reduce), own)
     message = _wide(x).index_select(0, source)
     if edge is not None:
         message = message + _wide(edge).index_select(0, _edge_rows(kind, edge_t))
@@ -254,7 +269,8 @@ def _forward(
     n_target, into = target_ptr.numel() - 1, _rows_of(target_ptr, source)
     if reduce == "max":
         return _maximum(message, into, n_target, edge_t, x.dtype)
-    out = message.new_zeros(n_target, x.shape[1]).index_add_(0, into, message)
+    start = _wide(x).clone() if own else message.new_zeros(n_target, x.shape[1])
+    out = start.index_add_(0, into, message)
     out = out / target_ptr.diff().clamp(min=1)[:, None] if reduce == "mean" else out
     return out.to(x.dtype), target_ptr.new_empty(0)
 
@@ -277,21 +293,20 @@ def _maximum(
 def _gradients(
     g: Tensor, x: Tensor | None, edge: Tensor | None, kind: Tensor | None, winner: Tensor,
     target_ptr: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool,
-    reduce: str, n_edge_row: int,
+    reduce: str, own: bool, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if (kernels := _kernels(g, g if x is None else x)) is not None:
         index = target_ptr, source_ptr, target, edge_s
-        how = relu, _REDUCE.index(reduce), n_edge_row
+        how = relu, _REDUCE.index(reduce), own, n_edge_row
         return call.pass_messages_backward(kernels, g, x, edge, kind, winner, *index, *how)
-    return _gradients_of_torch(
-        g, x, edge, kind, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, n_edge_row
-    )
+    index = target_ptr, source_ptr, target, edge_s
+    return _gradients_of_torch(g, x, edge, kind, winner, *index, relu, reduce, own, n_edge_row)
 
 
 def _gradients_of_torch(
     g: Tensor, x: Tensor | None, edge: Tensor | None, kind: Tensor | None, winner: Tensor,
     target_ptr: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool,
-    reduce: str, n_edge_row: int,
+    reduce: str, own: bool, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     each, source = _wide(g).index_select(0, target), _rows_of(source_ptr, target)
     if reduce == "mean":
@@ -306,7 +321,8 @@ def _gradients_of_torch(
                 message = message + _wide(edge).index_select(0, _edge_rows(kind, edge_s))
             is_cut = message <= 0
         each = each.masked_fill(is_cut, 0.0)
-    dx = each.new_zeros(source_ptr.numel() - 1, g.shape[1]).index_add(0, source, each).to(g.dtype)
+    start = _wide(g) if own else each.new_zeros(source_ptr.numel() - 1, g.shape[1])
+    dx = start.index_add(0, source, each).to(g.dtype)
     if not n_edge_row:
         return dx, g.new_empty(0, g.shape[1])
     dedge = each.new_zeros(n_edge_row, g.shape[1])
@@ -349,13 +365,15 @@ def _(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.register_fake("core::pass_messages", lib=_LIBRARY)
-def _(x, edge, kind, target_ptr, source, edge_t, source_ptr, target, edge_s, relu, reduce):  # type: ignore[no-untyped-def]
+def _(x, edge, kind, target_ptr, source, edge_t, source_ptr, target, edge_s, relu, reduce, own):  # type: ignore[no-untyped-def]
     shape = target_ptr.numel() - 1, x.shape[1]
     return x.new_empty(shape), target_ptr.new_empty(shape if reduce == "max" else 0)
 
 
 @torch.library.register_fake("core::pass_messages_backward", lib=_LIBRARY)
-def _(g, x, edge, kind, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, n_edge_row):  # type: ignore[no-untyped-def]
+def _(  # type: ignore[no-untyped-def]
+    g, x, edge, kind, winner, target_ptr, source_ptr, target, edge_s, relu, reduce, own, n_edge_row
+):  # fmt: skip
     n_source, n_feature = source_ptr.numel() - 1, g.shape[1]
     return g.new_empty(n_source, n_feature), g.new_empty(n_edge_row, n_feature)
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.kernels import call
-from core.kernels.call import Packed
+from core.kernels import call, packed
+from core.kernels.packed import Packed
 from core.sparse.integer_stack import run_integers
 from core.sparse.linear import BlockSparseLinear, FrozenLinear
 from core.sparse.ops import is_unwatched
@@ -128,24 +128,24 @@ class _Pack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slot: int) -> Tensor:
         ctx.how = x.shape[0], slot
-        return call.pack(_kernels(), x, slot).x
+        return packed.pack(_kernels(), x, slot).x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return call.unpack(_kernels(), Packed(g, *ctx.how)), None
+        return packed.unpack(_kernels(), Packed(g, *ctx.how)), None
 
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, batch: int, slot: int) -> Tensor:
         ctx.slot = slot
-        return call.unpack(_kernels(), Packed(x, batch, slot))
+        return packed.unpack(_kernels(), Packed(x, batch, slot))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        return call.pack(_kernels(), g, ctx.slot).x, None, None
+        return packed.pack(_kernels(), g, ctx.slot).x, None, None
 
 
 class _Matmul(torch.autograd.Function):
@@ -158,7 +158,7 @@ class _Matmul(torch.autograd.Function):
         ctx.pattern, ctx.how = pattern, (batch, slot)
         index = pattern.row_ptr, pattern.col_index, pattern.grid[1]
         bias = None if bias is None else bias.contiguous()
-        return call.spmm_packed(_kernels(), Packed(x, batch, slot), values, *index, bias).x
+        return packed.spmm_packed(_kernels(), Packed(x, batch, slot), values, *index, bias).x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -166,7 +166,7 @@ class _Matmul(torch.autograd.Function):
         x, values = ctx.saved_tensors
         p = ctx.pattern
         tensors = p.row_ptr, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
-        dx, dvalues, dbias = call.backward_packed(
+        dx, dvalues, dbias = packed.backward_packed(
             _kernels(), dy, Packed(x, *ctx.how), values, tensors, ctx.needs_input_grad[0]
         )
         return dx, dvalues, dbias if ctx.needs_input_grad[2] else None, None, None, None

@@ -110,7 +110,10 @@ def _group_rows(op: Op) -> list[Work]:
 
 @rule("core.pass_messages", "core.pass_messages_backward")
 def _messages(op: Op) -> list[Work]:
-    """Rows to the edges, there perhaps an edge's own row and relu, and into rows again."""
+    """Rows to the edges, there perhaps an edge's own row and relu, and into rows again.
+
+    Sums that begin with the row of the target itself add it in a pass over the rows.
+    """
     is_forward = op.name == "core.pass_messages"
     rows, out = op.tensor("x" if is_forward else "g"), op.outputs[0]
     n_edge, width = op.tensor("source" if is_forward else "target").n_element, rows.shape[1]
@@ -123,4 +126,7 @@ def _messages(op: Op) -> list[Work]:
         items.append(
             Pointwise(n_edge * width, "arithmetic", rows.format, rows.format, n_input, n_flop)
         )
-    return [*items, Scatter(n_edge, width, out.shape[0], out.format)]
+    items.append(Scatter(n_edge, width, out.shape[0], out.format))
+    if op.args["own"]:
+        items.append(Pointwise(out.n_element, "arithmetic", out.format, out.format, 2, 1))
+    return items

@@ -13,7 +13,7 @@ from core.kernels import load
 SCRIPT = """
 import ctypes, itertools, sys
 import torch
-from core.kernels import call
+from core.kernels import call, packed
 from core.precision import FORMATS
 from core.sparse import BlockPattern
 
@@ -45,11 +45,11 @@ for n_thread, edge, batch in itertools.product((1, 2), (4, 8, 16), (1, 40, 2000)
     p = BlockPattern.random((96, 144), (edge, edge), 0.3, g)
     tensors = p.row_ptr, p.row_index, p.col_index, p.col_ptr, p.row_index_t, p.order_t
     values, bias = torch.randn(p.n_block, edge, edge), torch.randn(96)
-    x = call.pack(kernels, torch.randn(batch, 144))
-    y = call.spmm_packed(kernels, x, values, p.row_ptr, p.col_index, p.grid[1], bias)
-    call.unpack(kernels, y)
+    x = packed.pack(kernels, torch.randn(batch, 144))
+    y = packed.spmm_packed(kernels, x, values, p.row_ptr, p.col_index, p.grid[1], bias)
+    packed.unpack(kernels, y)
     for needs_dx in (True, False):
-        call.backward_packed(kernels, y.x, x, values, tensors, needs_dx)
+        packed.backward_packed(kernels, y.x, x, values, tensors, needs_dx)
 eights = [(16, 16), (32, 8), (16, 32)]
 for n_thread, block, batch in itertools.product((1, 2), eights, (1, 40, 300)):
     torch.set_num_threads(n_thread)
@@ -86,11 +86,18 @@ for n_feature, dtype, with_kind, reduce, relu in itertools.product(
     kind = torch.randint(0, 6, (40,), dtype=torch.int32) if with_kind else None
     edge = torch.randn(6 if with_kind else 40, n_feature).to(dtype)
     by_target = into, source[edge_t].int(), edge_t
-    _, winner = call.pass_messages(kernels, x, edge, kind, *by_target, relu, reduce)
+    _, winner = call.pass_messages(kernels, x, edge, kind, *by_target, relu, reduce, False)
     by_source = into, out_of, target[edge_s].int(), edge_s
     call.pass_messages_backward(
-        kernels, g_out, x, edge, kind, winner, *by_source, relu, reduce, len(edge)
+        kernels, g_out, x, edge, kind, winner, *by_source, relu, reduce, False, len(edge)
     )
+    if reduce == 0:
+        square, _ = call.group_rows(kernels, target, 11)
+        call.pass_messages(kernels, x, edge, kind, square, *by_target[1:], relu, reduce, True)
+        by_source = square, *by_source[1:]
+        call.pass_messages_backward(
+            kernels, x, x, edge, kind, winner, *by_source, relu, reduce, True, len(edge)
+        )
 assert call.group_rows(kernels, torch.tensor([0, 9]), 9) is None
 odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e-40, 3e38, -0.0])
 x = torch.cat([torch.randn(20_001) * 1e3, odd])

@@ -71,7 +71,7 @@ def slow(edge_index, x, edge, activation, reduce, dy):
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_equals_a_loop_over_edges(dtype, reduce):
-    # 211 = 128 + 64 + 16 + 3: panels of every width, and a part of a vector.
+    # 211 = 128 + 64 + 16 + 3: panels of several widths, and a part of a vector.
     for n_feature, order, with_edge, activation in itertools.product(
         (3, 211), ("sorted", "unsorted"), (False, True), ("identity", "relu")
     ):
@@ -166,12 +166,20 @@ def test_ops_keep_the_promises_torch_compile_needs():
     ops = torch.ops.core
     cases = [(ops.group_rows, (edge_index[0], N_SOURCE))]
     for reduce in ("mean", "max"):
-        arguments = (x.requires_grad_(), edge.requires_grad_(), None, *index.tensors, True, reduce)
+        arguments = (
+            x.requires_grad_(),
+            edge.requires_grad_(),
+            None,
+            *index.tensors,
+            True,
+            reduce,
+            False,
+        )
         cases.append((ops.pass_messages, arguments))
         winner = ops.pass_messages(*arguments)[1]
         where = index.target_ptr, index.source_ptr, index.target, index.edge_s
         operands = dy, x.detach(), edge.detach(), None, winner
-        cases.append((ops.pass_messages_backward, (*operands, *where, True, reduce, N_EDGE)))
+        cases.append((ops.pass_messages_backward, (*operands, *where, True, reduce, False, N_EDGE)))
     for op, arguments in cases:
         result = torch.library.opcheck(op.default, arguments)
         assert set(result.values()) == {"SUCCESS"}
@@ -236,7 +244,7 @@ def test_clear_errors():
         pass_messages(x, index, edge[:6], kind=kind)
     broken = (index.target_ptr, index.source[1:], *index.tensors[2:])
     with pytest.raises(IndexRangeError, match=r"index tensors differ in length; pass those of one"):
-        torch.ops.core.pass_messages(x, None, None, *broken, False, "sum")
+        torch.ops.core.pass_messages(x, None, None, *broken, False, "sum", False)
 
 
 def test_bad_indices_are_errors_not_crashes(route):
@@ -245,6 +253,36 @@ def test_bad_indices_are_errors_not_crashes(route):
     edge_index, x, _, _ = problem(4)
     ptr, source, *rest = EdgeOrder.from_index(edge_index, N_SOURCE, N_TARGET).tensors
     with pytest.raises(IndexRangeError, match=r"core::pass_messages: .* index points outside"):
-        torch.ops.core.pass_messages(x, None, None, ptr, source + 9, *rest, False, "sum")
+        torch.ops.core.pass_messages(x, None, None, ptr, source + 9, *rest, False, "sum", False)
     with pytest.raises(ValueError, match=r"core::pass_messages: .* do not ascend from 0"):
-        torch.ops.core.pass_messages(x, None, None, ptr.flip(0), source, *rest, False, "sum")
+        torch.ops.core.pass_messages(x, None, None, ptr.flip(0), source, *rest, False, "sum", False)
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+@pytest.mark.parametrize("n_feature", [16, 32, 48, 112, 304, 5])
+def test_own_row_begins_the_sum(n_feature, activation):
+    g = torch.Generator().manual_seed(5)
+    order = EdgeOrder.from_index(torch.randint(0, 12, (2, 30), generator=g), 12)
+    x, edge, dy = (
+        torch.randn(n, n_feature, generator=g, dtype=torch.float64) for n in (12, 30, 12)
+    )
+    results = []
+    for own, dtype in ((True, torch.float32), (False, torch.float64)):
+        leaves = [t.to(dtype).requires_grad_() for t in (x, edge)]
+        y = pass_messages(leaves[0], order, leaves[1], activation=activation, own=own)
+        y = y if own else y + leaves[0]
+        results.append([y, *torch.autograd.grad(y, leaves, dy.to(dtype))])
+    for mine, exact in zip(*results, strict=True):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_own_row_needs_sums_between_the_same_rows():
+    index = torch.tensor([[0, 1], [1, 0]])
+    x = torch.ones(2, 3)
+    with pytest.raises(ConfigError, match="own needs sums"):
+        pass_messages(x, EdgeOrder.from_index(index, 2), own=True, reduce="max")
+    wide = EdgeOrder.from_index(index, 2, 4)
+    with pytest.raises(ConfigError, match="2 sources and 4 targets"):
+        pass_messages(x, wide, own=True)
+    with pytest.raises(IndexRangeError, match="as many rows"):
+        torch.ops.core.pass_messages(x, None, None, *wide.tensors, False, "sum", True)
