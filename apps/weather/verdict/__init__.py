@@ -1,5 +1,6 @@
 """How good a scheme is, as forecasters and climatologists judge."""
 
+from apps.weather.verdict.card import scorecard
 from apps.weather.verdict.climate import ClimateConfig
 from apps.weather.verdict.ensemble import (
     balanced_error,
@@ -21,7 +22,7 @@ from apps.weather.verdict.metrics import (
     rmse,
     squared_error,
 )
-from apps.weather.verdict.score import ScoreConfig, scorecard
+from apps.weather.verdict.score import ScoreConfig
 
 __all__ = [
     "REGIONS",

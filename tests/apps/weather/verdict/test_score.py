@@ -12,6 +12,7 @@ from apps.weather.forecast.simulate import ModelConfig
 from apps.weather.learned import Emulator, save_emulator
 from apps.weather.physics import ExactRadiation
 from apps.weather.verdict import climate, score
+from apps.weather.verdict.card import scorecard
 from apps.weather.verdict.climate import ClimateConfig
 from apps.weather.verdict.fields import judged_fields
 from apps.weather.verdict.score import (
@@ -21,7 +22,6 @@ from apps.weather.verdict.score import (
     load_networks,
     make_reference,
     run,
-    scorecard,
 )
 from core import LayerSpec
 from core.errors import ConfigError
