@@ -188,26 +188,26 @@ class Group:
         )
         predictor = Predictor(self.train, names, table.unit, [seed], [model])
         predictor.save(self.network(i_fold))
-        task = np.repeat(np.arange(len(names)), [len(one) for one in self.tables()])
-        return {"answer": predictor.predict(table.graphs)[np.arange(len(table)), task]}
+        return {"answer": predictor.predict(table.graphs)[np.arange(len(table)), self._task()]}
 
     def _process(self, i_fold: int) -> dict[str, np.ndarray]:
-        """Fit a process per set to the counts of a network; give what it says of every row.
+        """Fit processes of all sets to the counts of a network; give what they say of every row.
 
         "held_out" is by one that has not seen the fold either, NaN outside of it.
         """
         networks = Predictor.load(self.network(i_fold))
-        n_state = networks.config.model.n_layer + 1
-        out: dict[str, list[np.ndarray]] = {"whole": [], "held_out": []}
-        for table, fold in zip(self.tables(), self.folds(), strict=True):
-            (count,) = networks.run_networks(table.graphs)[1]
-            fit = fit_process(
-                count, table.exact, table.smiles, n_state=n_state, learns=fold >= 0,
-                held=fold == i_fold,
-            )  # fmt: skip
-            out["whole"].append(fit.process.predict(count)[:, 0])
-            out["held_out"].append(fit.held_out[:, 0])
-        return {name: np.concatenate(parts) for name, parts in out.items()}
+        table, fold = self.joined(i_fold), np.concatenate(self.folds())
+        (count,) = networks.run_networks(table.graphs)[1]
+        fit = fit_process(
+            count, table.exact, table.smiles, n_state=networks.config.model.n_layer + 1,
+            learns=fold >= 0, held=fold == i_fold,
+        )  # fmt: skip
+        own = np.arange(len(table)), self._task()
+        return {"whole": fit.process.predict(count)[own], "held_out": fit.held_out[own]}
+
+    def _task(self) -> np.ndarray:
+        """Return int64 [row of the joined table]: which set each row is of."""
+        return np.repeat(np.arange(len(self.sources)), [len(table) for table in self.tables()])
 
     def _set(self, i: int) -> dict[str, np.ndarray]:
         table, fold = self.tables()[i], self.folds()[i]
