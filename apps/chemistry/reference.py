@@ -12,7 +12,7 @@ from rdkit import Chem
 from apps.chemistry.calibration import StandIn, similarity_keys, stand_in
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import N_ATOM_FEATURE, MolGraph, mol_from_smiles
-from apps.chemistry.molecules.fingerprint import KeySets, tanimoto
+from apps.chemistry.molecules.fingerprint import KeyIndex, KeySets, tanimoto
 from apps.lab.memo import once_per_object
 
 # Of the training molecules, this share is farther from its nearest fellow than the border.
@@ -81,9 +81,14 @@ class Reference:
         """ECFP4 of the training molecules."""
         return similarity_keys([mol_from_smiles(text) for text in self.smiles])
 
+    @cached_property
+    def index(self) -> KeyIndex:
+        """The same, to compare others with."""
+        return KeyIndex.of(self.keys)
+
     def nearest(self, mols: Sequence[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
         """Return int64 [molecule] and float64 [molecule]: nearest training row, similarity."""
-        similarity = tanimoto(similarity_keys(mols), self.keys)
+        similarity = self.index.similarity(similarity_keys(mols))
         best = similarity.argmax(axis=1)
         return best, similarity[np.arange(len(best)), best]
 

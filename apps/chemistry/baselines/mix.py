@@ -16,7 +16,7 @@ from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
 from apps.chemistry.molecules.descriptors import descriptors
-from apps.chemistry.molecules.fingerprint import KINDS, KeySets, key_sets, tanimoto
+from apps.chemistry.molecules.fingerprint import KINDS, KeyIndex, key_sets
 
 DESCRIPTOR_WEIGHT = 0.25  # fixed in a trial on validation rows of 22 MoleculeACE targets
 _BLOCK_ROW = 1000  # rows of the kernel worked out at a time
@@ -28,7 +28,7 @@ KERNEL_MODELS = ("kernel_gp", "kernel_svr", "kernel_mix")
 class MixKernel:
     """The kernel between any molecules and the training molecules it was made of."""
 
-    keys: dict[str, KeySets]
+    keys: dict[str, KeyIndex]
     """Fingerprints of the training molecules, by kind."""
     sorted_descriptors: np.ndarray
     """float64 [train molecule, descriptor]: each column sorted, for ranks."""
@@ -47,7 +47,9 @@ class MixKernel:
         square = _square_distance(some, some)
         off_diagonal = square[~np.eye(len(some), dtype=bool)]
         scale = float(np.median(off_diagonal)) if off_diagonal.size else 1.0
-        return cls({k: key_sets(mols, k) for k in KINDS}, in_order, ranks, scale or 1.0)
+        return cls(
+            {k: KeyIndex.of(key_sets(mols, k)) for k in KINDS}, in_order, ranks, scale or 1.0
+        )
 
     def against(self, mols: Sequence[Chem.Mol]) -> np.ndarray:
         """Return float32 [molecule, train molecule], 1 for a molecule with itself."""
@@ -59,7 +61,7 @@ class MixKernel:
             radial = np.exp(-_square_distance(ranks[rows], self.ranks) / self.scale)
             out[rows] = DESCRIPTOR_WEIGHT * radial
         for kind, keys in self.keys.items():
-            similarity = tanimoto(key_sets(mols, kind), keys)
+            similarity = keys.similarity(key_sets(mols, kind))
             similarity *= share
             out += similarity
         return out

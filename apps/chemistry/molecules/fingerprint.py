@@ -6,6 +6,7 @@ of two sets, and the min-max kernel is the Tanimoto similarity of the sets.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -69,18 +70,19 @@ def key_sets(mols: Iterable[Chem.Mol], kind: str, *, binary: bool = False) -> Ke
         Leave counts out: each environment is one key, however often it occurs.
     """
     generator = _KINDS[kind]()
-    sets = []
+    keys, times = [], []
     for mol in mols:
         count = generator.GetSparseCountFingerprint(mol).GetNonzeroElements()
-        key = np.fromiter(count.keys(), dtype=np.uint64, count=len(count))
-        if not binary:
-            times = np.fromiter(count.values(), dtype=np.int64, count=len(count))
-            first = np.repeat(np.cumsum(times) - times, times)
-            repeat = (np.arange(times.sum()) - first).astype(np.uint64)
-            key = np.repeat(key, times) + repeat * _REPEAT_STEP
-        sets.append(key)
-    start = np.cumsum([0, *(key.size for key in sets)])
-    return KeySets(start, np.concatenate(sets) if sets else np.empty(0, dtype=np.uint64))
+        keys.append(np.fromiter(count.keys(), dtype=np.uint64, count=len(count)))
+        times.append(np.fromiter(count.values(), dtype=np.int64, count=len(count)))
+    start = np.cumsum([0, *(key.size for key in keys)])
+    key = np.concatenate([np.empty(0, dtype=np.uint64), *keys])
+    if binary:
+        return KeySets(start, key)
+    end = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *times]))
+    repeat = np.arange(end[-1]) - np.repeat(end[:-1], np.diff(end))
+    key = np.repeat(key, np.diff(end)) + repeat.astype(np.uint64) * _REPEAT_STEP
+    return KeySets(end[start], key)
 
 
 def tanimoto(a: KeySets, b: KeySets) -> np.ndarray:
@@ -90,39 +92,70 @@ def tanimoto(a: KeySets, b: KeySets) -> np.ndarray:
 
     Notes
     -----
-    Keys of many rows go through one dense product of bytes, the others through a sparse one, a
-    block of rows at a time.
     Checked against: Python sets, and RDKit's own similarity, in the tests.
     """
-    vocabulary, column_b, times = np.unique(b.key, return_inverse=True, return_counts=True)
-    place = np.minimum(np.searchsorted(vocabulary, a.key), max(vocabulary.size - 1, 0))
-    shared = vocabulary[place] == a.key if vocabulary.size else np.zeros(a.key.size, dtype=bool)
-    column_a = np.where(shared, place, -1)
-    is_frequent = times > _FREQUENT * b.size.size
-    frequent_b, rare_b = _split_keys(b.row, column_b, is_frequent, b.size.size)
-    frequent_a, rare_a = _split_keys(a.row[shared], column_a[shared], is_frequent, a.size.size)
-    rare_b = rare_b.T.tocsr()
-    size_a, size_b = a.size.astype(np.float32), b.size.astype(np.float32)
-    out = np.empty((size_a.size, size_b.size), dtype=np.float32)
-    for start in range(0, size_a.size, _BLOCK_ROW):
-        rows = slice(start, start + _BLOCK_ROW)
-        both = (rare_a[rows] @ rare_b).toarray()
-        if frequent_b.shape[1]:
-            both += torch._int_mm(frequent_a[rows], frequent_b.T).numpy()
-        union = size_a[rows, None] + size_b - both
-        out[rows] = np.divide(both, union, out=np.ones_like(both), where=union > 0)
-    return out
+    return KeyIndex.of(b).similarity(a)
 
 
-def _split_keys(
-    row: np.ndarray, column: np.ndarray, is_frequent: np.ndarray, n_row: int
-) -> tuple[torch.Tensor, sparse.csr_matrix]:
-    """Return int8 [n_row, frequent column] and sparse float32 [n_row, rare column], 1 per key."""
-    place = np.where(is_frequent, np.cumsum(is_frequent), np.cumsum(~is_frequent)) - 1
-    dense = is_frequent[column]
-    bits = np.zeros((n_row, int(is_frequent.sum())), dtype=np.int8)
-    bits[row[dense], place[column[dense]]] = 1
-    at = (row[~dense], place[column[~dense]])
-    shape = (n_row, int((~is_frequent).sum()))
-    rare = sparse.csr_matrix((np.ones(at[0].size, dtype=np.float32), at), shape=shape)
-    return torch.from_numpy(bits), rare
+@dataclass(frozen=True)
+class KeyIndex:
+    """Fingerprints prepared once, for others to be compared with again and again.
+
+    Keys of many rows go through one dense product of bytes, the others through a sparse one.
+    """
+
+    size: np.ndarray
+    """float32 [row]: number of keys."""
+    vocabulary: np.ndarray
+    """uint64 [column]: all keys, sorted."""
+    place: np.ndarray
+    """int64 [column]: place among the frequent keys, or among the rare ones."""
+    is_frequent: np.ndarray
+    """bool [column]"""
+    frequent: torch.Tensor
+    """int8 [frequent key, row]"""
+    rare: sparse.csr_matrix
+    """float32 [rare key, row]"""
+
+    @classmethod
+    def of(cls, keys: KeySets) -> "KeyIndex":
+        """Prepare fingerprints."""
+        vocabulary, column, times = np.unique(keys.key, return_inverse=True, return_counts=True)
+        is_frequent = times > _FREQUENT * keys.size.size
+        place = np.where(is_frequent, np.cumsum(is_frequent), np.cumsum(~is_frequent)) - 1
+        empty = torch.empty((0, 0), dtype=torch.int8), sparse.csr_matrix((0, 0))
+        index = cls(keys.size.astype(np.float32), vocabulary, place, is_frequent, *empty)
+        frequent, rare = index._split(keys.row, column, keys.size.size)
+        return replace(index, frequent=frequent.T, rare=rare.T.tocsr())
+
+    def similarity(self, keys: KeySets) -> np.ndarray:
+        """Return float32 [row of keys, row]: see `tanimoto`."""
+        column = np.minimum(
+            np.searchsorted(self.vocabulary, keys.key), max(self.vocabulary.size - 1, 0)
+        )
+        shared = np.zeros(column.size, dtype=bool)
+        if self.vocabulary.size:
+            shared = self.vocabulary[column] == keys.key
+        frequent, rare = self._split(keys.row[shared], column[shared], keys.size.size)
+        size = keys.size.astype(np.float32)
+        out = np.empty((size.size, self.size.size), dtype=np.float32)
+        for start in range(0, size.size, _BLOCK_ROW):
+            rows = slice(start, start + _BLOCK_ROW)
+            both = (rare[rows] @ self.rare).toarray()
+            if self.frequent.shape[0]:
+                both += torch._int_mm(frequent[rows], self.frequent).numpy()
+            union = size[rows, None] + self.size - both
+            out[rows] = np.divide(both, union, out=np.ones_like(both), where=union > 0)
+        return out
+
+    def _split(
+        self, row: np.ndarray, column: np.ndarray, n_row: int
+    ) -> tuple[torch.Tensor, sparse.csr_matrix]:
+        """Return int8 [n_row, frequent key] and sparse float32 [n_row, rare key], 1 per key."""
+        dense, place = self.is_frequent[column], self.place[column]
+        bits = np.zeros((n_row, int(self.is_frequent.sum())), dtype=np.int8)
+        bits[row[dense], place[dense]] = 1
+        at = (row[~dense], place[~dense])
+        shape = (n_row, int((~self.is_frequent).sum()))
+        rare = sparse.csr_matrix((np.ones(at[0].size, dtype=np.float32), at), shape=shape)
+        return torch.from_numpy(bits), rare
