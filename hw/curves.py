@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from hw.svg import svg
+from hw.svg import legend, svg
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from hw.explain import DensityPoint
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 80, 36, 20
-_COLOUR = ("#2a6f97", "#e07a5f", "#6d597a", "#61a5c2")
+#: Seen on white and on black.
+_COLOUR = ("#3182b0", "#e07a5f", "#8d6fa8", "#61a5c2")
 
 
 class _Axes:
-    """A plot with logarithmic axes that span what is drawn, one line for each power of ten."""
+    """A plot with logarithmic axes that span what is drawn, with a grid (`ticks`)."""
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
         self._x, self._y = _span(xs), _span(ys)
@@ -46,7 +47,8 @@ class _Axes:
         x, y = self.at(*point)
         self._body.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" '
-            f'fill-opacity="0.7"><title>{escape(title)}</title></circle>'
+            f'fill-opacity="0.7" stroke="currentColor" stroke-opacity="0.5">'
+            f"<title>{escape(title)}</title></circle>"
         )
 
     def svg(self, title: str, x_label: str, y_unit: str) -> str:
@@ -54,17 +56,15 @@ class _Axes:
         grid = [f'<text x="0" y="11">{escape(title)}</text>']
         bottom = _HEIGHT - _BOTTOM
         (x0, x1), (y0, y1) = self._x, self._y
-        for power in range(math.ceil(x0), math.floor(x1) + 1):
-            x, _ = self.at(10.0**power, 10**y0)
+        for tick in ticks(x0, x1):
+            x, _ = self.at(tick, 10**y0)
             grid.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#8886"/>'
             )
-            grid.append(
-                f'<text x="{x:.1f}" y="{bottom + 13}" text-anchor="middle">{10.0**power:g}</text>'
-            )
-        for power in range(math.ceil(y0), math.floor(y1) + 1):
-            _, y = self.at(10**x0, 10.0**power)
-            label = si(10.0**power, y_unit)
+            grid.append(f'<text x="{x:.1f}" y="{bottom + 13}" text-anchor="middle">{tick:g}</text>')
+        for tick in ticks(y0, y1):
+            _, y = self.at(10**x0, tick)
+            label = si(tick, y_unit)
             grid.append(
                 f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8886"/>'
             )
@@ -76,6 +76,26 @@ class _Axes:
             f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
         )
         return svg(_WIDTH, _HEIGHT, "".join(grid + self._body), title)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return round numbers between 10^low and 10^high: powers of ten, or 1, 2, 5 if those are few.
+
+    Examples
+    --------
+    >>> from hw.curves import ticks
+    >>> ticks(-1.2, 2.1)
+    [0.1, 1.0, 10.0, 100.0]
+    >>> ticks(1.9, 2.8)
+    [100.0, 200.0, 500.0]
+    """
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        found = [s * 10.0**power for power in powers for s in steps]
+        found = [tick for tick in found if low <= math.log10(tick) <= high]
+        if len(found) > 2:
+            break
+    return found
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -141,8 +161,5 @@ def density_figure(points: Sequence[DensityPoint], title: str) -> str:
         axes.line(line, colour, kind)
         for p, (x, y) in zip(points, line, strict=True):
             axes.dot((x, y), colour, f"{kind} at density {p.density:.4g}: {si(y, 's')}")
-    legend = " &#8194; ".join(
-        f'<span style="color:{colour}">&#9632;</span> {kind}'
-        for kind, colour in zip(kinds, _COLOUR, strict=False)
-    )
-    return f'{axes.svg(title, "density", "s")}<div style="font-size:85%">{legend}</div>'
+    key = legend(zip(_COLOUR, kinds, strict=False))
+    return axes.svg(title, "density", "s") + key

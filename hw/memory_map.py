@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from hw.svg import svg
+from hw.svg import legend, svg
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def memory_map(report: CostReport) -> str:
     # what lies on every tile below what lies on some
     owners.sort(key=lambda owner: (owner[0].startswith("temporaries"), -owner[1]))
     top = max(limit, peak)
-    base, y, body, legend = 18 + _MAP, 18.0 + _MAP, "", ""
+    base, y, body = 18 + _MAP, 18.0 + _MAP, ""
+    entries: list[tuple[str, str]] = []
     for i, (name, byte) in enumerate(owners):
         on_tiles = at_work if name.startswith("temporaries") else report.n_unit
         height = _MAP * byte / top
@@ -81,10 +82,7 @@ def memory_map(report: CostReport) -> str:
             f'<rect x="0" y="{y:.2f}" width="{_WIDTH * on_tiles / report.n_unit:.1f}" '
             f'height="{max(height, 0.3):.2f}" fill="{colour}"><title>{escape(text)}</title></rect>'
         )
-        legend += (
-            f'<span style="color:{colour}">&#9632;</span> {escape(name)} '
-            f"{escape(si(byte, 'B'))} &#8194; "
-        )
+        entries.append((colour, f"{name} {si(byte, 'B')}"))
     line = base - _MAP * limit / top
     body += f'<line x1="0" x2="{_WIDTH}" y1="{line:.1f}" y2="{line:.1f}" stroke="#d62828"/>'
     body += f'<line x1="0" x2="{_WIDTH}" y1="{base}" y2="{base}" stroke="#888"/>'
@@ -93,8 +91,7 @@ def memory_map(report: CostReport) -> str:
         f"op; red: the limit of {limit:,.0f} byte"
     )
     title = f'<text x="0" y="11">{escape(head)}</text>'
-    figure = svg(_WIDTH, base + 2, title + body, "memory map")
-    return f'{figure}<div style="font-size:85%">{legend}</div>'
+    return svg(_WIDTH, base + 2, title + body, "memory map") + legend(entries)
 
 
 def _share(byte: float, limit: float) -> str:

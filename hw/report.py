@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hw.curves import roofline
 from hw.memory_map import memory_curve, memory_map
-from hw.svg import svg
+from hw.svg import legend, svg
 from hw.units import si
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ _COLOUR = {
     "host": "#f2cc8f",
     "static": "#ced4da",
 }
+
+#: Colours of tensors that come to the chip, and of those that leave it.
+_WAY = {True: "off_chip", False: "exchange"}
 
 
 def memory_sentence(report: CostReport) -> str:
@@ -119,7 +122,8 @@ def _planned(report: CostReport) -> list[str]:
             f"together, {si(own_s, 's')} each by itself"
         )
     if report.streaming is not None:
-        lines += _streaming(report.streaming)
+        travel, waiting = _streaming(report.streaming)
+        lines += [f"  streaming    {travel}", f"  beside       {waiting}"]
     if report.outside:
         lines.append(
             f"  calibration  {report.outside:.0%} of the time lies outside what was measured"
@@ -127,18 +131,18 @@ def _planned(report: CostReport) -> list[str]:
     return lines
 
 
-def _streaming(beside: Streaming) -> list[str]:
-    """Say what travels, how much of it the work hides, and what that takes."""
-    aside = f"{si(beside.buffer_byte, 'B')} of the memory"
+def _streaming(beside: Streaming) -> tuple[str, str]:
+    """Say what travels, how much of it the work hides, and what that takes; and what waits."""
+    aside = f"{si(beside.buffer_byte, 'B')} of the memory are"
     if beside.n_tile_aside:
-        aside = f"{beside.n_tile_aside} tiles ({si(beside.buffer_byte, 'B')})"
-    return [
-        f"  streaming    {si(beside.in_byte, 'B')} in and {si(beside.out_byte, 'B')} out take "
+        aside = f"{beside.n_tile_aside} tiles ({si(beside.buffer_byte, 'B')}) are"
+    return (
+        f"{si(beside.in_byte, 'B')} in and {si(beside.out_byte, 'B')} out take "
         f"{si(beside.transfer_s, 's')}, {si(beside.hidden_s, 's')} of it behind the work; "
-        + (f"set aside for it: {aside}" if beside.buffer_byte else "nothing set aside for it"),
-        f"  beside       {si(beside.outside_byte, 'B')} of {si(beside.capacity_byte, 'B')} in the "
-        "memory beside the chip",
-    ]
+        f"{aside if beside.buffer_byte else 'nothing is'} set aside for it",
+        f"{si(beside.outside_byte, 'B')} of {si(beside.capacity_byte, 'B')} in the memory beside "
+        "the chip",
+    )
 
 
 def html(report: CostReport) -> str:
@@ -154,8 +158,8 @@ def html(report: CostReport) -> str:
         f"{report.utilisation:.2%} of peak rate</p>"
     )
     if report.streaming is not None:
-        said = " / ".join(" ".join(line.split()) for line in _streaming(report.streaming))
-        head += f"<p>{escape(said)}</p>"
+        travel, waiting = _streaming(report.streaming)
+        head += f"<p>{escape(f'Tensors stream: {travel}; {waiting}.')}</p>"
     if not report.fits:
         head += f"<p>{escape(memory_sentence(report))}</p>"
     rows = "".join(
@@ -199,8 +203,10 @@ _STYLE = (
     ":root{color-scheme:light dark}"
     "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em;"
     "background:Canvas;color:CanvasText}h1{font-size:1.5em;overflow-wrap:anywhere}"
-    "pre,.hw-cost{overflow-x:auto}svg{min-width:40em}"
+    "pre,.hw-cost{overflow-x:auto}pre{font-size:12px}"
+    'svg{min-width:45rem}svg[aria-label$="by part"]{min-width:0}'
     "table{border-collapse:collapse;font-size:85%;display:block;overflow-x:auto}"
+    ".hw-cost table{overflow-x:visible}"
     "td,th{text-align:left;padding:.1em .8em .1em 0;white-space:nowrap}"
 )
 
@@ -249,18 +255,18 @@ def _rect(x: float, y: float, width: float, height: float, colour: str, title: s
 def _bar(label: str, parts: dict[str, float], unit: str) -> str:
     """Return one bar divided by part, with a legend."""
     total = sum(parts.values()) or 1.0
-    body, legend, x = "", "", 0.0
+    body, entries, x = "", [], 0.0
     for name in _COLOUR:
         value = parts.get(name, 0.0)
         if value <= 0:
             continue
         width = _WIDTH * value / total
         text = f"{name}: {si(value, unit)} ({value / total:.1%})"
-        body += _rect(x, 16, width, _BAR, _COLOUR[name], text)
-        legend += f'<span style="color:{_COLOUR[name]}">&#9632;</span> {escape(text)} &#8194;'
+        body += _rect(x, 0, width, _BAR, _COLOUR[name], text)
+        entries.append((_COLOUR[name], text))
         x += width
-    title = f'<text x="0" y="11">{escape(label)}</text>'
-    return f'{svg(_WIDTH, 18 + _BAR, title + body, label)}<div style="font-size:85%">{legend}</div>'
+    title = f'<div style="font-size:85%">{escape(label)}</div>'
+    return title + svg(_WIDTH, _BAR, body, label) + legend(entries)
 
 
 def _timeline(report: CostReport) -> str:
@@ -284,11 +290,15 @@ def _timeline(report: CostReport) -> str:
     height = 18 + _TRACK
     if report.streaming is not None:
         travels = [
-            (t.start_s, t.length_s, "off_chip", f"{t.name} {'in' if t.comes else 'out'}: "
+            (t.start_s, t.length_s, _WAY[t.comes], f"{t.name} {'in' if t.comes else 'out'}: "
              f"{si(t.byte, 'B')}, {si(t.length_s, 's')}")
             for t in report.streaming.transfers
         ]  # fmt: skip
-        body += f'<text x="0" y="{height + 11}">to and from the memory beside the chip</text>'
+        names = " and ".join(
+            f'<tspan fill="{_COLOUR[_WAY[comes]]}">&#9632;</tspan> {name}'
+            for comes, name in ((True, "from"), (False, "to"))
+        )
+        body += f'<text x="0" y="{height + 11}">tensors {names} the memory beside the chip</text>'
         body += _row(travels, clock, height + 16, _BAR)
         height += 18 + _BAR
     return svg(_WIDTH, height, body, "timeline")
