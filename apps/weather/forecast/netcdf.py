@@ -217,7 +217,8 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
     """Begin from one time of a dataset on the model's own grid.
 
     The winds and temperatures are projected on the model's harmonics and stepping starts with a
-    forward step: for a continuation bit for bit use a restart file.
+    forward step: for a continuation bit for bit use a restart file. Latitudes may run either way,
+    longitudes from 0 or from -180 degrees.
 
     Raises
     ------
@@ -239,7 +240,7 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
             )
         if came != unit:
             raise DataError(f"{who}: {name!r} is in {came!r}, expected {unit!r}; convert it")
-    _check_grid(model, data, who)
+    data = _placed(model, data, who)
     n_time = data.sizes.get("time", 0)
     if not -n_time <= index < n_time:
         raise DataError(f"{who}: index {index} asks for more than the {n_time} times that it has")
@@ -249,7 +250,10 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
     }
     for name, field in fields.items():
         if not bool(torch.isfinite(field).all()):
-            raise DataError(f"{who}: {name!r} holds values that are not finite")
+            at = torch.nonzero(~torch.isfinite(field))[0].tolist()
+            axes = ("level", "lat", "lon")[-len(at) :]
+            where = ", ".join(f"{a} {float(data[a][i]):g}" for a, i in zip(axes, at, strict=True))
+            raise DataError(f"{who}: {name!r} holds values that are not finite, first at {where}")
         low, high = PLAUSIBLE[name]
         if float(field.min()) < low or float(field.max()) > high:
             raise DataError(
@@ -268,7 +272,8 @@ def _names(mapping: Iterable[Hashable]) -> str:
     return ", ".join(sorted(map(str, mapping)))
 
 
-def _check_grid(model: Model, data: Dataset, who: str) -> None:
+def _placed(model: Model, data: Dataset, who: str) -> Dataset:
+    """Order rows from the south and columns from Greenwich; DataError unless on model's places."""
     ours = {
         "lat": np.degrees(model.grid.latitude.numpy()),
         "lon": np.degrees(model.grid.longitude.numpy()),
@@ -276,6 +281,8 @@ def _check_grid(model: Model, data: Dataset, who: str) -> None:
     for name in (*ours, "level", "time"):
         if name not in data.coords:
             raise DataError(f"{who}: coordinate {name!r} is missing; it has {_names(data.coords)}")
+    east = (data["lon"] + _SAME) % 360.0 - _SAME
+    data = data.assign_coords(lon=east).sortby(["lat", "lon"])
     came = f"{data.sizes['lon']} x {data.sizes['lat']}"
     for name, expected in ours.items():
         values = np.asarray(data[name].values, dtype=np.float64)
@@ -297,3 +304,4 @@ def _check_grid(model: Model, data: Dataset, who: str) -> None:
             f"{who}: its sigma levels are {np.round(sigma, 4).tolist()}, the model's are "
             f"{np.round(model.levels.full, 4).tolist()}; choose the model's levels to match"
         )
+    return data

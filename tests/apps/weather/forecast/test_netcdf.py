@@ -146,6 +146,25 @@ def test_values_in_another_unit_and_times_that_are_not_there_are_refused(model, 
         model_state(model, data, index=2)
 
 
+def test_rows_from_the_north_and_columns_from_the_date_line_are_put_in_order(model, data):
+    west = data.assign_coords(lon=(data["lon"] + 180.0) % 360.0 - 180.0).sortby("lon")
+    turned = west.isel(lat=slice(None, None, -1))
+    assert float(turned["lat"][0]) > 0.0 > float(turned["lon"][0])
+    for mine, true in zip(
+        model_state(model, turned).levels.current,
+        model_state(model, data).levels.current,
+        strict=True,
+    ):
+        assert mine.equal(true)
+
+
+def test_a_missing_value_is_named_with_its_place(model, data):
+    holed = data.copy(deep=True)
+    holed["temperature"][1, 2, 5, 3] = np.nan
+    with pytest.raises(DataError, match=r"level 0\.833333, lat -27\.2592, lon 33\.75"):
+        model_state(model, holed)
+
+
 def test_one_flipped_bit_in_a_value_is_seen(data, tmp_path):
     path = write_dataset(tmp_path / "a.nc", data)
     whole = path.read_bytes()
