@@ -49,9 +49,9 @@ def quickest(schemes: dict[str, Radiation], columns: Columns, seconds: float) ->
 def named(net: Emulator) -> str:
     """Spell what a network's hidden layers are, and its width."""
     weight, activation = net.spec.weight_format, net.spec.activation_format
-    formats = {weight: weight, "fp32": f"{weight} weights"}.get(
-        activation, f"{weight}-{activation}"
-    )
+    formats = weight if activation == weight else f"{weight}-{activation}"
+    if activation == "fp32" != weight:
+        formats = f"{weight} weights"
     density = "" if net.spec.density == 1 else f" density {net.spec.density:g}"
     return f"learned {formats}{density} {net.width}"
 
