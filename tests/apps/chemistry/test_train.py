@@ -261,3 +261,23 @@ def test_bace_error_is_within_a_tenth_of_the_svm(tmp_path):
         record = run(settings, out=tmp_path / str(seed), seed=seed, device="cpu")
         errors.append(record.accuracy["test"]["rmse"])
     assert np.mean(errors) < 1.1 * record.baselines["svm_ecfp4"]["test"]["rmse"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (
+        Path(os.environ.get("TESSERA_DATA_DIR", "-")) / "chemistry/moleculeace/CHEMBL2835_Ki.csv"
+    ).is_file(),
+    reason="needs CHEMBL2835_Ki in TESSERA_DATA_DIR",
+)
+def test_graph_networks_alone_beat_the_fingerprints_on_one_measured_target(tmp_path):
+    # Janus kinase 1 of MoleculeACE, the train part alone: two networks of seed 0 with processes on
+    # their counts reached .370 (support vectors on ECFP4 .414, nearest neighbour .545). The margin
+    # is twice the spread of single networks (.018) that a trial saw between folds.
+    overrides = ["data.source=moleculeace/CHEMBL2835_Ki", "model.n_member=2", "model.process=true"]
+    settings = load_config(TrainConfig, overrides=overrides)
+    record = run(settings, out=tmp_path / "run", seed=0, device="cpu")
+    error = record.accuracy["test"]["rmse"]
+    assert error == pytest.approx(0.370, abs=0.036)
+    assert error < record.baselines["svm_ecfp4"]["test"]["rmse"]
+    assert error == record.members["graph"]["test"]["rmse"]
