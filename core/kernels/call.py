@@ -35,6 +35,10 @@ _ARGUMENTS = {
     "tessera_use_team": [_P],
     "tessera_write_blocks": [_P, _P, _P, _L, _I, _I, _P, _L, _L, _I, _I],
     "tessera_read_blocks": [_P, _P, _P, _L, _I, _I, _P, _L, _L, _I, _I],
+    "tessera_make_mask": [_P, _P, _L, _L, _L, _P],
+    "tessera_free_mask": [_P],
+    "tessera_write_entries": [_P, _P, _P, _I, _I],
+    "tessera_read_entries": [_P, _P, _L, _L, _P, _I, _I],
     "tessera_has_bf16": [],
     "tessera_sddmm": [_P, _L, _L, _P, _L, _L, _L, _P, _P, _L, _L, _L, _I, _I, _P, _P, _I, _I],
     "tessera_spmm_backward": [
@@ -248,34 +252,6 @@ def spmm_backward(
     if status:
         raise_for(status, "spmm_backward")
     return dx, dvalues
-
-
-def write_blocks(
-    kernels: Kernels, values: Tensor, row_index: Tensor, col_index: Tensor, shape: tuple[int, int]
-) -> Tensor:
-    """Return the dense matrix of blocks [n_block, br, bc] of four or two bytes a number."""
-    values, dense = values.contiguous(), values.new_empty(shape)
-    status = kernels.write_blocks(
-        values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), *values.shape,
-        dense.data_ptr(), *shape, values.element_size(), torch.get_num_threads(),
-    )  # fmt: skip
-    if status:
-        raise_for(status, "spmm")
-    return dense
-
-
-def read_blocks(
-    kernels: Kernels, dense: Tensor, row_index: Tensor, col_index: Tensor, block: tuple[int, int]
-) -> Tensor:
-    """Return the blocks [n_block, br, bc] of a dense matrix of four or two bytes a number."""
-    dense, values = dense.contiguous(), dense.new_empty(row_index.numel(), *block)
-    status = kernels.read_blocks(
-        values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), *values.shape,
-        dense.data_ptr(), *dense.shape, dense.element_size(), torch.get_num_threads(),
-    )  # fmt: skip
-    if status:
-        raise_for(status, "sddmm")
-    return values
 
 
 def linear_int8(

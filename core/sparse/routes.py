@@ -14,9 +14,10 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 from core.errors import PatternError
-from core.kernels import call
+from core.kernels import call, copies
 
 #: Bound on the gathered operands of one chunk, in entries.
 CHUNK_ENTRY = 1 << 21
@@ -34,7 +35,9 @@ def expand(values: Tensor, row_index: Tensor, col_index: Tensor, grid: tuple[int
     _, br, bc = values.shape
     if (kernels := _copying(values, row_index, col_index)) is not None:
         shape = grid[0] * br, grid[1] * bc
-        return call.write_blocks(kernels, values, row_index, col_index, shape)
+        if br == bc == 1 and (mask := copies.mask_of(kernels, row_index, col_index, grid)):
+            return copies.write_entries(kernels, mask, values, shape)
+        return copies.write_blocks(kernels, values, row_index, col_index, shape)
     dense = values.new_zeros(grid[0], br, grid[1], bc)
     dense[row_index.long(), :, col_index.long(), :] = values
     return dense.view(grid[0] * br, grid[1] * bc)
@@ -69,12 +72,21 @@ def sddmm(
             a, b = left.index_select(0, row_index[part]), right.index_select(0, col_index[part])
             torch.bmm(a, b, out=out[part])
         return out
+    height = -(-grid[0] // N_STRIP)
+    kernels = _copying(x, row_index, col_index)
+    if (
+        kernels is not None
+        and br == bc == 1
+        and (mask := copies.mask_of(kernels, row_index, col_index, grid))
+    ):
+        for top in range(0, grid[0], height):
+            strip = dy[:, top : top + height].t() @ x
+            copies.read_entries(kernels, mask, strip, top, out)
+        return out
     if (row_index.diff() < 0).any():
         raise PatternError("core::sddmm: row_index must ascend; pass the tensors of a BlockPattern")
-    height = -(-grid[0] // N_STRIP)
     edges = torch.arange(0, grid[0] + height, height, dtype=torch.int32, device=x.device)
     ends = torch.searchsorted(row_index, edges).tolist()
-    kernels = _copying(x, row_index, col_index)
     if kernels is None:
         left = _blocks(dy, grid[0], br)
         right = _blocks(x, grid[1], bc).view(grid[1] * bc, batch).t()
@@ -83,7 +95,7 @@ def sddmm(
         if kernels is not None:
             strip = dy[:, top * br : (top + height) * br].t() @ x
             where = row_index[first:last] - top, col_index[first:last]
-            out[first:last] = call.read_blocks(kernels, strip, *where, block)
+            out[first:last] = copies.read_blocks(kernels, strip, *where, block)
             continue
         strip = left[top : top + height].flatten(0, 1) @ right
         rows, cols = row_index[first:last].long() - top, col_index[first:last].long()
@@ -93,7 +105,7 @@ def sddmm(
 
 def _copying(x: Tensor, *index: Tensor) -> call.Kernels | None:
     """Return the compiled copies of blocks if they can take these operands."""
-    plain = type(x) is Tensor and x.is_cpu and x.element_size() in (2, 4)
+    plain = type(x) in (Tensor, Parameter) and x.is_cpu and x.element_size() in (2, 4)
     if not plain or any(not t.is_cpu or t.dtype != torch.int32 for t in index):
         return None
     return call.kernels()

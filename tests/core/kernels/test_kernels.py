@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.errors import ConfigError, IndexRangeError, PatternError
-from core.kernels import call, library, plans
+from core.kernels import call, copies, library, plans
 from core.kernels.load import LEVELS, chosen_level
 from core.sparse import BlockPattern, routes
 
@@ -228,12 +228,64 @@ def test_a_plan_in_inference_mode_is_made_each_time():
 def test_blocks_are_written_into_a_dense_matrix_and_read_again(block, dtype):
     p, values, _, _ = problem(block, 1)
     k, values = call.kernels(), values.to(dtype)
-    dense = call.write_blocks(k, values, p.row_index, p.col_index, p.shape)
+    dense = copies.write_blocks(k, values, p.row_index, p.col_index, p.shape)
     padded = values.new_zeros(p.grid[0], block[0], p.grid[1], block[1])
     padded[p.row_index.long(), :, p.col_index.long(), :] = values
     want = padded.view(p.grid[0] * block[0], -1)[: p.shape[0], : p.shape[1]]
     assert torch.equal(dense, want)
-    again = call.read_blocks(k, dense, p.row_index, p.col_index, block)
-    assert torch.equal(call.write_blocks(k, again, p.row_index, p.col_index, p.shape), want)
+    again = copies.read_blocks(k, dense, p.row_index, p.col_index, block)
+    assert torch.equal(copies.write_blocks(k, again, p.row_index, p.col_index, p.shape), want)
     with pytest.raises(IndexRangeError):
-        call.write_blocks(k, values, p.row_index + 1000, p.col_index, p.shape)
+        copies.write_blocks(k, values, p.row_index + 1000, p.col_index, p.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 16), (40, 33), (17, 160), (300, 450)])
+@pytest.mark.parametrize("n_thread", [1, 2])
+def test_single_entries_are_copied_sixteen_places_at_a_time(n_thread, shape, dtype, monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_thread)
+    k, g = call.kernels(), torch.Generator().manual_seed(shape[0])
+    try:
+        for density in (0.0, 0.5, 0.97, 1.0):
+            keep = torch.rand(shape, generator=g) < density
+            p = BlockPattern.from_mask(keep, (1, 1))
+            values = torch.randn(p.n_block, 1, 1, generator=g).to(dtype)
+            x = torch.randn(5, shape[1], generator=g).to(dtype)
+            dy = torch.randn(5, shape[0], generator=g).to(dtype)
+            index, rows = (p.row_index, p.col_index), slice(shape[0] // 3, shape[0])
+            mask = copies.mask_of(k, *index, shape)
+            if mask is None:
+                pytest.skip("no such instructions in this build")
+            dense = copies.write_entries(k, mask, values, shape)
+            assert torch.equal(dense, copies.write_blocks(k, values, *index, shape))
+            read = torch.zeros_like(values)
+            copies.read_entries(k, mask, dense[rows], rows.start, read)
+            assert torch.equal(
+                read, torch.where((p.row_index >= rows.start)[:, None, None], values, 0)
+            )
+            if density < 0.5:
+                continue
+            fast = routes.sddmm(dy, x, *index, (1, 1)), routes.expand(values, *index, p.grid)
+            with monkeypatch.context() as m:
+                m.setattr(copies, "mask_of", lambda *_: None)
+                slow = routes.sddmm(dy, x, *index, (1, 1)), routes.expand(values, *index, p.grid)
+            assert all(map(torch.equal, fast, slow))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_entries_in_another_order_have_no_mask():
+    p, values, *_ = problem((1, 1), 5)
+    k, flipped = call.kernels(), p.col_index.clone()
+    first = slice(int(p.row_ptr[0]), int(p.row_ptr[1]))
+    flipped[first] = flipped[first].flip(0)
+    assert copies.mask_of(k, p.row_index, flipped, p.shape) is None
+    dense = routes.expand(values, p.row_index, flipped, p.grid)
+    want = torch.zeros(p.shape)
+    want[p.row_index.long(), flipped.long()] = values[:, 0, 0]
+    assert torch.equal(dense, want)
+    with torch.inference_mode():
+        assert copies.mask_of(k, p.row_index.clone(), p.col_index, p.shape) is None
+    with pytest.raises(IndexRangeError):
+        copies.mask_of(k, p.row_index + 1000, p.col_index, p.shape)

@@ -13,7 +13,7 @@ from core.kernels import load
 SCRIPT = """
 import ctypes, itertools, sys
 import torch
-from core.kernels import call, packed
+from core.kernels import call, copies, packed
 from core.precision import FORMATS
 from core.sparse import BlockPattern
 
@@ -70,8 +70,11 @@ for n_thread, block in itertools.product((1, 2), blocks):  # enough to share
     call.spmm_backward(kernels, dy, x, values, *index)
     call.sddmm(kernels, dy, x, p.row_index, p.col_index, *block)
     for dtype in (torch.float32, torch.bfloat16):
-        dense = call.write_blocks(kernels, values.to(dtype), p.row_index, p.col_index, (75, 141))
-        call.read_blocks(kernels, dense, p.row_index, p.col_index, block)
+        dense = copies.write_blocks(kernels, values.to(dtype), p.row_index, p.col_index, (75, 141))
+        copies.read_blocks(kernels, dense, p.row_index, p.col_index, block)
+        if block == (1, 1) and (mask := copies.mask_of(kernels, p.row_index, p.col_index, p.shape)):
+            copies.write_entries(kernels, mask, values.to(dtype), p.shape)
+            copies.read_entries(kernels, mask, dense, 0, values.to(dtype))
 for n_feature in (1, 16, 37, 300):
     index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
     for i in (index, index.sort().values, index[:0]):

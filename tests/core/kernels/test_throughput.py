@@ -139,3 +139,17 @@ def test_calling_a_small_layer():
 
     # Measured: 1.5 times nn.Linear. With the named op's dispatch and two more passes: 3.
     assert_faster(lambda: repeat(layer), lambda: repeat(dense), 1 / 2.2)
+
+
+def test_a_dense_layer_of_single_entries_is_hardly_slower_than_linear():
+    g = torch.Generator().manual_seed(5)
+    p = BlockPattern.random((768, 768), (1, 1), 0.9, g)
+    layer = core.BlockSparseLinear(768, 768, pattern=p, dense_from=0, generator=g)
+    dense, x = torch.nn.Linear(768, 768), torch.randn(128, 768, generator=g)
+
+    def step(module):
+        module.zero_grad(set_to_none=True)
+        module(x.requires_grad_()).sum().backward()
+
+    # Measured: .8 to .9. With a loop over entries: .4; copied by torch: .3.
+    assert_faster(lambda: step(layer), lambda: step(dense), 0.55)
