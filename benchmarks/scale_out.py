@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import core
 from apps.lab import parallel
 from apps.lab.fit import fit
 from apps.lab.pool import has_dask, map_tasks
@@ -76,6 +77,7 @@ def rates(application: str, size: int, n_step: int, n_round: int) -> dict[str, f
     `one`: the first process, while the other waits; `apart`: both, each for itself, added up;
     `two`: both together, one model. Best of the rounds, as others may use the machine.
     """
+    core.keep_freed_memory()  # as every training does
     model, loss, items, packed = parts_of(application, size)
     optimizer = Recipe().make_optimizer(model, 1e-3, weight_decay=0.0)
 
