@@ -36,8 +36,9 @@ own split; settings, epochs and weights never saw it.
 - graph: the same networks, where a Gaussian process on what each of them counts (its learned
   fingerprint; no given fingerprint, no descriptor) answers in place of its last layers
   (`model.process`). It is fitted to all training rows of the set, noise chosen without the
-  network's own fold. Where a run has no line network, graph is what that is here. "one graph" is
-  the mean error of the single ones.
+  network's own fold. **Where sets share their networks, the process of each also heeds what those
+  of the other sets say**, and so knows the values that molecules were given there. Where a run has
+  no line network, graph is what that is here. "one graph" is the mean error of the single ones.
 - k+g: kernel and graph; hybrid: kernel, trees and graph; weights from held-out folds, the same for
   all sets.
 - seen: test molecules that another set of the run has among its training rows, whose labels the

