@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from hw.program import Op
-from hw.rules.pointwise import pointwise
 from hw.rules.registry import rule
-from hw.work import Move, Work
+from hw.work import Move, Pointwise, Work
 
 
 @rule(
@@ -40,7 +39,7 @@ def _copy(op: Op) -> list[Work]:
     if op.out.byte == 0:
         return []
     if source.format != op.out.format:
-        return [pointwise(op, "arithmetic", 1)]
+        return [Pointwise(op.out.n_element, "arithmetic", source.format, op.out.format)]
     kind = "copy" if source.is_contiguous == op.out.is_contiguous else "rearrange"
     return [Move(op.out.byte, kind)]  # type: ignore[arg-type]
 

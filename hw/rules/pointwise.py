@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from hw.formats import FORMAT_BYTE
 from hw.program import Op, TensorInfo
 from hw.rules.registry import rule
 from hw.work import Pointwise, Work
@@ -54,7 +55,7 @@ def pointwise(
     """Return the item for results like `out` (the op's first one unless given)."""
     out = op.out if out is None else out
     operands = [t for t in op.inputs if t.n_element > 1]
-    widest = max(operands, key=lambda t: t.n_element, default=out)
+    widest = max(operands, key=lambda t: (t.n_element, FORMAT_BYTE[t.format]), default=out)
     return Pointwise(
         n_element=out.n_element,
         kind=kind,
