@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import hw
 from core.errors import MachineError
 from hw.explain import explain_program
-from hw.layout import lay_out
+from hw.layout import common_splits, lay_out
 from hw.machine import load_machine, planned_for
 from hw.rules import tasks_of
 from hw.targets import cost_item
@@ -130,3 +130,53 @@ def test_each_objective_is_best_at_its_own(machine):
 def test_unknown_objective():
     with pytest.raises(MachineError, match="must be time, energy or memory, got 'beauty'"):
         hw.cost_program(hw.trace(torch.add, torch.ones(2), 1), BOW, objective="beauty")
+
+
+def test_copies_have_places_of_their_own_and_live_to_their_last_use():
+    x, w = torch.randn(64, 32), torch.randn(64, 16)
+    tall = torch.randn(48, 16)
+
+    def step():
+        y, z = x * 2, torch.cat([x, x])[:48] * 2
+        return y.t() @ w, z.t() @ tall, y.t() @ (w + 1), z.t() @ (tall + 1)
+
+    program = hw.trace(step)
+    laid = lay_out(program, tasks_of(program), BOW, whole=True).program
+    copies = {key: s for key, s in laid.storages.items() if key not in program.storages}
+    assert sorted(copies) == [-2, -1]
+    products = [i for i, op in enumerate(program.ops) if op.name == "aten.mm"]
+    assert [(copies[k].first_op, copies[k].last_op) for k in (-1, -2)] == [
+        (products[0], products[2]), (products[1], products[3])]  # fmt: skip
+    assert [copies[k].byte for k in (-1, -2)] == [64 * 32 * 4, 48 * 32 * 4]
+    assert all("in another order" in s.name for s in copies.values())
+
+
+def test_what_rearranging_takes_is_what_its_moves_cost():
+    x, w = torch.randn(64, 32), torch.randn(64, 16)
+
+    def step():
+        y = x * 2
+        return y.t() @ w, y.t() @ (w + 1)
+
+    program = hw.trace(step)
+    layout = lay_out(program, tasks_of(program), BOW, whole=True)
+    once = cost_item(Move(64 * 32 * 4, "reorder"), BOW).time_s
+    assert layout.apart_s == pytest.approx(2 * once)
+    assert layout.planned_s == pytest.approx(once)
+    assert layout.own_s == layout.shared_s == 0
+
+
+def test_common_splits_stem_from_each_product_and_agree():
+    tokens, inner, outer = 96, 64, 160
+    forward = Contraction(1, tokens, inner, outer, "fp32", "fp32", "fp32")
+    inward = Contraction(1, tokens, outer, inner, "fp32", "fp32", "fp32")
+    for grad in (Contraction(1, outer, tokens, inner, "fp32", "fp32", "fp32"),
+                 Contraction(1, inner, tokens, outer, "fp32", "fp32", "fp32")):  # fmt: skip
+        splits = common_splits((forward, inward, grad), BOW, 3)
+        assert len(splits) == len(set(splits)) > 3
+        for (m, n, k), back, weight in splits:
+            assert back == (m, k, n)
+            assert weight == ((n, k, m) if grad.m == outer else (k, n, m))
+            assert m <= tokens
+            assert n <= outer
+            assert k <= inner

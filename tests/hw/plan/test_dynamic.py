@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from hw.machine import TileMachine, load_machine
-from hw.plan.dynamic import SLACK, plan_dynamic, propagation_steps
+from hw.plan.dynamic import (
+    SLACK,
+    bucket_size,
+    choose_dynamic,
+    column_shares,
+    home,
+    plan_dynamic,
+    propagation_steps,
+)
 from hw.plan.sparse import plan_static
 from hw.work import SparseContraction
 
@@ -85,3 +93,39 @@ def test_columns_pass_in_serial_steps_where_memory_binds() -> None:
     # a step of 512 columns runs the quicker the more columns it has, but never twice as quick
     assert 2 * one.time_s < more.time_s < 4 * one.time_s
     assert more.n_mac == 4 * one.n_mac
+
+
+def test_serial_steps_are_the_fewest_that_fit_and_share_the_columns() -> None:
+    work = item(3000, 16, 0.25)
+    shares = column_shares(work, bow())
+    assert sum(shares) == 3000
+    assert len(shares) in (2, 4, 8, 16, 32)
+    assert max(shares) == -(-3000 // len(shares)) == shares[0]
+    assert shares[-1] == 3000 - shares[0] * (len(shares) - 1)
+    assert choose_dynamic(replace(work, n=shares[0]), bow())[1].fits
+    fewer = -(-3000 // (len(shares) // 2))
+    assert not choose_dynamic(replace(work, n=fewer), bow())[1].fits
+    cost = plan_dynamic(work, bow())
+    assert f"{len(shares)} serial steps of the dense columns" in cost.plan
+    one = [choose_dynamic(replace(work, n=n), bow())[1] for n in shares]
+    assert cost.time_s == pytest.approx(sum(c.time_s for c in one))
+    # what fits passes at once, and so does what no step helps
+    assert column_shares(item(256, 16, 0.25), bow()) == [256]
+    tiny = replace(bow(), n_tile=2)
+    assert column_shares(item(3, 16, 0.5), tiny) == [3]
+    assert not plan_dynamic(item(3, 16, 0.5), tiny).fits
+
+
+def test_a_bucket_holds_the_mean_and_its_slack() -> None:
+    assert bucket_size(100, 10) == 13
+    assert bucket_size(101, 10) == 14
+    assert list(bucket_size(64, np.array([1, 64]))) == [84, 2]
+
+
+def test_each_block_has_its_bucket() -> None:
+    work = SparseContraction("spmm", 64, 128, 8, (16, 16), 4, "fp16", "fp16", "fp16",
+                             mode="dynamic", row_index=np.array([0, 1, 2, 3]),
+                             col_index=np.array([0, 3, 4, 7]))  # fmt: skip
+    # four block rows on two, eight block columns on four
+    assert home(work, 2, 4).tolist() == [0, 1, 4 + 2, 4 + 3]
+    assert home(work, 1, 1).tolist() == [0, 0, 0, 0]

@@ -136,3 +136,105 @@ def test_orders_of_machines_as_published() -> None:
         "spmm", 4096, 4096, 1024, (1, 1), 4096 * 1024, "fp16", "fp16", "fp16"
     )
     assert cost_item(element, bow).time_s > cost_item(dense, bow).time_s
+
+
+def test_a_split_of_k_adds_partial_sums_and_units() -> None:
+    machine = a100()
+    # one tile of results on 108 multiprocessors: k is split as far as it goes
+    cost = cost_item(product(64, 65536, 64), machine)
+    split = int(cost.plan.split("k split ")[1].split(",")[0])
+    assert split == 16
+    tile = [int(word) for word in cost.plan.split(",")[0].removeprefix("tile ").split(" x ")]
+    n_tile = math.ceil(64 / tile[0]) * math.ceil(64 / tile[1]) * split
+    assert cost.n_tile_used == min(n_tile, 108)
+    partial = 8 * 64 * 64 * (split - 1)
+    assert cost.temporary_byte == partial / 2
+    k_l = 32 * math.ceil(65536 / split / 32)
+    assert cost.exchange_byte == n_tile * k_l * (tile[0] + tile[1]) * 2 + partial
+    assert cost.off_chip_byte == 2 * (2 * 64 * 65536 + 64 * 64)
+    assert cost.parts_s["launch"] == machine.launch_s + machine.wave_fill_s
+    # too short to be split
+    assert "k split 1," in cost_item(product(64, 96, 64), machine).plan
+
+
+@pytest.mark.parametrize("work", ["spmm", "spmm_t", "sddmm"])
+def test_blocks_on_the_gpu_by_hand(work: str) -> None:
+    machine = a100()
+    # 48 x 80 blocks of 16 x 16, 640 of them live, against 300 columns
+    item = SparseContraction(
+        work, 768, 1280, 300, (16, 16), 640, "fp16", "fp16", "fp16"  # type: ignore[arg-type]
+    )  # fmt: skip
+    cost = cost_item(item, machine)
+    tn = int(cost.plan.split(" x ")[2].split(",")[0])
+    if work == "sddmm":
+        # each live block is a tile as wide as itself, 300 deep; the plan names the tried width
+        n_tile, depth = 640, 300.0
+    else:
+        rows = 48 if work == "spmm" else 80
+        n_tile, depth = rows * math.ceil(300 / tn), 640 / rows * 16
+    feeding = 1 + machine.small_tile_loss * 64 * (1 / 16 + 1 / tn)
+    tile_s = 16 * tn * depth / (1024 * machine.clock_hz) * feeding
+    waves = math.ceil(n_tile / 108)
+    assert cost.parts_s["compute"] == pytest.approx(waves * (tile_s + machine.wave_fill_s))
+    assert cost.exchange_byte == pytest.approx(n_tile * depth * (16 + tn) * 2)
+    assert cost.off_chip_byte == 640 * (256 * 2 + 4) + (768 + 1280) * 300 * 2
+    assert cost.n_tile_used == min(n_tile, 108)
+    assert cost.runner_up is not None
+    assert cost.energy_j["compute"] == pytest.approx(
+        640 * 256 * 300 * machine.mac_pj["fp16"] * 1e-12
+    )
+
+
+def test_small_blocks_on_the_gpu_go_entry_by_entry() -> None:
+    machine = a100()
+    item = SparseContraction("spmm", 512, 512, 64, (8, 8), 100, "fp32", "fp32", "fp32")
+    cost = cost_item(item, machine)
+    seconds = 100 * 64 * 64 / (machine.clock_hz * 108 * machine.vector_per_cycle["fp32"])
+    assert cost.parts_s.get("compute", 0.0) == pytest.approx(seconds)
+    assert cost.exchange_byte == 100 * (16 * 64 * 4 + 8 * 8 * 4 + 4)
+    assert cost.off_chip_byte == 100 * (8 * 8 * 4 + 4) + 1024 * 64 * 4
+    assert cost.n_tile_used == 108
+    # from sixteen on a block is a whole one, on both sides
+    wide = replace(item, block=(16, 8), n_block=50)
+    assert "one by one" in cost_item(wide, machine).plan
+    assert "one by one" not in cost_item(replace(item, block=(16, 16), n_block=25), machine).plan
+
+
+def test_two_of_four_on_the_gpu_by_hand() -> None:
+    machine = a100()
+    dense, sparse = (
+        product(8192, 8192, 8192),
+        replace(product(8192, 8192, 8192), is_structured=True),
+    )
+    costs = [cost_item(item, machine) for item in (dense, sparse)]
+    # half the values and two bits each; twice the rate, but for filling waves and feeding
+    assert costs[0].off_chip_byte - costs[1].off_chip_byte == 8192**2 * (2 - 2 * 0.5 - 0.125)
+    assert 0.5 < costs[1].time_s / costs[0].time_s < 0.75
+    assert "two of four" in costs[1].plan
+
+
+def test_systolic_bytes_by_hand() -> None:
+    machine = tpu()
+    half = machine.sram_byte / 2
+    # 16 MiB fit once: read once
+    cost = cost_item(product(2048, 4096, 65536, "bf16"), machine)
+    a, b, out = 2048 * 4096 * 2, 4096 * 65536 * 2, 2048 * 65536 * 2
+    assert a == half
+    assert cost.off_chip_byte == a + b + out
+    # of twice as much the other operand is read twice
+    cost = cost_item(product(4096, 4096, 65536, "bf16"), machine)
+    assert cost.off_chip_byte == 2 * a + 2 * b + 2 * out
+    assert cost.energy_j["local_memory"] == pytest.approx(
+        2 * cost.off_chip_byte * machine.local_pj_per_byte * 1e-12
+    )
+
+
+def test_systolic_vector_work_by_hand() -> None:
+    machine = tpu()
+    n = 10**7
+    cost = cost_item(Pointwise(n, "transcendental", "fp32", "fp32"), machine)
+    rate = machine.clock_hz * 4
+    assert cost.parts_s["compute"] == pytest.approx(n / (rate * machine.transcendental_per_cycle))
+    assert cost.off_chip_byte == 8 * n
+    assert cost.energy_j["compute"] == pytest.approx(n * machine.vector_pj["fp32"] * 1e-12)
+    assert cost.n_tile_used == 4
