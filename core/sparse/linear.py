@@ -161,7 +161,7 @@ class DenseLinear(nn.Linear):
             return roles.receive(F.linear(x, self.weight, self.bias))
         weight = roles.cast(_imitate(self.weight, roles.weight, axis=0))
         y = F.linear(roles.activate(x, self.activation_range), weight).to(x.dtype)
-        return roles.receive(y if self.bias is None else y + self.bias)
+        return roles.receive(y if self.bias is None else y + self.bias.to(y.dtype))
 
 
 class BlockSparseLinear(nn.Module):
@@ -287,8 +287,13 @@ class BlockSparseLinear(nn.Module):
         else:
             values = _imitate(values, roles.weight)
         operand, values = roles.activate(x, self.activation_range), roles.cast(values)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if operand.dtype == x.dtype:
+            return roles.receive(
+                matmul(operand, values, self.pattern, bias, dense_from=self.dense_from)
+            )
         y = matmul(operand, values, self.pattern, dense_from=self.dense_from).to(x.dtype)
-        return roles.receive(y if self.bias is None else y + self.bias)
+        return roles.receive(y if bias is None else y + bias)
 
     def extra_repr(self) -> str:
         """Return what `print(model)` shows."""
@@ -374,14 +379,14 @@ class FrozenLinear(nn.Module):
             index = pattern.row_ptr, pattern.col_index, pattern.row_index
             x_scale = self.activation_range.scale_for(x)
             y = linear_int8(x, x_scale, weight, self.scale, index, self.out_features)
-            return y if self.bias is None else y + self.bias
+            return y if self.bias is None else y + self.bias.to(y.dtype)
         if self.scale is not None:
             scale = self.scale if pattern is None else _scale_of_block(self.scale, pattern)
             weight = torch.ops.core.dequantize(weight, scale, roles.compute_dtype or x.dtype)
         operand = roles.activate(x, self.activation_range)
         y = F.linear(operand, weight) if pattern is None else matmul(operand, weight, pattern)
         y = y.to(x.dtype)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 def frozen(layer: DenseLinear | BlockSparseLinear) -> FrozenLinear:

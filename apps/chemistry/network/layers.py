@@ -74,7 +74,7 @@ class EdgeMessageLayer(nn.Module):
 
         `order` is that of the edges; with `kind`, int32 [edge], `edge_attr` is a table of kinds.
         """
-        edge = by_rows(self.edge, edge_attr)
+        edge = by_rows(self.edge, edge_attr).to(h.dtype)
         z = core.pass_messages(h, order, edge, kind=kind, activation="relu", own=True)
         z = torch.relu(self.first_norm(by_rows(self.first, z)))
         return h + self.second_norm(by_rows(self.second, z))

@@ -36,6 +36,8 @@ class BindingNetwork(nn.Module):
     Batch normalisation, residual steps and a readout of sums and means over all layers are what
     lets a graph network learn from a thousand molecules; without them the error of the same
     network was .2 pK higher in the project's trials.
+    Where activations are bf16, the states of the atoms travel from layer to layer in bf16 too; sums
+    into molecules and everything behind them are float32.
     The network works in scaled units (mean 0, variance 1 on the training part); `target_mean` and
     `target_sd` travel with it, and `predict` gives the unit of the data.
     """
@@ -64,6 +66,7 @@ class BindingNetwork(nn.Module):
         dense = core.LayerSpec(
             weight_format=spec.weight_format, activation_format=spec.activation_format
         )
+        self.state_dtype = torch.bfloat16 if spec.activation_format == "bf16" else torch.float32
         self.embed = core.build_linear(n_atom_feature, d_hidden, dense, generator=generator)
         self.layers = nn.ModuleList(
             EdgeMessageLayer(d_hidden, n_edge_feature, spec=spec, generator=generator)
@@ -89,7 +92,7 @@ class BindingNetwork(nn.Module):
 
     def count(self, batch: Any) -> Tensor:
         """Return the learned fingerprint, float32 [molecule, count]: see `Readout`."""
-        states = [by_rows(self.embed, batch.x)]
+        states = [by_rows(self.embed, batch.x).to(self.state_dtype)]
         order = core.EdgeOrder.from_index(batch.edge_index, batch.x.shape[0])
         kind = getattr(batch, "edge_kind", None)
         edge_attr = batch.edge_attr if kind is None else batch.edge_table
@@ -99,7 +102,7 @@ class BindingNetwork(nn.Module):
             if i < len(self.virtual):
                 h, node = self.virtual[i](h, node, batch.batch, batch.ptr)
             states.append(h)
-        return self.readout.count(states, batch.batch, batch.ptr)
+        return self.readout.count(states, batch.batch, batch.ptr).float()
 
     def answer(self, count: Tensor, ptr: Tensor) -> Tensor:
         """Return scaled predictions, float32 [molecule, task], from what `count` gave."""
