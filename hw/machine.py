@@ -135,7 +135,13 @@ def planned_for(machine: Machine, objective: Objective) -> Machine:
 @lru_cache(maxsize=64)
 def _read(path: Path, modified_ns: int) -> Machine:
     """Read one file; the time of its last change keeps the cache honest."""
-    return machine_from_table(_parse(path), where=path.name)
+    machine = machine_from_table(_parse(path), where=path.name)
+    if path.parent != MACHINE_DIR and machine.name in machine_names():
+        raise MachineError(
+            f"{path.name}: name {machine.name!r} is that of a machine that ships, whose errors "
+            f"were measured; give this one a name of its own"
+        )
+    return machine
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -163,7 +169,8 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
     table = _with_base(table, where)
     for key in _TEXT:
         if not isinstance(table.get(key), str):
-            raise MachineError(f"{where}: {key} must be a text, got {table.get(key)!r}")
+            got = f"got {table[key]!r}" if key in table else "it is missing"
+            raise MachineError(f"{where}: {key} must be a text, {got}")
     if table["kind"] not in KINDS:
         raise MachineError(
             f"{where}: kind must be one of {', '.join(KINDS)}, got {table['kind']!r}"
@@ -216,12 +223,13 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
                 value = int(value)
             values[key] = value
     substitute = table.get("substitute", {})
-    if not isinstance(substitute, Mapping) or not all(
-        isinstance(instead, str) for instead in substitute.values()
-    ):
+    wrong = substitute
+    if isinstance(substitute, Mapping):
+        wrong = {f: instead for f, instead in substitute.items() if not isinstance(instead, str)}
+    if wrong or not isinstance(substitute, Mapping):
         raise MachineError(
             f"{where}: substitute must be a table from a format to the one computed in instead, "
-            f'such as {{ tf32 = "fp32" }}, got {substitute!r}'
+            f'such as {{ tf32 = "fp32" }}, got {wrong!r}'
         )
     text = {key: table[key] for key in _TEXT}
     machine = kind(**text, **values, substitute=dict(substitute), sources=sources, ranges=ranges)
@@ -241,6 +249,7 @@ def _with_base(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}: like must name one of {', '.join(machine_names())}, got {base!r}"
         )
     table = _with_base(_parse(MACHINE_DIR / f"{base}.toml"), f"{base}.toml")
+    del table["name"]
     return table | {"title": f"{own.get('name')}, like {table['title']}"} | own
 
 
@@ -300,12 +309,16 @@ def _check_formats(machine: Machine, where: str) -> None:
     for f in dataclasses.fields(machine):
         if "by_format" not in f.metadata or f.name == "peak_flop_per_s":
             continue
-        difference = native.symmetric_difference(getattr(machine, f.name))
-        if difference:
-            raise MachineError(
-                f"{where}: {f.name} and mac_per_cycle must name the same formats; "
-                f"they differ in {', '.join(sorted(difference))}"
-            )
+        named = set(getattr(machine, f.name))
+        for one, other, more in (
+            (f.name, "mac_per_cycle", named - native),
+            ("mac_per_cycle", f.name, native - named),
+        ):
+            if more:
+                raise MachineError(
+                    f"{where}: {one} has {', '.join(sorted(more))}, which {other} has not; a table "
+                    f"by format is stated as a whole"
+                )
     for format in FORMAT_BYTE:
         try:
             machine.native(format)

@@ -80,6 +80,10 @@ def parse_op(text: str) -> Work:
     return _item(name, values)
 
 
+_KIND = {int: "a whole number", float: "a number", str: "a word"}
+_EXAMPLE = {"dtype": "fp16", "mode": "static", "density": 0.1}
+
+
 def parse_words(
     text: str, known: Mapping[str, Mapping[str, type]], default: Mapping[str, Any], *, what: str
 ) -> tuple[str, dict[str, Any]]:
@@ -93,21 +97,27 @@ def parse_words(
     name, *pairs = text.split() or [""]
     if name not in known:
         raise ConfigError(f"{what} {name!r} is unknown; {_suggest(name, known)}")
-    values = {key: default for key, default in default.items() if key in known[name]}
+    given: dict[str, Any] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         if key not in known[name]:
             raise ConfigError(f"{name} has no argument {key!r}; {_suggest(key, known[name])}")
+        if key in given:
+            raise ConfigError(f"{name}: {key} is given twice")
         kind = known[name][key]
         try:
-            values[key] = kind(value)
+            given[key] = kind(value)
         except ValueError:
-            raise ConfigError(f"{name}: {key} must be {kind.__name__}, got {value!r}") from None
+            raise ConfigError(f"{name}: {key} must be {_KIND[kind]}, got {value!r}") from None
+    values = {key: value for key, value in default.items() if key in known[name]} | given
     missing = [key for key in known[name] if key not in values]
     if missing:
-        raise ConfigError(f"{name}: {', '.join(missing)} missing; write as in {missing[0]}=1024")
+        example = _EXAMPLE.get(missing[0], 1024)
+        raise ConfigError(
+            f"{name}: {', '.join(missing)} missing; write as in {missing[0]}={example}"
+        )
     for key, value in values.items():
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and not 0 < value < math.inf:
             raise ConfigError(f"{name}: {key} must be positive, got {value}")
     return name, values
 

@@ -212,13 +212,13 @@ def _cost_model(
     from json import dumps
 
     from apps.lab.files import write_atomic
-    from core.errors import ConfigError
+    from core.errors import ConfigError, MemoryExceededError
     from hw import cost_program, load_machine, machine_names
     from hw.chrome import chrome_trace
     from hw.explain import explain_program
     from hw.machine import planned_for
     from hw.model_text import trace_model
-    from hw.report import page, side_by_side
+    from hw.report import memory_sentence, page, side_by_side
 
     names = machines or machine_names()
     if trace is not None and len(names) > 1:
@@ -228,20 +228,21 @@ def _cost_model(
     reports = [
         cost_program(program, machine, phase="train_step", spill=spill) for machine in planned
     ]
-    if spill:
-        for report in reports:
-            report.require_fit()
-    if html is not None:
+    short = [report for report in reports if spill and not report.fits]
+    reports = [report for report in reports if report not in short]
+    if reports and html is not None:
         fragments = [side_by_side(reports), *(report._repr_html_() for report in reports)]
         write_atomic(html, page(fragments, model))
-    if trace is not None:
+    if reports and trace is not None:
         write_atomic(trace, dumps(chrome_trace(reports[0])))
     if json:
         typer.echo(dumps([_entry(report, model) for report in reports], indent=2))
-        return
-    typer.echo("\n\n".join(str(report) for report in reports))
-    if explain:
-        typer.echo("\n\n".join(explain_program(report) for report in reports))
+    elif reports:
+        typer.echo("\n\n".join(str(report) for report in reports))
+        if explain:
+            typer.echo("\n\n".join(explain_program(report) for report in reports))
+    if short:
+        raise MemoryExceededError("; ".join(memory_sentence(report) for report in short))
 
 
 def _entry(report: CostReport, model: str) -> dict[str, Any]:

@@ -87,7 +87,11 @@ def test_loading_twice_gives_the_same_object_and_a_changed_file_another(tmp_path
     machine = load_machine("a100")
     assert load_machine(machine) is machine
     path = tmp_path / "mine.toml"
-    path.write_text((MACHINE_DIR / "ipu_bow.toml").read_text())
+    text = (MACHINE_DIR / "ipu_bow.toml").read_text()
+    path.write_text(text)
+    with pytest.raises(MachineError, match="name 'ipu_bow' is that of a machine that ships"):
+        load_machine(path)
+    path.write_text(text.replace('name = "ipu_bow"', 'name = "mine"'))
     assert load_machine(path).clock_hz == 1.85e9
     path.write_text(path.read_text().replace("value = 1.85e9", "value = 1.84e9"))
     assert load_machine(str(path)).clock_hz == 1.84e9
@@ -106,6 +110,14 @@ def test_missing_field(bow):
     refuse(
         bow, r"mine\.toml: missing field clock_hz; clock_hz must be a number in \[2e\+08, 4e\+09"
     )
+
+
+def test_a_machine_like_another_has_a_name_of_its_own():
+    refuse({"like": "ipu_bow"}, r"mine\.toml: name must be a text, it is missing")
+    machine = machine_from_table({"like": "ipu_bow", "name": "x"}, where="mine.toml")
+    assert (machine.name, machine.title) == ("x", "x, like Graphcore Bow (Mk2, wafer on wafer)")
+    titled = machine_from_table({"like": "a100", "name": "x", "title": "X"}, where="mine.toml")
+    assert titled.title == "X"
 
 
 def test_unknown_field_names_the_near_miss(bow):
@@ -164,7 +176,7 @@ def test_formats(bow):
     bow["mac_pj"]["fp7"] = bow["mac_pj"]["fp16"]
     refuse(bow, r"mac_pj\.fp7 is no format; known are fp64")
     del bow["mac_pj"]["fp7"], bow["mac_pj"]["fp16"]
-    refuse(bow, r"mac_pj and mac_per_cycle must name the same formats; they differ in fp16")
+    refuse(bow, r"mac_per_cycle has fp16, which mac_pj has not; a table by format is stated as")
 
 
 def test_format_without_rate_or_substitute(bow):

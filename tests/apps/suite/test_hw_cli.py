@@ -59,6 +59,12 @@ def test_a_model_that_spills_says_how_and_what_fits_nowhere_is_refused(tmp_path)
     refused = run("cost", "--model", "mlp width=6000 depth=1", "-m", str(small), "--spill")
     assert refused.exit_code != 0
     assert "memory exceeded on small: op" in refused.output
+    # what fits elsewhere is told all the same
+    both = run(*model[:3], "-m", str(small), "-m", "a100", "--model", "mlp width=6000 depth=1",
+               "--spill")  # fmt: skip
+    assert both.exit_code != 0
+    assert "NVIDIA A100" in both.output
+    assert "memory exceeded on small" in both.output
     assert run("cost", "--op", "gelu m=9 n=9 dtype=fp32", "--spill").exit_code != 0
 
 
