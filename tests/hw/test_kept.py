@@ -5,6 +5,7 @@
 The figures are the model's own, not measurements: those are in `tessera hw validate`.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 import hw
 from hw.item import PARTS
-from hw.machine import load_machine, machine_names
+from hw.machine import KINDS, load_machine, machine_names
 from hw.model_text import trace_model
 from hw.pods import predict_training
 from hw.rules import tasks_of
@@ -169,6 +170,16 @@ def of_row(row: tuple[str, ...]) -> list[float | str | None]:
     return [said.predicted, said.low, said.high, said.reason]
 
 
+def intervals() -> dict[str, list[float]]:
+    """Give outside which values a number of a machine file is refused, by kind and field."""
+    return {
+        f"{kind}.{f.name}": list(f.metadata["interval"])
+        for kind, machine in KINDS.items()
+        for f in dataclasses.fields(machine)
+        if f.metadata
+    }
+
+
 def kept(part: str) -> dict[str, Any]:
     return dict(json.loads(KEPT.read_text(encoding="utf-8"))[part])
 
@@ -215,8 +226,13 @@ def test_work_of_operations_is_that_which_is_kept():
         assert now[name] == before[name], f"{name}: {HINT}"
 
 
+def test_machine_files_are_held_to_the_intervals_that_are_kept():
+    assert intervals() == kept("intervals"), HINT
+
+
 if __name__ == "__main__":
     parts = {
+        "intervals": intervals(),
         "operations": {text: of_operation(text) for text in OPS},
         "models": {text: of_model(text) for text in MODELS},
         "training": {f"{op}, {system}": of_training(op, system) for op, system in TRAINING},

@@ -150,6 +150,26 @@ def test_fraction_of_a_tile(bow):
     refuse(bow, r"n_tile must be a whole number, got 1472\.5")
 
 
+@pytest.mark.parametrize("name", ["ipu_bow", "a100", "tpu_v3"])
+def test_both_ends_of_an_interval_are_plausible_and_nothing_beyond(name):
+    table = table_of(name) if "like" not in table_of(name) else table_of("ipu_gc200")
+    for f in dataclasses.fields(KINDS[table["kind"]]):
+        if not f.metadata or "by_format" in f.metadata or "has_range" in f.metadata:
+            continue
+        low, high = f.metadata["interval"]
+        whole = f.type == "int"
+        for value, is_plausible in ((low, True), (high, True), (high * 1.01 + whole, False),
+                                    (low * 0.99 - (whole or low == 0), False)):  # fmt: skip
+            changed = copy.deepcopy(table)
+            changed[f.name]["value"] = int(value) if whole else value
+            try:
+                machine_from_table(changed, where="mine.toml")
+                said = ""
+            except MachineError as error:
+                said = str(error)
+            assert (f"{f.name} = " in said and "implausible" in said) is not is_plausible, f.name
+
+
 def test_number_without_source_or_mark(bow):
     bow["clock_hz"] = 1.85e9
     refuse(bow, r"clock_hz must be written \{ value = .*got 1850000000\.0")

@@ -40,3 +40,13 @@ def test_inputs_reach_into_lists():
     assert op.inputs == (A, B)
     assert op.out is C
     assert program().count() == {f"aten.op{i}": 1 for i in range(4)}
+
+
+def test_tensors_with_equal_shapes_are_equal_whatever_their_entries():
+    entries = np.arange(3)
+    one = TensorInfo((3,), "int64", 0, data=entries, index=(entries, entries))
+    other = TensorInfo((3,), "int64", 0, data=entries[::-1], index=(entries, entries[::-1]))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert "array" not in repr(one)
+    assert one != TensorInfo((3,), "int64", 1)
