@@ -9,62 +9,21 @@ part in it.
 On a held-out fold of eight MoleculeACE sets it took .038 off the RMSE of one network's last layers;
 the same process on the counts of a network that was not trained was .047 worse than it.
 
-Where there are several tasks, a second process per task also heeds what the first ones say of the
-*other* tasks: the more these answers differ, the less alike are two molecules. One that was
-measured for a related task brings that value along. On a held-out fold of 22 sets the RMSE fell
-from .663 to .646: from .631 to .592 on molecules that another set has among its training rows,
-from .691 to .688 on the others.
+Processes of several tasks heed each other (`apps.chemistry.baselines.fellows`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from apps.chemistry.baselines.kernel import fit_gaussian_process
+from apps.chemistry.baselines.fellows import Fellows, Task, TaskFit, fit_tasks
 from apps.chemistry.minmax import min_max
 from core.errors import DataError
 
 _ROW = 2000  # molecules whose similarities are held at a time
-_MEDIAN_ROW = 2000  # rows, evenly spread, whose distances set the scale
-# Chosen on a held-out fold of 22 MoleculeACE sets.
-HEED = 0.2  # what a median difference in the answers of the other tasks takes off, as an exponent
-RELATED = 4  # power of its correlation with the values by which another task's answers count
-
-
-@dataclass(frozen=True)
-class Fellows:
-    """What first processes say of each other's training molecules, and the second ones' weights.
-
-    Shape letters: M training molecules, T tasks.
-    """
-
-    said: np.ndarray
-    """float32 [M, T]"""
-    heed: np.ndarray
-    """float32 [T, T]: row t holds what a squared difference in each task's answers counts in the
-    second process of t; its own counts nothing."""
-    weight: np.ndarray
-    """float64 [M, T]"""
-
-    def weighed(self, like: np.ndarray, said: np.ndarray) -> np.ndarray:
-        """Return float64 [molecule, T]: the sums of the second processes.
-
-        Parameters
-        ----------
-        like : float32 [molecule, M]
-            Similarities by counts.
-        said : float [molecule, T]
-            What the first processes say.
-        """
-        out = np.zeros(said.shape)
-        for task, weight in enumerate(self.weight.T):
-            known = np.nonzero(weight)[0]
-            apart = square_distance(said, self.said[known], self.heed[task])
-            out[:, task] = (like[:, known] * np.exp(-apart)) @ weight[known]
-        return out
 
 
 @dataclass(frozen=True)
@@ -87,11 +46,10 @@ class CountProcess:
 
     def predict(self, count: np.ndarray) -> np.ndarray:
         """Return float64 [molecule, T] from float32 [molecule, C]."""
-        out = np.empty((len(count), self.offset.size))
-        for rows, like in _likes(count, self.count, self.n_state):
-            first = like @ self.weight
-            out[rows] = first if self.fellows is None else self.fellows.weighed(like, first)
-        return self.offset + out
+        fit = TaskFit(self.weight, self.offset, self.fellows)
+        likes = _likes(count, self.count, self.n_state)
+        blank = np.empty((0, self.offset.size))
+        return np.concatenate([blank, *(fit.answer(like) for like in likes)])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what a model file keeps."""
@@ -180,126 +138,31 @@ def fit_process(
     known = np.ascontiguousarray(count[rows[first]], dtype=np.float32)
     place = np.full(len(smiles), -1)
     place[rows] = molecule
-    n_task = target.shape[1]
     tasks = [
-        _Task(place[fitted], ~held[fitted], target[fitted, i].astype(np.float64))
-        for i in range(n_task)
+        Task(
+            place[fitted],
+            target[fitted, i].astype(np.float64),
+            (~held[fitted], np.ones(fitted.size, dtype=bool)),
+        )
+        for i in range(target.shape[1])
         for fitted in [np.nonzero(learns & np.isfinite(target[:, i]))[0]]
     ]
-    likes = [_square(known, task, n_state) for task in tasks]
-    inside, deployed = _fit_both(tasks, zip(likes, likes, strict=True), len(known))
-    fellows: list[Fellows | None] = [None, None]
-    if np.isfinite(inside.offset).sum() > 1:
-        both = np.concatenate([inside.weight, deployed.weight], axis=1)
-        said = np.empty((len(known), 2 * n_task), dtype=np.float32)
-        for some, like in _likes(known, known, n_state):
-            said[some] = like @ both
-        fellows = list(_fit_fellows(tasks, likes, said[:, :n_task], said[:, n_task:]))
+
+    def weighed(weight: np.ndarray) -> np.ndarray:
+        likes = _likes(known, known, n_state)
+        return np.concatenate([(like @ weight).astype(np.float32) for like in likes])
+
+    squares = [min_max(own, own, n_state) for own in (known[task.molecule] for task in tasks)]
     judge, process = (
-        CountProcess(known, n_state, fit.weight, fit.offset, others)
-        for fit, others in zip((inside, deployed), fellows, strict=True)
+        CountProcess(known, n_state, fit.weight, fit.offset, fit.fellows)
+        for fit in fit_tasks(tasks, squares, len(known), weighed)
     )
     out = np.full(target.shape, np.nan)
     out[held] = judge.predict(count[held])
     return ProcessFit(process, out)
 
 
-class _Task(NamedTuple):
-    """The values of a task: molecule of each, whether it is not held out, and the value."""
-
-    molecule: np.ndarray
-    inside: np.ndarray
-    value: np.ndarray
-
-
-class _Weights(NamedTuple):
-    weight: np.ndarray
-    """float64 [molecule, task]"""
-    offset: np.ndarray
-    """float64 [task]"""
-
-
-def _square(known: np.ndarray, task: _Task, n_state: int) -> np.ndarray:
-    own = known[task.molecule]
-    return min_max(own, own, n_state)
-
-
-def _fit_both(
-    tasks: list[_Task], kernels: Iterable[tuple[np.ndarray, np.ndarray]], n: int
-) -> tuple[_Weights, _Weights]:
-    """Fit each task without the rows held out, noise chosen, and to all rows with that noise.
-
-    Kernels, one for either fit, are float32 [value, value]; there are `n` molecules.
-    """
-    inside, whole = (
-        _Weights(np.zeros((n, len(tasks))), np.full(len(tasks), np.nan)) for _ in range(2)
-    )
-    for i, (task, pair) in enumerate(zip(tasks, kernels, strict=True)):
-        if task.inside.sum() < 2:
-            continue
-        ratio = None
-        for fit, kernel, kept in zip(
-            (inside, whole), pair, (task.inside, np.ones_like(task.inside)), strict=True
-        ):
-            block = kernel[np.ix_(kept, kept)].astype(np.float64)
-            found = fit_gaussian_process(block, task.value[kept], ratio=ratio)
-            np.add.at(fit.weight[:, i], task.molecule[kept], found.weight)
-            fit.offset[i], ratio = found.offset, found.setting
-    return inside, whole
-
-
-def _fit_fellows(
-    tasks: list[_Task], likes: list[np.ndarray], inside: np.ndarray, whole: np.ndarray
-) -> Iterator[Fellows]:
-    """Fit the second processes to what the first ones said, float32 [molecule, task] twice."""
-    heed = np.zeros((len(tasks), len(tasks)), dtype=np.float32)
-    for i, task in enumerate(tasks):
-        if task.inside.sum() > 1:
-            heed[i] = _heed(inside, task, i)
-
-    def kernels() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for task, like, scale in zip(tasks, likes, heed, strict=True):
-            first, second = (
-                like * np.exp(-square_distance(own, own, scale))
-                for own in (inside[task.molecule], whole[task.molecule])
-            )
-            yield first, second
-
-    fits = _fit_both(tasks, kernels(), len(inside))
-    for said, fit in zip((inside, whole), fits, strict=True):
-        yield Fellows(np.ascontiguousarray(said), heed, fit.weight)
-
-
-def _heed(said: np.ndarray, task: _Task, own: int) -> np.ndarray:
-    """Return float32 [task]: what a squared difference in the answers of each task counts.
-
-    Answers are scaled by their variance over all molecules; each task counts by its correlation
-    with the values, and a median difference of all together takes `HEED` off the exponent.
-    """
-    heard, value = said[task.molecule[task.inside]], task.value[task.inside]
-    deviation, apart = value - value.mean(), heard - heard.mean(axis=0)
-    spread = apart.std(axis=0) * deviation.std()
-    related = np.zeros(said.shape[1])
-    np.divide(deviation @ apart / len(value), spread, out=related, where=spread > 0)
-    related = np.abs(related) ** RELATED
-    related[own] = 0.0
-    variance = said.var(axis=0)
-    heed = np.divide(related, variance, out=np.zeros_like(related), where=variance > 0)
-    some = heard[:: 1 + len(heard) // _MEDIAN_ROW]
-    square = square_distance(some, some, heed)
-    median = float(np.median(square[~np.eye(len(some), dtype=bool)]))
-    return (heed * (HEED / median if median > 0 else 0.0)).astype(np.float32)
-
-
-def square_distance(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return float32 [row of a, row of b]: squared differences weighed by `scale` [column]."""
-    a, b = (np.asarray(x * np.sqrt(scale), dtype=np.float32) for x in (a, b))
-    apart = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * a @ b.T
-    return np.maximum(apart, 0.0)
-
-
-def _likes(a: np.ndarray, b: np.ndarray, n_state: int) -> Iterator[tuple[slice, np.ndarray]]:
+def _likes(a: np.ndarray, b: np.ndarray, n_state: int) -> Iterator[np.ndarray]:
     """Yield the similarity of a to b, float32 [some rows of a, row of b], some rows at a time."""
     for start in range(0, len(a), _ROW):
-        rows = slice(start, start + _ROW)
-        yield rows, min_max(a[rows], b, n_state)
+        yield min_max(a[start : start + _ROW], b, n_state)

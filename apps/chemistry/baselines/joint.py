@@ -5,7 +5,7 @@ stronger model at molecules that were measured for another task. Only training u
 the network that comes of it reads graphs alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from rdkit import Chem
 
+from apps.chemistry.baselines.fellows import Task, fit_tasks
 from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
 from apps.chemistry.baselines.mix import MixKernel
 from apps.chemistry.datasets import Table
@@ -213,6 +214,46 @@ class JointKernel:
         learns = np.nonzero(self.column >= 0)[0]
         member = KernelMember([self.smiles[i] for i in learns], weight, offset)
         return KernelAnswers(member, whole, held_out)
+
+    def heeding(
+        self, table: Table, fold: np.ndarray, *, n_fold: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fit Gaussian processes that heed what those of the other tasks say.
+
+        Parameters
+        ----------
+        table, fold, n_fold
+            See `fit`. Noise and scales are chosen once, on all rows.
+
+        Returns
+        -------
+        whole, held_out : ndarray, float64 [row, task]
+            By the fit to all rows that lie in a fold, and by one without the row's fold.
+        """
+        learns = np.nonzero(self.column >= 0)[0]
+        tasks = []
+        for task in range(table.target.shape[1]):
+            fitted = np.nonzero((fold >= 0) & np.isfinite(table.exact[:, task]))[0]
+            kept = [np.ones(fitted.size, dtype=bool), *(fold[fitted] != i for i in range(n_fold))]
+            value = table.exact[fitted, task].astype(np.float64)
+            tasks.append(Task(self.column[self.molecule[fitted]], value, kept))
+
+        def among(rows: np.ndarray, use: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+            starts = range(0, len(rows), _ANSWER_ROW)
+            parts = [use(self.kernel[rows[i : i + _ANSWER_ROW]]) for i in starts]
+            return np.concatenate([np.empty((0, table.target.shape[1])), *parts])
+
+        def weighed(weight: np.ndarray) -> np.ndarray:
+            some = weight.astype(np.float32)
+            starts = range(0, len(learns), _ANSWER_ROW)
+            return np.concatenate([self.kernel[learns[i : i + _ANSWER_ROW]] @ some for i in starts])
+
+        squares = [self.kernel[np.ix_(learns[t.molecule], t.molecule)] for t in tasks]
+        whole, *without = fit_tasks(tasks, squares, len(learns), weighed)
+        held_out = np.full(table.target.shape, np.nan)
+        for i, fit in enumerate(without):
+            held_out[fold == i] = among(self.molecule[fold == i], fit.answer)
+        return among(np.arange(len(self.smiles)), whole.answer)[self.molecule], held_out
 
     def _square(self, fitted: np.ndarray) -> np.ndarray:
         """Return float64 [fitted row, fitted row]."""

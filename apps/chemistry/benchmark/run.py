@@ -105,7 +105,7 @@ def run_benchmark(
     -------
     list of Record
         Accuracy is that of the mixture; members are those of `hybrid.MEMBERS` and
-        "kernel_graph", kernel and graph weighed without the trees, and, where processes on the
+        "kernel_graph", kernel and graph weighed without the others, and, where processes on the
         counts of the networks are the graph member, "network": their last layers (see
         `apps.chemistry.process`). The baselines are fitted to
         the same rows (train and valid parts) and stand beside the published errors.
@@ -172,7 +172,11 @@ def _run_group(
                         data=whole)  # fmt: skip
     is_taught = one.teacher and len(sources) > 1
     group = Group(train, sources, seed, one.n_fold, is_taught, place)
-    for stages in (["teach", *group.set_stages], group.fold_stages, group.process_stages):
+    for stages in (
+        ["teach", *group.set_stages, *group.joint_stages],
+        group.fold_stages,
+        group.process_stages,
+    ):
         map_tasks(partial(Group.work, group), stages, n_job=n_job)
     write_atomic(place / CPU_FILE, json.dumps(group.cpu_s(), indent=1) + "\n")
     models = group.models()
@@ -185,7 +189,10 @@ def _run_group(
                 strict=True,
             )
         )
-        for name, members in (("", MEMBERS), ("kernel_graph", ("kernel", "graph")))
+        for name, members in (
+            ("", [name for name in MEMBERS if name in models[0].members]),
+            ("kernel_graph", ["kernel", "graph"]),
+        )
     }
     return [
         _judge(setting, model, weights, folder, seed)

@@ -40,7 +40,7 @@ class Models:
 
     table: Table
     members: dict[str, Member]
-    """By the names of `hybrid.MEMBERS`."""
+    """By the names of `hybrid.MEMBERS`; "joint" where sets are run together."""
     each: np.ndarray
     """float [fold, row]: what each part of the graph member says."""
     network: np.ndarray | None
@@ -80,6 +80,11 @@ class Group:
         return [f"process-{i}" for i in range(self.n_fold if self.train.model.process else 0)]
 
     @property
+    def joint_stages(self) -> list[str]:
+        """Name of the stage that fits the kernel mix to several sets, each heeding the others."""
+        return ["joint"] if len(self.sources) > 1 else []
+
+    @property
     def set_stages(self) -> list[str]:
         """Names of the stages that fit kernel, trees and baselines to a set."""
         return [f"set-{i}" for i in range(len(self.sources))]
@@ -101,6 +106,9 @@ class Group:
         kind, _, number = stage.partition("-")
         if kind == "teach":
             self._teach()
+        elif kind == "joint":
+            if not self._file(stage).exists():
+                self._keep(stage, self._joint)
         elif not self._file(stage).exists():
             work = {"fold": self._fold, "process": self._process, "set": self._set}[kind]
             self._keep(stage, partial(work, int(number)))
@@ -130,6 +138,7 @@ class Group:
         start = np.cumsum([0, *map(len, tables)])
         answers = [self._read(stage)["answer"] for stage in self.fold_stages]
         told = [self._read(stage) for stage in self.process_stages]
+        joint = [self._read(stage) for stage in self.joint_stages]
         out = []
         for i, (table, fold) in enumerate(zip(tables, folds, strict=True)):
             rows = slice(start[i], start[i + 1])
@@ -145,6 +154,8 @@ class Group:
                 name: Member(found[f"{name}_held_out"], found[f"{name}_whole"])
                 for name in ("kernel", "trees")
             } | {"graph": graph}
+            if joint:
+                members["joint"] = Member(joint[0]["held_out"][rows], joint[0]["whole"][rows])
             others = {
                 smiles
                 for k, other in enumerate(tables)
@@ -205,6 +216,13 @@ class Group:
         own = np.arange(len(table)), self._task()
         return {"whole": fit.process.predict(count)[own], "held_out": fit.held_out[own]}
 
+    def _joint(self) -> dict[str, np.ndarray]:
+        """Fit processes on the kernel mix of all sets; give what they say of every row."""
+        table, fold = self.joined(0), np.concatenate(self.folds())
+        whole, held_out = JointKernel.of(table).heeding(table, fold, n_fold=self.n_fold)
+        own = np.arange(len(table)), self._task()
+        return {"whole": whole[own], "held_out": held_out[own]}
+
     def _task(self) -> np.ndarray:
         """Return int64 [row of the joined table]: which set each row is of."""
         return np.repeat(np.arange(len(self.sources)), [len(table) for table in self.tables()])
@@ -235,6 +253,8 @@ class Group:
         kinds = {"networks": self.fold_stages, "kernel, trees, baselines": self.set_stages}
         if self.process_stages:
             kinds["processes"] = self.process_stages
+        if self.joint_stages:
+            kinds["joint kernel"] = self.joint_stages
         if self.is_taught:
             kinds["teacher"] = [f"hint-{i}" for i in range(self.n_fold)]
         return {

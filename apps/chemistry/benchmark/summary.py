@@ -28,6 +28,7 @@ _COLUMNS = {
     "SVM": "svm_ecfp4",
     "kernel": "kernel",
     "trees": "trees",
+    "joint": "joint",
     "network": "network",
     "one graph": "graph-",
     "graph": "graph",
@@ -39,7 +40,8 @@ _COLUMNS = {
 _METRICS = ("rmse", "rmse_cliff", "rmse_seen", "rmse_unseen", "auc_published", "auc_repaired")
 _PAIRS = (("hybrid", "kernel"), ("kernel_graph", "kernel"), ("hybrid", "svm_ecfp4"),
           ("kernel", "svm_ecfp4"), ("graph", "svm_ecfp4"), ("graph", "kernel"),
-          ("graph", "network"), ("network", "svm_ecfp4"))  # fmt: skip
+          ("graph", "network"), ("network", "svm_ecfp4"), ("joint", "kernel"),
+          ("hybrid", "joint"))  # fmt: skip
 
 Document = dict[str, Any]
 
@@ -77,6 +79,7 @@ def benchmark_document(records: Sequence[Record], out: Path) -> Document:
         "weights": {
             member: round(mean(r.accuracy["test"][f"weight_{member}"] or 0.0 for r in records), 4)
             for member in MEMBERS
+            if f"weight_{member}" in records[0].accuracy["test"]
         },
         "cpu_s": _cpu_s(records, out),
         "errors": errors,

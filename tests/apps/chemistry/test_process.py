@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from apps.chemistry.baselines.fellows import HEED, RELATED
 from apps.chemistry.baselines.kernel import fit_gaussian_process
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.minmax import min_max
 from apps.chemistry.molecules import featurise
 from apps.chemistry.predictor import Predictor, build_network
-from apps.chemistry.process import HEED, RELATED, CountProcess, fit_process
+from apps.chemistry.process import CountProcess, fit_process
 from apps.chemistry.whole import add_processes
 from apps.lab.config import load_config
 from core.errors import DataError

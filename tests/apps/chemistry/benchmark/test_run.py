@@ -70,13 +70,13 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     assert [r.data.name for r in records] == ["set0.csv", "set1.csv"]
     for record in records:
         numbered = {"graph-0", "graph-1"}
-        members = {"graph", "network", "kernel", "trees", "kernel_graph"}
-        assert set(record.members) == members | numbered
+        weighed = {"kernel", "trees", "graph"} | ({"joint"} if joint else set())
+        assert set(record.members) == weighed | {"network", "kernel_graph"} | numbered
         assert record.members["network"] != record.members["graph"]
         assert {"train_mean", "nearest_neighbour", "random_forest", "svm_ecfp4"} == set(
             record.baselines
         )
-        weight = {k: record.accuracy["test"][f"weight_{k}"] for k in ("kernel", "trees", "graph")}
+        weight = {k: record.accuracy["test"][f"weight_{k}"] for k in weighed}
         assert sum(weight.values()) == pytest.approx(1.0)
         assert len(record.config["together"]) == (2 if joint else 1)
         for row in rows_of(tmp_path, record):
@@ -93,7 +93,7 @@ def test_records_hold_members_and_baselines_and_are_kept(files, columns, tmp_pat
     path.write_text(json.dumps(document))
     assert benchmark_markdown(read_document(path)) == benchmark_markdown(document)
     kinds = {"networks", "processes", "kernel, trees, baselines"} | (
-        {"teacher"} if joint else set()
+        {"teacher", "joint kernel"} if joint else set()
     )
     assert document["cpu_s"].keys() == kinds
     assert all(value > 0 for value in document["cpu_s"].values())
