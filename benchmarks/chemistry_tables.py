@@ -39,12 +39,15 @@ own split; settings, epochs and weights never saw it.
   network's own fold. **Where sets share their networks, the process of each also heeds what those
   of the other sets say**, and so knows the values that molecules were given there. Where a run has
   no line network, graph is what that is here. "one graph" is the mean error of the single ones.
-- k+g: kernel and graph; hybrid: kernel, trees and graph; weights from held-out folds, the same for
-  all sets.
+- joint: Gaussian processes on the kernel mix where several sets are run together, that of each set
+  heeding what those of the others say: **what values of other sets are worth without any network**.
+- k+g: kernel and graph; hybrid: kernel, trees, graph and joint; weights from held-out folds, the
+  same for all sets.
 - seen: test molecules that another set of the run has among its training rows, whose labels the
   joint network knows and the kernel does not; unseen: the others.
-- What the graph adds is the line kernel_graph - kernel below each set of tables; hybrid - kernel
-  also has what the trees add.
+- What the graph adds to the kernel of each set alone is the line kernel_graph - kernel below each
+  set of tables. Much of it are values that other sets have of the same molecules: joint - kernel
+  is what they are worth without a network, and hybrid - joint what all others add to that.
 - publ.: published errors (MoleculeACE, results at commit 7e6de0bd), the best graph network of each
   set.
 """
