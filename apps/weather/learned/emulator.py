@@ -284,6 +284,8 @@ def load_emulator(path: Path) -> tuple[Emulator, dict[str, Any]]:
     """
     path = Path(path)
     path = path / EMULATOR_FILE if path.is_dir() else path
+    if path.exists() and path.suffix != ".safetensors":
+        raise DataError(f"{path} is not an emulator; give the folder of a `weather train` run")
     tensors, meta = load_checkpoint(path)
     if not {"kind", "size", "spec", "meta"} <= meta.keys():
         raise DataError(f"{path} is not an emulator; give the folder of a `weather train` run")

@@ -29,7 +29,17 @@ def box_weight(
     """Area weights [lat, lon] of the grid points in a box (degrees), which sum to one.
 
     A box whose east lies beyond 360 goes on across the zero meridian.
+
+    Raises
+    ------
+    ConfigError
+        If the box reaches beyond a pole or more than once round, or holds no point.
     """
+    if not (-90.0 <= south < north <= 90.0 and 0.0 < east - west <= 360.0):
+        raise ConfigError(
+            f"box_weight: a box is south, north, west, east in degrees with -90 <= south < north "
+            f"<= 90 and west < east <= west + 360, got {south:g}, {north:g}, {west:g}, {east:g}"
+        )
     latitude = np.degrees(grid.latitude.numpy())
     longitude = np.degrees(grid.longitude.numpy())
     inside_lat = (latitude >= south) & (latitude <= north)

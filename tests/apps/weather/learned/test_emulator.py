@@ -111,6 +111,9 @@ def test_a_file_that_is_no_emulator_is_refused(tmp_path):
     path = save_checkpoint(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"y": 1})
     with pytest.raises(DataError, match=r"other\.safetensors is not an emulator; give the folder"):
         load_emulator(path)
+    (tmp_path / "config.toml").write_text("seed = 0")
+    with pytest.raises(DataError, match=r"config\.toml is not an emulator; give the folder"):
+        load_emulator(tmp_path / "config.toml")
     with pytest.raises(DataError, match="there is no checkpoint"):
         load_emulator(tmp_path)
 

@@ -45,6 +45,14 @@ def test_a_box_may_cross_the_zero_meridian():
         box_weight(GRID, 0.1, 0.2)
 
 
+@pytest.mark.parametrize(
+    "box", [(-100, 60, 0, 90), (60, -60, 0, 90), (0, 91, 0, 90), (0, 60, 90, 0), (0, 60, 0, 400)]
+)
+def test_a_box_beyond_a_pole_or_turned_round_is_refused(box):
+    with pytest.raises(ConfigError, match="south, north, west, east in degrees"):
+        box_weight(GRID, *box)
+
+
 def test_rmse_agrees_with_scores():
     forecast, truth = DRAW.normal(size=(2, *SHAPE))
     ours = rmse(squared_error(forecast, truth, region_weights(GRID)))[:, 0, 0]
