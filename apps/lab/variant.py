@@ -58,8 +58,11 @@ class Variant(Config):
             name = f"dense-{self.weight_format}"
         else:
             name = f"sparse-{self.block}x{self.block}-{100 * (1 - self.density):.4g}"
-            name += "" if self.weight_format == "fp32" else f"-{self.weight_format}"
-        if self.activation_format not in ("fp32", self.weight_format):
+            plain = self.weight_format == self.activation_format == "fp32"
+            name += "" if plain else f"-{self.weight_format}"
+        # Unsaid: products wholly in a format that processors multiply in, weights alone in others.
+        unsaid = self.weight_format if self.weight_format in ("fp64", "bf16", "fp16") else "fp32"
+        if self.activation_format != unsaid:
             name += f"-{self.activation_format}"
         return name if self.gradient_format == "fp32" else f"{name}-gradient-{self.gradient_format}"
 

@@ -44,3 +44,19 @@ def test_the_layer_spec_carries_the_settings():
     spec = VARIANTS["sparse-16x16-75-int8"].layer_spec()
     assert (spec.density, spec.block) == (0.25, 16)
     assert (spec.weight_format, spec.activation_format) == ("int8", "fp32")
+
+
+def test_no_two_settings_share_a_name():
+    formats = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "int8", "int4")
+    names = {
+        (density, weight, activation): Variant(
+            density=density, weight_format=weight, activation_format=activation
+        ).name
+        for density in (1.0, 0.25)
+        for weight in formats
+        for activation in formats
+    }
+    assert len(set(names.values())) == len(names)
+    assert names[0.25, "int8", "fp32"] == "sparse-16x16-75-int8"
+    assert names[0.25, "int8", "int8"] == "sparse-16x16-75-int8-int8"
+    assert names[1.0, "bf16", "bf16"] == "dense-bf16"
