@@ -121,15 +121,15 @@ def timeline(
         ahead, late = _split(comes[i], half)
         for piece in ahead:
             earliest_s = starts[piece.i_task] if piece.i_task >= 0 else 0.0
-            while sum(byte for _, byte in arrived) + piece.byte > half * (1 + ROUNDING):
+            while sum(b for _, b in arrived) + piece.byte > half * (1 + ROUNDING):
                 earliest_s = max(earliest_s, starts[arrived.popleft()[0]])
             ready_s = max(ready_s, send(piece, i, earliest_s, comes=True))
             arrived.append((i, piece.byte))
         empty()
         kept, now = _split(leaves[i], half)
-        for piece in kept:
-            while leaving and sum(byte for _, byte in leaving) + piece.byte > half * (1 + ROUNDING):
-                ready_s = max(ready_s, leaving.popleft()[0])
+        byte = sum(piece.byte for piece in kept)
+        while leaving and sum(b for _, b in leaving) + byte > half * (1 + ROUNDING):
+            ready_s = max(ready_s, leaving.popleft()[0])
         for piece in now:
             ready_s = max(ready_s, send(piece, i, clock_s, comes=False))
         for piece in late:

@@ -73,6 +73,14 @@ def test_what_leaves_waits_for_the_half_to_be_empty():
     assert line.time_s == second[2]
 
 
+def test_all_that_leaves_for_a_task_needs_its_place():
+    # 2 and 11 byte for the second task, 2 still there of the first, room for 13
+    leave = [(piece(1), piece(1)), (piece(2), piece(11))]
+    line = timeline([0, 0], [(), ()], leave, 1.0, 26.0)
+    assert line.wait_s == (0, 2)
+    assert line.time_s == 15
+
+
 def test_a_tensor_that_made_room_comes_back_after_that():
     # it leaves for task 1 (starts at 3) and is needed by task 2
     line = timeline([3, 4, 1], [(), (), (piece(1, 1),)], [(), (piece(1),), ()], 1.0, 16.0)
@@ -81,6 +89,10 @@ def test_a_tensor_that_made_room_comes_back_after_that():
     # one that has waited outside from the beginning comes at once
     line = timeline([3, 4, 1], [(), (), (piece(1),)], [(), (), ()], 1.0, 16.0)
     assert spans(line, comes=True) == [(2, 0, 1)]
+
+
+#: None, or no smaller than what times can be told apart by.
+BUFFERS = st.one_of(st.just(0.0), st.floats(0.5, 60))
 
 
 @st.composite
@@ -95,7 +107,7 @@ def programs(draw):
 
 
 @settings(max_examples=80, deadline=None)
-@given(programs(), st.floats(0.1, 10), st.floats(0, 60), st.floats(1, 4))
+@given(programs(), st.floats(0.1, 10), BUFFERS, st.floats(1, 4))
 def test_time_lies_between_the_longer_of_work_and_transfers_and_both(p, rate, buffer, quicker):
     work, comes, leaves = p
     byte = sum(t.byte for pieces in (*comes, *leaves) for t in pieces)
@@ -117,7 +129,7 @@ def test_time_lies_between_the_longer_of_work_and_transfers_and_both(p, rate, bu
 
 
 @settings(max_examples=60, deadline=None)
-@given(programs(), st.floats(0.1, 10), st.floats(0, 60))
+@given(programs(), st.floats(0.1, 10), BUFFERS)
 def test_no_task_starts_before_its_tensors_are_there_and_the_halves_hold(p, rate, buffer):
     work, comes, leaves = p
     line = timeline(work, comes, leaves, rate, buffer)
