@@ -12,6 +12,7 @@ from core.errors import MemoryExceededError
 from hw.chrome import chrome_trace
 from hw.machine import TileMachine, load_machine
 from hw.model_text import trace_model
+from hw.planned import plan_program
 from hw.spill import SHARES
 
 MLP = "mlp width=1536 depth=3 batch=256 dtype=fp16"
@@ -41,6 +42,7 @@ def test_a_model_larger_than_the_chip_streams_at_least_what_does_not_fit(runs):
     traced, plain, spilled = runs
     assert not plain.fits
     assert plain.streaming is None
+    assert plain.streamed_byte == 0
     assert spilled.fits
     assert spilled.peak_tile_memory_byte <= BOW.tile_memory_byte
     beside = spilled.streaming
@@ -97,6 +99,29 @@ def test_energy_pays_for_each_byte_that_travels(runs):
     assert spilled.energy_by["off_chip"] == pytest.approx(plain.energy_by["off_chip"] + off_chip_j)
     assert spilled.energy_by["exchange"] > byte * BOW.exchange_pj_per_byte * 1e-12
     assert spilled.energy_by["static"] == pytest.approx(BOW.static_w * spilled.time_s)
+
+
+def test_every_byte_that_travels_is_counted_with_its_op(runs):
+    traced, _, spilled = runs
+    apart = plan_program(traced, replace(BOW, n_tile=spilled.n_unit), join=False)
+    byte = spilled.streamed_byte
+    for field in ("off_chip_byte", "exchange_byte"):
+        own = sum(getattr(op, field) for op in apart.ops)
+        assert sum(getattr(op, field) for op in spilled.ops) == pytest.approx(own + byte)
+    came = {t.i_task for t in spilled.streaming.transfers}
+    assert all(spilled.ops[i].off_chip_byte > apart.ops[i].off_chip_byte for i in came)
+    # what is on a tile beside the tensors: code, and what an op itself takes
+    assert min(op.memory_byte for op in spilled.ops) > BOW.code_byte
+
+
+def test_few_tiles_are_all_for_work():
+    traced, _ = trace_model("mlp width=400 depth=2 batch=4 dtype=fp16")
+    report = hw.cost_program(traced, bow(n_tile=3), spill=True)
+    assert report.fits
+    assert report.streamed_byte > 0
+    assert (report.streaming.n_tile_aside, report.n_unit) == (0, 3)
+    assert report.streaming.hidden_s == pytest.approx(0, abs=1e-15 * report.time_s)
+    assert report.time_s > report.streaming.transfer_s
 
 
 def test_text_page_and_trace_show_what_travels(runs):
