@@ -290,7 +290,8 @@ def measure_break_even(
                 batch, features, out_features, block, density, passes=("step",),
                 n_repeat=n_repeat, seed=seed,
             )  # fmt: skip
-            if (rows[-1]["ratio_vs_onednn"] < 0.95) == (densities[0] == 0.5):
+            ratio = rows[-1]["ratio_vs_onednn"]
+            if ratio < 0.95 if densities[0] == 0.5 else ratio > 1.05:
                 break
         if rows[0]["ratio_vs_onednn"] >= 1:
             break
