@@ -58,7 +58,11 @@ def seconds(name):
 
 
 def measure():
-    """Print the CPU seconds of each face in a copy of a process that has all dependencies."""
+    """Print the CPU seconds of each face in a copy of a process that has all dependencies.
+
+    A first copy imports everything: it says what the dependencies are, and leaves the compiled
+    modules behind, as a user's first run does.
+    """
     names = faces()
     for name in in_child(lambda: loaded_by(names)):
         try:
@@ -67,20 +71,21 @@ def measure():
             continue
     assert not any(name.partition(".")[0] in OURS for name in sys.modules)
     found = {name: in_child(lambda name=name: seconds(name)) for name in names}
-    for name, took in found.items():  # what seems slow gets two more tries
+    for name, took in found.items():  # what seems slow gets more tries
         if took > BEYOND_S:
-            found[name] = scale() * min(in_child(lambda name=name: seconds(name)) for _ in range(2))
+            found[name] = scale() * min(in_child(lambda name=name: seconds(name)) for _ in range(4))
     print(json.dumps(found))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_face_is_imported_in_half_a_second_beyond_what_it_rests_on():
+def test_a_face_is_imported_in_half_a_second_beyond_what_it_rests_on(tmp_path):
     import subprocess
 
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        check=True,
+        cwd=ROOT, env=env, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) > 25
