@@ -33,8 +33,8 @@ def assert_counted_is_charged() -> Callable[[Execution, ItemCost], None]:
         assert done.plan == cost.plan
         assert [s.label for s in done.supersteps] == [s.label for s in cost.supersteps]
         for counted, charged in zip(done.supersteps, cost.supersteps, strict=True):
-            assert counted.kind == charged.kind
-            assert counted.part == charged.part
+            assert (counted.kind, counted.part) == (charged.kind, charged.part)
+            assert counted.n_tile == charged.n_tile, charged.label
             assert counted.cycles == pytest.approx(charged.cycles, rel=SUM), charged.label
             assert counted.received_byte == charged.received_byte, charged.label
             assert counted.sent_byte == charged.sent_byte, charged.label

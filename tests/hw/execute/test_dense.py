@@ -1,7 +1,6 @@
 """Dense plans run tile by tile: the right product, and the bytes and cycles that were charged."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,36 +10,14 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError, ShapeError
 from hw.execute import Execution, execute
-from hw.item import ItemCost
 from hw.machine import TileMachine, load_machine
 from hw.plan.dense import choose_dense
 from hw.targets import cost_item
 from hw.work import Contraction
 
-#: Sums over some hundred float64 terms in two orders: 2^-52 x 1000, rounded up.
-SUM = 1e-12
 #: Half the distance of neighbours at 1, and half the least number: one rounding to the format.
 UNIT = {"fp16": 2.0**-11, "fp32": 2.0**-24}
 TINY = {"fp16": 2.0**-25, "fp32": 2.0**-150}
-
-
-def tiles(n_tile: int, memory_byte: int = 638_976) -> TileMachine:
-    machine = load_machine("ipu_bow")
-    assert isinstance(machine, TileMachine)
-    return replace(machine, n_tile=n_tile, tile_memory_byte=memory_byte)
-
-
-def assert_counted_is_charged(done: Execution, cost: ItemCost) -> None:
-    assert done.plan == cost.plan
-    assert [s.label for s in done.supersteps] == [s.label for s in cost.supersteps]
-    for counted, charged in zip(done.supersteps, cost.supersteps, strict=True):
-        assert counted.kind == charged.kind
-        assert counted.part == charged.part
-        assert counted.cycles == pytest.approx(charged.cycles, rel=SUM), charged.label
-        assert counted.received_byte == charged.received_byte, charged.label
-        assert counted.sent_byte == charged.sent_byte, charged.label
-    assert done.received_byte.sum() == cost.exchange_byte
-    assert done.sent_byte.sum() == cost.exchange_byte
 
 
 def run(item: Contraction, machine: TileMachine) -> tuple[Execution, np.ndarray, np.ndarray]:
@@ -70,7 +47,7 @@ def bound(item: Contraction, machine: TileMachine, a: np.ndarray, b: np.ndarray)
     n_tile=st.integers(1, 40),
     format=st.sampled_from(["fp16", "fp32"]),
 )
-def test_product_bytes_and_cycles(batch, m, k, n, n_tile, format):
+def test_product_bytes_and_cycles(batch, m, k, n, n_tile, format, tiles, assert_counted_is_charged):
     machine = tiles(n_tile)
     item = Contraction(batch, m, k, n, format, format, format)
     done, a, b = run(item, machine)
@@ -79,7 +56,7 @@ def test_product_bytes_and_cycles(batch, m, k, n, n_tile, format):
     assert_counted_is_charged(done, cost_item(item, machine))
 
 
-def test_serial_steps_with_a_rest():
+def test_serial_steps_with_a_rest(tiles, assert_counted_is_charged):
     """Memory of 16 KiB a tile: the columns pass in several steps, the last one narrower."""
     machine = tiles(6, memory_byte=16_384)
     item = Contraction(1, 60, 100, 301, "fp16", "fp16", "fp16")
@@ -91,7 +68,7 @@ def test_serial_steps_with_a_rest():
     assert_counted_is_charged(done, cost)
 
 
-def test_swapped_operands():
+def test_swapped_operands(tiles, assert_counted_is_charged):
     machine = tiles(12)
     item = Contraction(2, 30, 48, 70, "fp16", "fp16", "fp16")
     plan, cost = choose_dense(item, machine)
@@ -101,12 +78,12 @@ def test_swapped_operands():
     assert_counted_is_charged(done, cost)
 
 
-def test_results_are_numbers_of_the_partial_format():
+def test_results_are_numbers_of_the_partial_format(tiles):
     done, _, _ = run(Contraction(1, 40, 64, 40, "fp16", "fp16", "fp16"), tiles(8))
     assert (done.result == done.result.astype(np.float16)).all()
 
 
-def test_missing_format_runs_in_its_substitute():
+def test_missing_format_runs_in_its_substitute(tiles, assert_counted_is_charged):
     """Int8 codes stay one byte while they travel, and are multiplied in fp16."""
     item = Contraction(1, 64, 32, 48, "int8", "fp16", "fp16")
     done, _, _ = run(item, tiles(8))
@@ -114,7 +91,7 @@ def test_missing_format_runs_in_its_substitute():
     assert_counted_is_charged(done, cost_item(item, tiles(8)))
 
 
-def test_slips():
+def test_slips(tiles):
     item = Contraction(1, 2, 3, 4, "fp16", "fp16", "fp16")
     with pytest.raises(ConfigError, match="a100 is a gpu machine, not one of tiles"):
         execute(item, load_machine("a100"), np.ones((1, 2, 3)), np.ones((1, 3, 4)))

@@ -10,23 +10,14 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError, ShapeError
 from hw.execute import Execution, execute
-from hw.item import ItemCost
-from hw.machine import TileMachine, load_machine
+from hw.machine import TileMachine
 from hw.plan.sparse import choose_static
 from hw.targets import cost_item
 from hw.work import SparseContraction
 
-#: Sums over some hundred float64 terms in two orders: 2^-52 x 1000, rounded up.
-SUM = 1e-12
 #: Half the distance of neighbours at 1, and half the least number: one rounding to the format.
 UNIT = {"fp16": 2.0**-11, "fp32": 2.0**-24}
 TINY = {"fp16": 2.0**-25, "fp32": 2.0**-150}
-
-
-def tiles(n_tile: int) -> TileMachine:
-    machine = load_machine("ipu_bow")
-    assert isinstance(machine, TileMachine)
-    return replace(machine, n_tile=n_tile)
 
 
 def make(product: str, mask: np.ndarray, b: int, n: int, format: str = "fp16"):
@@ -91,19 +82,6 @@ def assert_right(item: SparseContraction, machine: TileMachine) -> Execution:
     return done
 
 
-def assert_counted_is_charged(done: Execution, cost: ItemCost) -> None:
-    assert done.plan == cost.plan
-    assert [s.label for s in done.supersteps] == [s.label for s in cost.supersteps]
-    for counted, charged in zip(done.supersteps, cost.supersteps, strict=True):
-        assert (counted.kind, counted.part) == (charged.kind, charged.part)
-        assert counted.n_tile == charged.n_tile
-        assert counted.cycles == pytest.approx(charged.cycles, rel=SUM), charged.label
-        assert counted.received_byte == charged.received_byte, charged.label
-        assert counted.sent_byte == charged.sent_byte, charged.label
-    assert done.received_byte.sum() == cost.exchange_byte
-    assert done.sent_byte.sum() == cost.exchange_byte
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     product=st.sampled_from(["spmm", "spmm_t", "sddmm"]),
@@ -116,7 +94,9 @@ def assert_counted_is_charged(done: Execution, cost: ItemCost) -> None:
     format=st.sampled_from(["fp16", "fp32"]),
     seed=st.integers(0, 99),
 )
-def test_product_bytes_and_cycles(product, b, rows, cols, n, density, n_tile, format, seed):
+def test_product_bytes_and_cycles(
+    product, b, rows, cols, n, density, n_tile, format, seed, tiles, assert_counted_is_charged
+):
     mask = np.random.default_rng(seed).random((rows, cols)) < density
     mask[rows // 2, cols // 2] = True
     item, machine = make(product, mask, b, n, format), tiles(n_tile)
@@ -124,7 +104,7 @@ def test_product_bytes_and_cycles(product, b, rows, cols, n, density, n_tile, fo
 
 
 @pytest.mark.parametrize("product", ["spmm", "spmm_t", "sddmm"])
-def test_all_phases_take_part(product):
+def test_all_phases_take_part(product, tiles, assert_counted_is_charged):
     """A case with sums over tiles, split columns and an empty row, so that no phase is missing."""
     mask = np.random.default_rng(0).random((12, 12)) < 0.4
     mask[5], mask[:, 7] = False, False
@@ -140,7 +120,7 @@ def test_all_phases_take_part(product):
     assert_counted_is_charged(assert_right(item, machine), cost)
 
 
-def test_empty_pattern_gives_zeros():
+def test_empty_pattern_gives_zeros(tiles, assert_counted_is_charged):
     item = make("spmm", np.zeros((3, 3), dtype=bool), 4, 10)
     done = execute(item, tiles(8), np.zeros((0, 4, 4)), np.ones((12, 10)))
     assert not done.result.any()
@@ -148,7 +128,7 @@ def test_empty_pattern_gives_zeros():
     assert_counted_is_charged(done, cost_item(item, tiles(8)))
 
 
-def test_int8_blocks_travel_in_one_byte():
+def test_int8_blocks_travel_in_one_byte(tiles, assert_counted_is_charged):
     mask = np.random.default_rng(1).random((6, 6)) < 0.5
     item = replace(make("spmm", mask, 16, 64), weight_format="int8")
     codes = np.random.default_rng(2).integers(-127, 128, (item.n_block, 16, 16)).astype(float)
@@ -159,7 +139,7 @@ def test_int8_blocks_travel_in_one_byte():
     assert np.abs(done.result - exact).max() < 0.01 * np.abs(exact).max()
 
 
-def test_slips():
+def test_slips(tiles):
     item = make("spmm", np.ones((2, 2), dtype=bool), 4, 6)
     good = np.ones((4, 4, 4)), np.ones((8, 6))
     with pytest.raises(ShapeError, match=r"left must be \(4, 4, 4\), got \(8, 8\)"):

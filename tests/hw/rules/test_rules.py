@@ -14,67 +14,57 @@ from hw.work import (
     Gather,
     HostRead,
     Move,
-    Pointwise,
-    Reduction,
     Scatter,
     Softmax,
     SparseContraction,
 )
+from tests.hw.rules.asked import (
+    COMPLEX,
+    ROW,
+    W,
+    X,
+    arithmetic,
+    contraction,
+    items,
+    reduction,
+    special,
+)
 
-X = torch.ones(6, 4)
-W = torch.ones(4, 8)
-ROW = torch.tensor([0, 5, 5])
 SEGMENT = ROW.repeat(2)
 KERNEL = torch.ones(9, 2, 3)
-COMPLEX = torch.ones(3, 8, dtype=torch.complex64)
-
-
-def items(step) -> list:
-    return [item for task in tasks_of(trace(step)) for item in task.items]
 
 
 CASES = {
-    "add": (lambda: X + X, [Pointwise(24, "arithmetic", "fp32", "fp32", 2, 1)]),
-    "add scalar": (lambda: X + 2, [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 1)]),
-    "round": (
-        lambda: core.round_to_format(X, "fp8_e4m3"),
-        [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 3)],
-    ),
-    "compare": (lambda: X > 0, [Pointwise(24, "arithmetic", "fp32", "bool", 1, 1)]),
-    "cast": (lambda: X.bfloat16(), [Pointwise(24, "arithmetic", "fp32", "bf16", 1, 1)]),
-    "divide": (lambda: X / X, [Pointwise(24, "divide", "fp32", "fp32", 2, 1)]),
-    "exp": (lambda: X.exp(), [Pointwise(24, "transcendental", "fp32", "fp32", 1, 1)]),
-    "square": (lambda: X**2, [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 1)]),
-    "fourth power": (lambda: X**4, [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 2)]),
-    "root": (lambda: X**0.5, [Pointwise(24, "divide", "fp32", "fp32", 1, 1)]),
-    "real power": (lambda: X**1.7, [Pointwise(24, "transcendental", "fp32", "fp32", 1, 2)]),
-    "complex product": (
-        lambda: COMPLEX * COMPLEX,
-        [Pointwise(48, "arithmetic", "fp32", "fp32", 2, 3)],
-    ),
-    "bisect": (
-        lambda: torch.bucketize(X, W[0]),
-        [Pointwise(24, "arithmetic", "fp32", "int64", 2, 6)],
-    ),
+    "add": (lambda: X + X, [arithmetic(24, 2)]),
+    "add scalar": (lambda: X + 2, [arithmetic(24)]),
+    "round": (lambda: core.round_to_format(X, "fp8_e4m3"), [arithmetic(24, 1, 3)]),
+    "compare": (lambda: X > 0, [arithmetic(24, out="bool")]),
+    "cast": (lambda: X.bfloat16(), [arithmetic(24, out="bf16")]),
+    "divide": (lambda: X / X, [special(24, 2, kind="divide")]),
+    "exp": (lambda: X.exp(), [special(24)]),
+    "square": (lambda: X**2, [arithmetic(24)]),
+    "fourth power": (lambda: X**4, [arithmetic(24, 1, 2)]),
+    "root": (lambda: X**0.5, [special(24, kind="divide")]),
+    "real power": (lambda: X**1.7, [special(24, 1, 2)]),
+    "complex product": (lambda: COMPLEX * COMPLEX, [arithmetic(48, 2, 3)]),
+    "bisect": (lambda: torch.bucketize(X, W[0]), [arithmetic(24, 2, 6, out="int64")]),
     "view": (lambda: X.t().reshape(4, 6)[1:, None].expand(3, 2, 6), []),
-    "sum": (lambda: X.sum(1), [Reduction(6, 4, "fp32", "fp32")]),
+    "sum": (lambda: X.sum(1), [reduction(6, 4)]),
     "sum of one": (lambda: X[:, :1].sum(1), []),
-    "max of two": (lambda: torch.maximum(X, X), [Pointwise(24, "arithmetic", "fp32", "fp32", 2)]),
-    "argmax": (lambda: X.argmax(0), [Reduction(4, 6, "fp32", "int64")]),
+    "max of two": (lambda: torch.maximum(X, X), [arithmetic(24, 2)]),
+    "argmax": (lambda: X.argmax(0), [reduction(4, 6, "int64")]),
     "variance": (
         lambda: X.var(0),
         [
-            Reduction(4, 6, "fp32", "fp32"),
-            Pointwise(24, "arithmetic", "fp32", "fp32", 1, 2),
-            Reduction(4, 6, "fp32", "fp32"),
+            reduction(4, 6),
+            arithmetic(24, 1, 2),
+            reduction(4, 6),
         ],
     ),
-    "sort": (lambda: W.sort(1), [Pointwise(32, "arithmetic", "fp32", "fp32", 1, 6)]),
-    "host": (lambda: X.sum().item(), [Reduction(1, 24, "fp32", "fp32"), HostRead(4)]),
-    "nonzero": (
-        lambda: torch.nonzero(X),
-        [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 2), HostRead(8)],
-    ),
+    # eight entries: three stages, three of two, two ... log2 (log2 + 1) / 2 = 6
+    "sort": (lambda: W.sort(1), [arithmetic(32, 1, 6)]),
+    "host": (lambda: X.sum().item(), [reduction(1, 24), HostRead(4)]),
+    "nonzero": (lambda: torch.nonzero(X), [arithmetic(24, 1, 2), HostRead(8)]),
     "copy": (lambda: X.clone(), [Move(96, "copy")]),
     "transpose": (lambda: X.t().contiguous(), [Move(96, "rearrange")]),
     "join": (lambda: torch.cat([X, X]), [Move(192, "copy")]),
@@ -83,50 +73,38 @@ CASES = {
     "pick columns": (lambda: X.index_select(1, torch.tensor([0, 3])), [Gather(12, 1, 24, "fp32")]),
     "pick entries": (lambda: X.gather(0, ROW[:, None]), [Gather(3, 1, 24, "fp32")]),
     "embedding": (lambda: F.embedding(ROW, X), [Gather(3, 4, 6, "fp32")]),
-    "add rows": (
-        lambda: X.index_add(0, ROW, X[:3]),
-        [Scatter(3, 4, 6, "fp32")],
-    ),
-    "add entries": (
-        lambda: X.scatter_add(0, ROW[:, None], X),
-        [Scatter(3, 1, 24, "fp32")],
-    ),
+    "add rows": (lambda: X.index_add(0, ROW, X[:3]), [Scatter(3, 4, 6, "fp32")]),
+    "add entries": (lambda: X.scatter_add(0, ROW[:, None], X), [Scatter(3, 1, 24, "fp32")]),
     "segment sum": (lambda: core.segment_sum(X, SEGMENT, 7), [Scatter(6, 4, 7, "fp32")]),
-    "product": (lambda: X @ W, [Contraction(1, 6, 4, 8, "fp32", "fp32", "fp32")]),
+    "product": (lambda: X @ W, [contraction(1, 6, 4, 8)]),
     "product bf16": (
         lambda: F.linear(X[0:1].bfloat16(), W.t().bfloat16()),
         [
-            Pointwise(4, "arithmetic", "fp32", "bf16", 1, 1),
-            Pointwise(32, "arithmetic", "fp32", "bf16", 1, 1),
+            arithmetic(4, out="bf16"),
+            arithmetic(32, out="bf16"),
             Contraction(1, 1, 4, 8, "bf16", "bf16", "bf16"),
         ],
     ),
     "batched": (
         lambda: torch.bmm(X.view(2, 3, 4), W.expand(2, 4, 8)),
-        [Contraction(2, 3, 4, 8, "fp32", "fp32", "fp32")],
+        [contraction(2, 3, 4, 8)],
     ),
-    "matrix and vector": (lambda: X @ W[:, 0], [Contraction(1, 6, 4, 1, "fp32", "fp32", "fp32")]),
+    "matrix and vector": (lambda: X @ W[:, 0], [contraction(1, 6, 4, 1)]),
     "softmax": (lambda: X.softmax(-1), [Softmax(6, 4, "fp32")]),
     "layer norm": (lambda: F.layer_norm(X, (4,)), [Softmax(6, 4, "fp32", "layer_norm")]),
     "group norm": (
         lambda: F.group_norm(X.view(2, 4, 3), 2),
         [Softmax(4, 6, "fp32", "layer_norm")],
     ),
-    "batch norm in use": (
-        lambda: F.batch_norm(X, X[0], X[0]),
-        [Pointwise(24, "arithmetic", "fp32", "fp32", 1, 2)],
-    ),
+    "batch norm in use": (lambda: F.batch_norm(X, X[0], X[0]), [arithmetic(24, 1, 2)]),
     "real Fourier": (lambda: torch.fft.rfft(X, dim=1), [Fourier(6, 4, "fp32")]),
-    "inverse real Fourier": (
-        lambda: torch.fft.irfft(COMPLEX, n=14),
-        [Fourier(3, 14, "fp32")],
-    ),
+    "inverse real Fourier": (lambda: torch.fft.irfft(COMPLEX, n=14), [Fourier(3, 14, "fp32")]),
     "complex Fourier": (lambda: torch.fft.fft(COMPLEX), [Fourier(6, 8, "fp32")]),
-    "pool": (lambda: F.max_pool2d(X[None], 2), [Reduction(6, 4, "fp32", "fp32")]),
+    "pool": (lambda: F.max_pool2d(X[None], 2), [reduction(6, 4)]),
     "grouped convolution": (
         lambda: F.conv1d(X.view(1, 6, 4), KERNEL, groups=3),
         # windows of three overlap: 3 groups x 6 x 2 entries stem from 24
-        [Contraction(3, 3, 6, 2, "fp32", "fp32", "fp32", n_group=3, window=1.5)],
+        [contraction(3, 3, 6, 2, n_group=3, window=1.5)],
     ),
 }
 
@@ -142,16 +120,16 @@ def test_batch_norm_reduces_while_training_only():
     def step():
         return F.batch_norm(X, torch.zeros(4), torch.ones(4), training=True)
 
-    assert Reduction(8, 6, "fp32", "fp32") in items(step)
+    assert reduction(8, 6) in items(step)
 
 
 def test_attention_is_two_products_and_a_softmax_per_head():
     q = torch.ones(2, 3, 5, 8)
     (attention,) = items(lambda: F.scaled_dot_product_attention(q, q, q))
     assert attention.parts == (
-        Contraction(6, 5, 8, 5, "fp32", "fp32", "fp32"),
+        contraction(6, 5, 8, 5),
         Softmax(30, 5, "fp32"),
-        Contraction(6, 5, 5, 8, "fp32", "fp32", "fp32"),
+        contraction(6, 5, 5, 8),
     )
 
 
