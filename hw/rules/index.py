@@ -6,7 +6,7 @@ import math
 
 from hw.program import Op, TensorInfo
 from hw.rules.registry import rule
-from hw.work import Gather, Pointwise, Scatter, Work
+from hw.work import Gather, Move, Pointwise, Scatter, Work
 
 
 def _row_element(tensor: TensorInfo, dim: int) -> int:
@@ -34,6 +34,13 @@ def _pick_entries(op: Op) -> list[Work]:
     return [Gather(op.out.n_element, 1, source.n_element, source.format)]
 
 
+def _added(op: Op, scatter: Scatter) -> list[Work]:
+    """Return rows put into, or added to, a tensor: out of place, to a copy of it."""
+    if op.name.endswith("_"):
+        return [scatter]
+    return [Move(op.out.byte, "copy"), scatter]
+
+
 def _index_width(source: TensorInfo, indices: tuple[TensorInfo | None, ...]) -> int:
     """Return the entries behind one tuple of indices: the trailing axes without an index."""
     trailing = source.shape[len(indices) :]
@@ -54,7 +61,7 @@ def _index_put(op: Op) -> list[Work]:
     target, values = op.tensor("self"), op.tensor("values")
     width = math.gcd(_index_width(target, op.args["indices"]), max(values.n_element, 1))
     n_row = max(1, values.n_element // width)
-    return [Scatter(n_row, width, target.n_element // width, target.format)]
+    return _added(op, Scatter(n_row, width, target.n_element // width, target.format))
 
 
 @rule("aten.index_add", "aten.index_copy", "aten.index_reduce")
@@ -63,7 +70,8 @@ def _add_rows(op: Op) -> list[Work]:
     if source.n_element == 0:
         return []
     width = _row_element(target, op.args["dim"])
-    return [Scatter(source.n_element // width, width, target.n_element // width, target.format)]
+    n_row, n_target = source.n_element // width, target.n_element // width
+    return _added(op, Scatter(n_row, width, n_target, target.format))
 
 
 @rule("aten.scatter_add", "aten.scatter_reduce", "aten.scatter", "aten.put")
@@ -71,20 +79,37 @@ def _add_entries(op: Op) -> list[Work]:
     target, index = op.tensor("self"), op.tensor("index")
     if index.n_element == 0:
         return []
-    return [Scatter(index.n_element, 1, target.n_element, target.format)]
+    return _added(op, Scatter(index.n_element, 1, target.n_element, target.format))
 
 
-@rule("aten.index_fill", "aten.bincount", "aten.histc")
+@rule("aten.index_fill")
+def _fill_rows(op: Op) -> list[Work]:
+    target, index = op.tensor("self"), op.tensor("index")
+    dim = op.args["dim"]
+    if target.n_element * index.n_element == 0:
+        return []
+    width = _row_element(target, dim)
+    n_target = target.n_element // width
+    n_row = n_target // target.shape[dim] * index.n_element
+    return _added(op, Scatter(n_row, width, n_target, target.format))
+
+
+@rule("aten.bincount", "aten.histc")
 def _count(op: Op) -> list[Work]:
-    return [Scatter(op.inputs[0].n_element, 1, op.out.n_element, op.out.format)]
+    """Clear the counts, then add to them."""
+    n, out = op.inputs[0].n_element, op.out
+    return [Move(out.byte, "fill"), Scatter(n, 1, out.n_element, out.format)]
 
 
 @rule("aten.embedding_dense_backward")
 def _embedding_backward(op: Op) -> list[Work]:
+    """Clear the gradient of the whole table, then add the rows that were looked up."""
     grad = op.tensor("grad_output")
     width = grad.shape[-1]
-    n_target = op.out.n_element // width
-    return [Scatter(grad.n_element // width, width, n_target, grad.format)]
+    clear = Move(op.out.byte, "fill")
+    if grad.n_element == 0:
+        return [clear]
+    return [clear, Scatter(grad.n_element // width, width, op.out.n_element // width, grad.format)]
 
 
 @rule("core.segment_sum")

@@ -31,6 +31,8 @@ def _softmax_backward(op: Op) -> list[Work]:
 def _layer_norm(op: Op) -> list[Work]:
     x = op.tensor("input")
     length = math.prod(op.args["normalized_shape"])
+    if x.n_element == 0:
+        return []
     return [Softmax(x.n_element // length, length, x.format, "layer_norm")]
 
 
@@ -39,6 +41,8 @@ def _layer_norm_backward(op: Op) -> list[Work]:
     """Two row sums and an update for the input; two column sums for scale and shift."""
     x = op.tensor("input")
     length = math.prod(op.args["normalized_shape"])
+    if x.n_element == 0:
+        return []
     n_row = x.n_element // length
     return [
         Reduction(2 * n_row, length, x.format, x.format),
@@ -75,6 +79,8 @@ def _batch_norm_backward(op: Op) -> list[Work]:
 def _group_norm(op: Op) -> list[Work]:
     x = op.tensor("input")
     n_row = x.shape[0] * op.args["group"]
+    if x.n_element == 0:
+        return []
     return [Softmax(n_row, x.n_element // n_row, x.format, "layer_norm")]
 
 
@@ -82,6 +88,8 @@ def _group_norm(op: Op) -> list[Work]:
 def _group_norm_backward(op: Op) -> list[Work]:
     x = op.tensor("input")
     n_row = x.shape[0] * op.args["group"]
+    if x.n_element == 0:
+        return []
     return [
         Reduction(2 * n_row, x.n_element // n_row, x.format, x.format),
         Pointwise(x.n_element, "arithmetic", x.format, x.format, 2, 8),
@@ -96,9 +104,8 @@ def _fourier(op: Op) -> list[Work]:
     items: list[Work] = []
     wider = max(source, op.out, key=lambda t: math.prod(t.shape))
     for dim in op.args["dim"]:
-        length = op.args.get("last_dim_size") or (
-            source.shape[dim] if op.name != "aten._fft_c2r" else op.out.shape[dim]
-        )
+        # of a transform back to real numbers the last axis is longer than its source
+        length = (op.out if op.name == "aten._fft_c2r" else source).shape[dim]
         n_line = math.prod(wider.shape) // max(wider.shape[dim], 1)
         factor = 2 if op.name == "aten._fft_c2c" else 1
         if n_line:

@@ -7,7 +7,7 @@ import math
 from hw.program import Op
 from hw.rules.pointwise import pointwise
 from hw.rules.registry import rule
-from hw.work import HostRead, Pointwise, Reduction, Work
+from hw.work import HostRead, Move, Pointwise, Reduction, Work
 
 
 def reduce(op: Op, n_out: int | None = None, format: str | None = None) -> list[Work]:
@@ -66,9 +66,13 @@ def _logit_loss(op: Op) -> list[Work]:
 
 @rule("aten.nll_loss_forward", "aten.nll_loss_backward")
 def _nll(op: Op) -> list[Work]:
+    """Charge an entry of each row; backwards all others are cleared first."""
     source = op.tensor("self")
-    n_row = source.shape[0] if source.shape else 1
-    return [Pointwise(n_row, "arithmetic", source.format, source.format, 2, 1)]
+    n_row = source.shape[0] if len(source.shape) > 1 else 1
+    picked = Pointwise(n_row, "arithmetic", source.format, source.format, 2, 1)
+    if op.name == "aten.nll_loss_backward":
+        return [Move(op.out.byte, "fill"), picked]
+    return [picked]
 
 
 @rule("aten.sort", "aten.topk", "aten.argsort", "aten.kthvalue")

@@ -36,6 +36,7 @@ V = torch.ones(4)
 IMAGE = torch.ones(2, 4, 6, 6)
 MATRIX, BATCH, COLUMN = torch.ones(6, 8), torch.ones(2, 3, 8), torch.ones(6)
 KERNEL, UPWARD, SHIFT = torch.ones(5, 4, 3, 3), torch.ones(4, 5, 2, 2), torch.ones(5)
+SPARE = torch.zeros(6, 4)  # to write in
 HALF = torch.empty(6, 4, dtype=torch.float16)
 LABEL = torch.tensor([1, 0, 3, 3, 2, 1])
 
@@ -130,17 +131,36 @@ CASES = {
     ),
     "rows put": (
         lambda: X.index_put((ROW,), torch.ones(3, 4)),
-        [Move(48, "fill"), Scatter(3, 4, 6, "fp32")],
+        [Move(48, "fill"), Move(96, "copy"), Scatter(3, 4, 6, "fp32")],
+    ),
+    "rows put in place": (
+        lambda: SPARE.index_put_((ROW,), X[:3]), [Scatter(3, 4, 6, "fp32")],
+    ),
+    "rows added in place": (
+        lambda: SPARE.index_add_(0, ROW, X[:3]), [Scatter(3, 4, 6, "fp32")],
+    ),
+    "entries put in place": (
+        lambda: SPARE.scatter_(0, ROW[:, None], X), [Scatter(3, 1, 24, "fp32")],
+    ),
+    # two of six rows, two of four columns in each of six rows
+    "rows filled": (
+        lambda: X.index_fill(0, torch.tensor([1, 2]), 3.0),
+        [Move(96, "copy"), Scatter(2, 4, 6, "fp32")],
+    ),
+    "columns filled in place": (
+        lambda: SPARE.index_fill_(1, torch.tensor([1, 2]), 3.0), [Scatter(12, 1, 24, "fp32")],
     ),
     "rows added along the second axis": (
-        lambda: IMAGE.index_add(1, torch.tensor([0, 3]), IMAGE[:, :2]), [Scatter(4, 36, 8, "fp32")],
+        lambda: IMAGE.index_add(1, torch.tensor([0, 3]), IMAGE[:, :2]), [
+            Move(1152, "copy"), Scatter(4, 36, 8, "fp32")],
     ),
     "entries added": (
         lambda: torch.zeros(9).scatter_add(0, LABEL, X[:, 0]),
-        [Move(36, "fill"), Scatter(6, 1, 9, "fp32")],
+        [Move(36, "fill"), Move(36, "copy"), Scatter(6, 1, 9, "fp32")],
     ),
-    "counts": (lambda: torch.bincount(LABEL, minlength=9), [Scatter(6, 1, 9, "int64")]),
-    "histogram": (lambda: torch.histc(X, 5), [Scatter(24, 1, 5, "fp32")]),
+    "counts": (lambda: torch.bincount(LABEL, minlength=9), [
+        Move(72, "fill"), Scatter(6, 1, 9, "int64")]),
+    "histogram": (lambda: torch.histc(X, 5), [Move(20, "fill"), Scatter(24, 1, 5, "fp32")]),
     # --- moves
     "stack": (lambda: torch.stack([X, X]), [Move(192, "copy")]),
     "repeat": (lambda: X.repeat(2, 1), [Move(192, "copy")]),
@@ -154,6 +174,8 @@ CASES = {
     # --- normalisation
     "softmax along the first axis": (lambda: X.softmax(0), [Softmax(4, 6, "fp32")]),
     "softmax of one": (lambda: torch.tensor(3.0).softmax(0), [Softmax(1, 1, "fp32")]),
+    "norm of no rows": (lambda: F.layer_norm(X[:0], (4,)), []),
+    "norm of no groups": (lambda: F.group_norm(IMAGE[:0], 2), []),
     "norm of two axes": (
         lambda: F.layer_norm(IMAGE, (6, 6)), [Softmax(8, 36, "fp32", "layer_norm")],
     ),
@@ -167,6 +189,9 @@ CASES = {
     "adaptive pool": (lambda: F.adaptive_avg_pool2d(IMAGE, 2), [reduction(32, 9)]),
     "back along the first axis": (lambda: torch.fft.irfft(COMPLEX, n=4, dim=0), [
         Fourier(8, 4, "fp32")]),
+    # 14 lines of three along the columns, each half of a complex one; three real ones of 14
+    "back along two axes": (lambda: torch.fft.irfft2(COMPLEX, s=(3, 14)), [
+        Fourier(14, 3, "fp32"), Fourier(3, 14, "fp32")]),
     # --- element by element
     "cube": (lambda: X**3, [arithmetic(24, 1, 2)]),
     "fifth power": (lambda: X**5, [arithmetic(24, 1, 3)]),
@@ -247,8 +272,18 @@ def test_gradients_of_softmax_look_ups_and_pools():
     found = backward(lambda: x.softmax(1).sum().backward())
     assert found == [reduction(6, 4), arithmetic(24, 2, 3)]
     table = leaf(9, 4)
-    found = backward(lambda: F.embedding(LABEL, table).sum().backward())
-    assert found == [Scatter(6, 4, 9, "fp32")]
+    (task,) = [t for t in tasks_of(trace(lambda: F.embedding(LABEL, table).sum().backward()))
+               if t.op.name == "aten.embedding_dense_backward"]  # fmt: skip
+    # all nine rows are cleared, six are added
+    assert task.items == (Move(144, "fill"), Scatter(6, 4, 9, "fp32"))
+    score = leaf(6, 5)
+    (task,) = [t for t in tasks_of(trace(lambda: F.nll_loss(score, LABEL).backward()))
+               if t.op.name == "aten.nll_loss_backward"]  # fmt: skip
+    assert task.items == (Move(120, "fill"), arithmetic(6, 2))
+    empty = leaf(0, 4)
+    assert backward(lambda: F.layer_norm(empty, (4,)).sum().backward()) == []
+    empty = leaf(0, 4, 3)
+    assert backward(lambda: F.group_norm(empty, 2).sum().backward()) == []
     image = leaf(1, 2, 4, 4)
     assert backward(lambda: F.avg_pool2d(image, 2).sum().backward()) == [arithmetic(32, 1, 2)]
     cut = leaf(6, 4)

@@ -73,8 +73,14 @@ CASES = {
     "pick columns": (lambda: X.index_select(1, torch.tensor([0, 3])), [Gather(12, 1, 24, "fp32")]),
     "pick entries": (lambda: X.gather(0, ROW[:, None]), [Gather(3, 1, 24, "fp32")]),
     "embedding": (lambda: F.embedding(ROW, X), [Gather(3, 4, 6, "fp32")]),
-    "add rows": (lambda: X.index_add(0, ROW, X[:3]), [Scatter(3, 4, 6, "fp32")]),
-    "add entries": (lambda: X.scatter_add(0, ROW[:, None], X), [Scatter(3, 1, 24, "fp32")]),
+    "add rows": (
+        lambda: X.index_add(0, ROW, X[:3]),
+        [Move(96, "copy"), Scatter(3, 4, 6, "fp32")],
+    ),
+    "add entries": (
+        lambda: X.scatter_add(0, ROW[:, None], X),
+        [Move(96, "copy"), Scatter(3, 1, 24, "fp32")],
+    ),
     "segment sum": (lambda: core.segment_sum(X, SEGMENT, 7), [Scatter(6, 4, 7, "fp32")]),
     "product": (lambda: X @ W, [contraction(1, 6, 4, 8)]),
     "product bf16": (
