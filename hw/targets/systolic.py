@@ -71,9 +71,13 @@ def _matmul(item: Contraction, machine: SystolicMachine) -> ItemCost:
     a_byte, b_byte = stored_byte(machine, item.a_format), stored_byte(machine, item.b_format)
     out_byte = stored_byte(machine, item.out_format)
     a, b = item.m * item.k * a_byte, item.k * item.n * b_byte / item.window
-    # what does not fit on the chip is read again for each half-chip panel of the other operand
-    again = max(1, math.ceil(min(a, b) / (machine.sram_byte / 2)))
-    off_chip = item.batch * (min(a, b) + again * max(a, b) + item.m * item.n * out_byte)
+    # half the chip holds a panel of the smaller operand, for which all of the other is read again,
+    # or a square of partial sums in fp32, for which rows of one and columns of the other are
+    half = machine.sram_byte / 2
+    panels = min(a, b) + max(1, math.ceil(min(a, b) / half)) * max(a, b)
+    side = math.isqrt(int(half / 4))
+    squares = a * math.ceil(item.n / side) + b * math.ceil(item.m / side)
+    off_chip = item.batch * (min(panels, squares) + item.m * item.n * out_byte)
     best, second = sorted(
         (
             kernel_cost(

@@ -224,6 +224,11 @@ def test_systolic_bytes_by_hand() -> None:
     # of twice as much the other operand is read twice
     cost = cost_item(product(4096, 4096, 65536, "bf16"), machine)
     assert cost.off_chip_byte == 2 * a + 2 * b + 2 * out
+    # of large ones squares of 2048 results stay: 16 rows of them read A, 32 columns B
+    m, k, n = 65536, 32768, 32768
+    large = cost_item(product(m, k, n, "bf16"), machine)
+    assert large.off_chip_byte == 2 * (16 * m * k + 32 * k * n + m * n)
+    assert large.binds == "compute"
     assert cost.energy_j["local_memory"] == pytest.approx(
         2 * cost.off_chip_byte * machine.local_pj_per_byte * 1e-12
     )
