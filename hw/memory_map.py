@@ -63,7 +63,8 @@ def memory_map(report: CostReport) -> str:
     if not any(op.supersteps for op in report.ops):
         return ""
     op = max(report.ops, key=lambda op: op.memory_byte)
-    at_work = max((s.n_tile for s in op.supersteps), default=report.n_unit)
+    computing = (s.n_tile for s in op.supersteps if s.kind == "compute")
+    at_work = max(computing, default=report.n_unit)
     peak, limit = report.peak_tile_memory_byte, report.memory_byte
     rest = peak - sum(byte for _, byte in report.tenants)
     owners = [*report.tenants, ("all others", rest)] if rest > 0.5 else list(report.tenants)

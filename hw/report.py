@@ -181,7 +181,7 @@ def html(report: CostReport) -> str:
 
 def side_by_side(reports: Sequence[CostReport]) -> str:
     """Return one row for each machine: time with its interval, energy, memory, use."""
-    longest = max(report.time_s for report in reports)
+    longest = max(report.time_s for report in reports) or 1.0
     rows = "".join(
         f"<tr><td>{escape(r.title)}</td><td>{si(r.time_s, 's')}</td>"
         f"<td>{si(r.time_interval_s[0], 's')} to {si(r.time_interval_s[1], 's')}</td>"

@@ -10,6 +10,7 @@ _PREFIX = (
 
 def si(value: float, unit: str) -> str:
     """Return a value with three digits and an SI prefix, as in ``1.25 ms``."""
+    value = float(f"{value:.3g}")
     for factor, prefix in _PREFIX:
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"

@@ -215,6 +215,11 @@ def test_the_memory_map_piles_up_the_owners_below_the_limit():
         drawing
     )
     assert 'y1="18.0"' in drawing
+    # of tiles set aside, which wait with the others, none holds temporaries
+    busy = report().ops[1]
+    waits = Superstep("exchange", 5.0, "waiting for tensors", "off_chip", n_tile=9)
+    waiting = report((report().ops[0], replace(busy, supersteps=(waits, *busy.supersteps))))
+    assert [box[2] for box in rects(memory_map(waiting))] == [720, 720, 720, 540]
     # what is over the limit is drawn above its line
     over = memory_map(report(peak_tile_memory_byte=400.0))
     assert f'y1="{18 + 130 - 65:.1f}"' in over
@@ -252,6 +257,7 @@ def test_machines_side_by_side():
     assert "<td>150.0%, does not fit</td><td>25.00%</td>" in rows[0]
     assert "width:10.00em" in rows[1]
     assert "<td>2 J</td><td>4 J to 20 J</td><td>80.0%</td><td>10.00%</td>" in rows[1]
+    assert "width:0.00em" in side_by_side([report(time_s=0.0)])
 
 
 def test_a_page_is_whole():
