@@ -106,9 +106,9 @@ def load_machine(machine: str | Path | Machine) -> Machine:
         if str(machine) not in machine_names():
             near = get_close_matches(str(machine), machine_names(), n=1)
             raise MachineError(
-                f"no machine {str(machine)!r}; known are {', '.join(machine_names())}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-                + " A path to a machine file ends in .toml"
+                f"no machine {str(machine)!r}; known are {', '.join(machine_names())}; "
+                + (f"did you mean {near[0]!r}? A" if near else "a")
+                + " path to a machine file ends in .toml"
             )
         path = MACHINE_DIR / f"{machine}.toml"
     if not path.is_file():

@@ -7,10 +7,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hw.formats import FORMAT_BYTE
 from hw.machine import Machine, TileMachine
 from hw.program import RESIDENT, Program
 from hw.rules import Task
 from hw.targets import ItemCost
+from hw.work import (
+    Attention,
+    Contraction,
+    Fourier,
+    Fused,
+    Gather,
+    HostRead,
+    Move,
+    Pointwise,
+    Reduction,
+    Scatter,
+    Softmax,
+    SparseContraction,
+    Work,
+    dense_shape,
+)
 
 if TYPE_CHECKING:
     from hw.planned import Planned
@@ -49,6 +66,61 @@ def memory_by_task(
 def temporary_byte(costs: list[ItemCost], machine: Machine) -> float:
     """Return what the items of one op add on a tile; elsewhere caches hold it, not the memory."""
     return max(c.temporary_byte for c in costs) if isinstance(machine, TileMachine) else 0.0
+
+
+def alone_byte(item: Work, costs: list[ItemCost], machine: Machine) -> float:
+    """Return bytes on the fullest tile while `item` runs by itself, its operands spread evenly."""
+    n_tile, _, code_byte = per_tile(machine)
+    return operand_byte(item) / n_tile + temporary_byte(costs, machine) + code_byte
+
+
+def operand_byte(item: Work) -> float:
+    """Return the bytes of all that an item reads and writes, each tensor counted once."""
+    match item:
+        case Contraction():
+            formats = (item.a_format, item.b_format, item.out_format)
+            a, b, out = (FORMAT_BYTE[f] for f in formats)
+            read = item.m * item.k * a + item.k * item.n * b / item.window
+            return item.batch * (read + item.m * item.n * out)
+        case SparseContraction():
+            m, k, n = dense_shape(item)
+            weight, dense, out = (
+                FORMAT_BYTE[f] for f in (item.weight_format, item.dense_format, item.out_format)
+            )
+            live = item.n_block * item.block[0] * item.block[1]
+            if item.product == "sddmm":
+                return live * out + (m + n) * k * dense
+            return live * weight + k * n * dense + m * n * out
+        case Pointwise():
+            operands = item.n_input * FORMAT_BYTE[item.in_format]
+            return item.n_element * (operands + FORMAT_BYTE[item.out_format])
+        case Fused():
+            last = item.steps[-1]
+            read = sum(s.n_element * s.n_input * FORMAT_BYTE[s.in_format] for s in item.steps)
+            read += last.n_element * sum(FORMAT_BYTE[kept] for kept in item.kept)
+            if item.reduction is None:
+                return read + last.n_element * FORMAT_BYTE[last.out_format]
+            return read + item.reduction.n_out * FORMAT_BYTE[item.reduction.out_format]
+        case Reduction():
+            operands = item.n_reduced * FORMAT_BYTE[item.in_format]
+            return item.n_out * (operands + FORMAT_BYTE[item.out_format])
+        case Softmax():
+            return 2 * item.n_row * item.n_col * FORMAT_BYTE[item.in_format]
+        case Attention():
+            n = item.batch * (item.n_query + item.n_key) * (item.d + item.d_value)
+            return n * FORMAT_BYTE[item.format] * (2 if item.is_backward else 1)
+        case Gather():
+            n = (item.n_row + item.n_source) * item.row_element
+            return n * FORMAT_BYTE[item.in_format]
+        case Scatter():
+            n = (item.n_row + item.n_target) * item.row_element
+            return n * FORMAT_BYTE[item.in_format]
+        case Fourier():
+            return 2 * item.batch * item.length * FORMAT_BYTE[item.in_format]
+        case Move():
+            return item.n_byte * (1 if item.kind == "fill" else 2)
+        case HostRead():
+            return item.n_byte
 
 
 def tenants(

@@ -131,6 +131,7 @@ def _cost_op(
     from dataclasses import asdict
     from html import escape
     from json import dumps
+    from math import ceil
 
     from apps.lab.files import write_atomic
     from hw import load_machine, machine_names
@@ -141,6 +142,7 @@ def _cost_op(
     from hw.interval import error_of, interval
     from hw.item import joined
     from hw.machine import planned_for
+    from hw.occupancy import alone_byte, per_tile
     from hw.report import page
     from hw.single import parse_op
     from hw.targets import cost_item, expanded
@@ -164,6 +166,15 @@ def _cost_op(
         low_s, high_s = row["time_interval_s"] = interval(answer.time_s, error)
         outside = "; ".join(dict.fromkeys(why for _, why in expected if why))
         row["outside_calibration"] = outside
+        n_tile, limit_byte, code_byte = per_tile(loaded)
+        peak_byte = max(
+            alone_byte(item, [cost], loaded) for item, cost in zip(items, costs, strict=True)
+        )
+        row |= {
+            "peak_memory_byte": peak_byte,
+            "memory_byte": limit_byte,
+            "fits": answer.fits and peak_byte <= limit_byte,
+        }
         rows.append(row)
         text, figure = "", ""
         if explain or html is not None:
@@ -175,8 +186,16 @@ def _cost_op(
         fragments.append(f"<pre>{escape(text)}</pre>{figure}")
         if json:
             continue
+        short = ""
+        if peak_byte > limit_byte:
+            n_chip = ceil((peak_byte - code_byte) / (limit_byte - code_byte))
+            short = (
+                f"does not fit: operands, result and temporaries take {si(peak_byte, 'B')}"
+                f"{' per tile' if n_tile > 1 else ''}, the machine has {si(limit_byte, 'B')}; "
+                f"at least {n_chip:,} chips would hold it"
+            )
         if explain:
-            typer.echo(text)
+            typer.echo(text + (f"\n  {short}" if short else ""))
             continue
         largest = sorted(answer.parts_s.items(), key=lambda part: -part[1])
         parts = ", ".join(f"{part} {si(value, 's')}" for part, value in largest)
@@ -187,6 +206,7 @@ def _cost_op(
             f"{si(sum(answer.energy_j.values()) + static_j, 'J'):>10} ({si(low_j, 'J')} to "
             f"{si(high_j, 'J')})  {answer.plan}\n"
             f"{'':12}{parts}; binds: {answer.binds}"
+            + (f"\n{'':12}{short}" if short else "")
             + (f"\n{'':12}outside the calibrated range: {outside}" if outside else "")
         )
         if verbose:
@@ -300,6 +320,10 @@ def scale(
     report = cost_program(program, loaded, phase="train_step")
     work = step_work(report, program, n_item)
     rows = []
+    if tensor < 1 or pipeline < 1:
+        raise ConfigError(
+            f"scale: tensor and pipeline must be at least 1, got {tensor} and {pipeline}"
+        )
     for text in chips.split(","):
         n_chip = int(text) if text.strip().isdigit() else 0
         if n_chip < 1 or (n_chip > 1 and n_chip % (tensor * pipeline)):
@@ -325,7 +349,7 @@ def scale(
         typer.echo(dumps(entries, indent=2))
         return
     typer.echo(f"{loaded.title}: {model}\nbatch of {n_item} on each replica, one chip alone:")
-    typer.echo(f"  {si(work.time_s, 's')}, gradients {si(work.gradient_byte / 1e6, 'MB')}")
+    typer.echo(f"  {si(work.time_s, 's')}, gradients {si(work.gradient_byte, 'B')}")
     if not report.fits:
         typer.echo("  does not fit on one chip: times are those of its share, were there room")
     typer.echo(f"{'chips':>6}{'step':>11}{'items/s':>12}{'efficiency':>12}{'sent':>12}  parts")

@@ -37,6 +37,25 @@ def test_cost_of_one_op_on_all_machines_and_on_one():
     assert "cycles" in run("cost", "--op", op, "-m", "ipu_bow", "-v").output
 
 
+def test_an_op_too_large_for_a_machine_is_told_so():
+    op = ("cost", "--op", "add m=200000 n=100000 dtype=fp16")
+    rows = {row["machine"]: row for row in json.loads(run(*op, "--json").output)}
+    # three tensors of 2e10 entries: 120 GB, on 1472 tiles beside the code
+    assert rows["a100"]["peak_memory_byte"] == 1.2e11
+    assert not rows["a100"]["fits"]
+    assert rows["ipu_bow"]["peak_memory_byte"] == pytest.approx(1.2e11 / 1472 + 65536)
+    text = run(*op, "-m", "a100").output
+    assert (
+        "does not fit: operands, result and temporaries take 120 GB, the machine has 80 GB; "
+        "at least 2 chips would hold it"
+    ) in text
+    assert "take 81.6 MB per tile, the machine has 639 kB" in run(*op, "-m", "ipu_bow").output
+    assert "at least 2 chips" in run(*op, "-m", "a100", "--explain").output
+    (row,) = json.loads(run("cost", "--op", "add m=2 n=2", "-m", "a100", "--json").output)
+    assert row["fits"]
+    assert row["peak_memory_byte"] == 48
+
+
 def test_a_model_that_spills_says_how_and_what_fits_nowhere_is_refused(tmp_path):
     small = tmp_path / "small.toml"
     source = 'mark = "derived", source = "a small one"'
@@ -90,6 +109,12 @@ def test_scale_from_one_chip_to_many():
     assert rows[0]["efficiency"] == pytest.approx(1)
     assert rows[1]["layout"] == {"data": 2, "pipeline": 2, "tensor": 2, "n_micro": 8}
     assert rows[1]["efficiency"] < 1
+    # 4 layers of 256 x 256 and their biases
+    assert "gradients 526 kB" in text
+    slip = run("scale", *model, "--tensor", "0")
+    assert slip.exit_code == 2
+    assert "tensor and pipeline must be at least 1, got 0 and 1" in slip.stderr
+    assert run("scale", *model, "--pipeline", "-1").exit_code == 2
     slip = run("scale", *model, "--chips", "6", "--tensor", "4")
     assert slip.exit_code == 2
     assert "multiples of tensor x pipeline = 4, got '6'" in slip.stderr
@@ -124,7 +149,11 @@ def test_model_writes_a_page_and_a_trace(tmp_path):
         (("--op", "gelu m=3 n=3", "--trace", "x"), "--trace needs a --model"),
         (("--model", "mlp width=8", "--trace", "x"), "--trace holds one machine, got"),
         (("--op", "matmul m=3"), "error: matmul: k, n missing"),
-        (("--op", "matmul m=3 k=3 n=3", "-m", "cray"), "error: no machine 'cray'"),
+        (
+            ("--op", "matmul m=3 k=3 n=3", "-m", "cray"),
+            "error: no machine 'cray'; known are a100, ",
+        ),
+        (("--op", "add m=3 n=3", "-m", "cray"), "tpu_v3; a path to a machine file ends in .toml"),
     ],
 )
 def test_slips_end_with_a_sentence_and_code_2(arguments, sentence):
