@@ -1,5 +1,7 @@
 """Fourier and Legendre transforms: run as planned, agree with torch and with closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from scipy.special import lpmv
 
 from hw.execute import execute
 from hw.execute.fourier import real_transform
-from hw.plan.fourier import factors, passes
+from hw.plan.dense import vertex_cycles
+from hw.plan.fourier import factors, fast_cycles, passes
 from hw.single import parse_op
 from hw.targets import cost_item
 from hw.work import Contraction, Fourier
@@ -83,6 +86,16 @@ def test_passes_by_hand():
     spectrum = real_transform(line, "fp32")[0]
     assert abs(spectrum[3] - 8) <= bound(16, "fp32")
     assert np.abs(np.delete(spectrum, 3)).max() <= bound(16, "fp32")
+
+
+def test_a_pass_waits_for_memory_where_arithmetic_is_quick(tiles):
+    """Even lines are packed: an entry is read and written as one number, of odd ones as two."""
+    machine = replace(tiles(1), vector_per_cycle={"fp32": 1e9})
+    start = vertex_cycles(machine)
+    load, store = machine.load_byte_per_cycle, machine.store_byte_per_cycle
+    copied = 5 * 4 * (1 / load + 1 / store)  # five lines of fp32, for each of their entries
+    assert fast_cycles(machine, "fp32", 4.0, 4, 5) == 2 * (start + 4 * copied)
+    assert fast_cycles(machine, "fp32", 4.0, 3, 5) == start + 2 * 3 * copied
 
 
 def test_a_long_prime_is_dearer_than_its_neighbour(tiles):

@@ -58,6 +58,13 @@ def test_row_operations_agree_with_torch_and_count_as_charged(
     assert np.abs(done.result - wanted.numpy()).max() <= bound
 
 
+def test_a_softmax_of_large_scores_does_not_overflow(tiles):
+    """Of exp only differences to the greatest are taken: exp(88.8) is no number of fp32."""
+    x = np.array([[500.0, 499.0, -500.0]])
+    done = execute(Softmax(1, 3, "fp32"), tiles(4), x)
+    assert done.result[0] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0.0])
+
+
 @pytest.mark.parametrize("sizes", [(2, 5, 7, 4, 3), (3, 16, 16, 8, 8)])
 def test_attention_agrees_with_torch_and_its_parts_count_as_charged(
     sizes, tiles, assert_counted_is_charged
