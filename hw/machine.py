@@ -17,7 +17,7 @@ who quotes it, ``derived`` by arithmetic that the source text shows, ``fitted`` 
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -147,7 +147,7 @@ def _read(path: Path, modified_ns: int) -> Machine:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a slip, no UTF-8, a number of 5000 digits
         raise MachineError(f"{path.name}: not a readable TOML file: {error}") from error
 
 
@@ -168,7 +168,7 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
     """
     table = _with_base(table, where)
     for key in _TEXT:
-        if not isinstance(table.get(key), str):
+        if not isinstance(table.get(key), str) or not table[key].strip():
             got = f"got {table[key]!r}" if key in table else "it is missing"
             raise MachineError(f"{where}: {key} must be a text, {got}")
     if table["kind"] not in KINDS:
@@ -233,6 +233,11 @@ def machine_from_table(table: Mapping[str, Any], *, where: str) -> Machine:
         )
     text = {key: table[key] for key in _TEXT}
     machine = kind(**text, **values, substitute=dict(substitute), sources=sources, ranges=ranges)
+    if isinstance(machine, TileMachine) and machine.code_byte >= machine.tile_memory_byte:
+        raise MachineError(
+            f"{where}: code_byte = {machine.code_byte:g} leaves nothing of tile_memory_byte = "
+            f"{machine.tile_memory_byte:g}; one of them is wrong"
+        )
     _check_formats(machine, where)
     _check_peak(machine, where)
     return machine
@@ -294,8 +299,9 @@ def _range(
 def _number(value: Any, interval: tuple[float, float], where: str, label: str) -> float:
     low, high = interval
     expected = f"a number in [{low:g}, {high:g}]"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise MachineError(f"{where}: {label} must be {expected}, got {value!r}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:  # a NaN is not either
+        raise MachineError(f"{where}: {label} must be {expected}, got {value!r:.60}")
     if not low <= value <= high:
         raise MachineError(
             f"{where}: {label} = {value:g} is implausible, expected {expected}; check its unit"

@@ -41,44 +41,66 @@ VECTOR = {
 }
 
 
+#: How many of each unit that a table may use make one of the unit in which a figure is predicted.
+UNITS: dict[str, dict[str, float]] = {
+    "TFLOP/s": {"PFLOP/s": 1e-3, "TFLOP/s": 1, "GFLOP/s": 1e3},
+    "Gelem/s": {"Telem/s": 1e-3, "Gelem/s": 1, "Melem/s": 1e3},
+    "TB/s": {"TB/s": 1, "GB/s": 1e3},
+    "ms": {"s": 1e-3, "ms": 1, "us": 1e3, "µs": 1e3},
+    "x": {"x": 1},
+    "%": {"%": 1},
+}
+
+
 def predict_operation(cells: Cells, testbed: Testbed) -> float:
-    """Return the prediction in the unit of the row's metric.
+    """Return the prediction in the row's unit; in that of its metric, if the row has none.
 
     Raises
     ------
     NotPredictedError
         Says what is missing or not modelled.
     """
+    value, usual = _predict(cells, testbed)
+    unit, known = cells.get("unit") or usual, UNITS[usual]
+    if unit not in known:
+        raise NotPredictedError(f"unit {unit!r} is none of {', '.join(known)}")
+    return value * known[unit]
+
+
+def _predict(cells: Cells, testbed: Testbed) -> tuple[float, str]:
+    """Return a figure and its unit."""
     op, metric = cells["op"], cells["metric"]
     if metric == "fitted_speedup_law":
         raise NotPredictedError("a fitted law, not a measurement")
     if metric == "throughput_vs_cublas":
-        return _against_dense(op, testbed)
+        return _against_dense(op, testbed), "%"
     figure = _machine_figure(op, cells, testbed)
     if figure is not None:
-        return figure
+        return figure, "TB/s" if metric == "bandwidth" else "TFLOP/s"
     if op in VECTOR:
         work = vector_work(cells)
         time_s = operation_cost(work, testbed, VECTOR[op]).time_s
         n = work.n_element if isinstance(work, Pointwise) else work.n_row * work.n_col
         if metric == "throughput":
-            return n / time_s / 1e9
+            return n / time_s / 1e9, "Gelem/s"
         if metric == "latency":
-            return time_s * 1e3
+            return time_s * 1e3, "ms"
     elif op.startswith("transformer"):
         if metric == "latency":
-            return 1e3 * _transformer_s(cells, testbed)
+            return 1e3 * _transformer_s(cells, testbed), "ms"
     elif op in ("matmul", "spmm", *SPARSE_LIBRARY):
         dense = op == "matmul"
         if metric == "speedup_vs_dense":
             sparse = _best_throughput(cells, testbed, dense=False)
-            return sparse / _best_throughput(cells, testbed, dense=True) / density_of(cells)
+            dense_rate = _best_throughput(cells, testbed, dense=True)
+            return sparse / dense_rate / density_of(cells), "x"
         if metric in ("throughput", "nonzero_throughput"):
             share = density_of(cells) if dense and metric == "nonzero_throughput" else 1.0
-            return _best_throughput(cells, testbed, dense=dense) * share / 1e12
+            return _best_throughput(cells, testbed, dense=dense) * share / 1e12, "TFLOP/s"
         if metric == "latency":
             item = product_of(cells, whole(cells, "n"), dense=dense)
-            return 1e3 * operation_cost(item, testbed, "matmul" if dense else "spmm").time_s
+            cost = operation_cost(item, testbed, "matmul" if dense else "spmm")
+            return 1e3 * cost.time_s, "ms"
     raise NotPredictedError(_REASON.get(op, f"no prediction for {op!r} of metric {metric!r}"))
 
 

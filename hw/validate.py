@@ -252,8 +252,9 @@ def predict_row(
     try:
         if cells["metric"] == "no_result":
             raise NotPredictedError(_reason_of_no_result(cells, testbeds, machines))
-        if measured is None:
-            raise NotPredictedError(f"value {cells['value']!r} is not a number")
+        if measured is None or measured <= 0:
+            what = "a number" if measured is None else "positive"
+            raise NotPredictedError(f"value {cells['value']!r} is not {what}")
         if cells["op"].startswith("train:"):
             predicted, group = predict_training(cells)
         else:
@@ -265,7 +266,7 @@ def predict_row(
         predicted, reason = None, str(left_out)
     except TesseraError as refused:
         predicted, reason = None, f"cannot be predicted: {refused}"
-    error = None if predicted is None or not measured else predicted / measured - 1
+    error = None if predicted is None or measured is None else predicted / measured - 1
     return Row(
         cells["id"], group, is_held_out(cells), measured, predicted, error, reason,
         low, high, outside,

@@ -114,6 +114,7 @@ def test_missing_field(bow):
 
 def test_a_machine_like_another_has_a_name_of_its_own():
     refuse({"like": "ipu_bow"}, r"mine\.toml: name must be a text, it is missing")
+    refuse({"like": "ipu_bow", "name": " "}, r"mine\.toml: name must be a text, got ' '")
     machine = machine_from_table({"like": "ipu_bow", "name": "x"}, where="mine.toml")
     assert (machine.name, machine.title) == ("x", "x, like Graphcore Bow (Mk2, wafer on wafer)")
     titled = machine_from_table({"like": "a100", "name": "x", "title": "X"}, where="mine.toml")
@@ -139,10 +140,15 @@ def test_implausible_number(bow):
     refuse(bow, r"clock_hz = 1\.85 is implausible, expected a number in .*check its unit")
 
 
-@pytest.mark.parametrize("value", ["1.85e9", True, float("nan"), float("inf"), None])
+@pytest.mark.parametrize("value", ["1.85e9", True, float("nan"), float("inf"), None, 10**400])
 def test_no_number(bow, value):
     bow["clock_hz"]["value"] = value
     refuse(bow, r"clock_hz must be a number in")
+
+
+def test_code_leaves_room(bow):
+    bow["code_byte"]["value"] = bow["tile_memory_byte"]["value"]
+    refuse(bow, r"code_byte = 638976 leaves nothing of tile_memory_byte = 638976; one of them is")
 
 
 def test_fraction_of_a_tile(bow):
@@ -225,6 +231,9 @@ def test_files_and_names(tmp_path):
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
     with pytest.raises(MachineError, match=r"broken\.toml: not a readable TOML file"):
+        load_machine(broken)
+    broken.write_text(f"clock_hz = {'9' * 5000}")
+    with pytest.raises(MachineError, match=r"broken\.toml: not a readable TOML file: Exceeds"):
         load_machine(broken)
 
 

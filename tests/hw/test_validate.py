@@ -49,6 +49,9 @@ ROWS = [
 QUOTED_TOLERANCE = 0.25
 
 
+UNITS_OF = {"matmul": ("TFLOP/s", "GFLOP/s", ""), "gelu": ("Gelem/s", "Melem/s")}
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "table.csv"
@@ -131,6 +134,39 @@ def test_missing_columns_are_the_reason_of_the_rows_that_need_them(tmp_path: Pat
     assert train.reason == ""
     assert abs(train.error or 1) < QUOTED_TOLERANCE
     assert short.reason == "value '' is not a number"
+
+
+def test_figures_are_predicted_in_the_unit_of_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "units.csv"
+    rows = [
+        *((op, "throughput", unit, 1) for op in ("matmul", "gelu") for unit in UNITS_OF[op]),
+        *(("matmul", "latency", unit, 1) for unit in ("ms", "us", "s", "")),
+        *(("matmul", "throughput", "TFLOP/s", value) for value in (0, -3)),
+        ("matmul", "throughput", "furlong", 1),
+        ("gelu", "throughput", "TFLOP/s", 1),
+    ]
+    path.write_text(
+        "machine,op,value,metric,unit,dtype,m,k,n\n"
+        + "".join(
+            f"A100 80GB (LLMCompass testbed),{op},{value},{metric},{unit},FP16,1024,1024,1024\n"
+            for op, metric, unit, value in rows
+        ),
+        encoding="utf-8",
+    )
+    found = validate(path).rows
+    tera, giga, plain, giga_entries, entries, ms, us, s, usual = (r.predicted for r in found[:9])
+    assert giga == pytest.approx(1000 * tera)
+    assert plain == tera
+    assert entries == pytest.approx(1000 * giga_entries)
+    assert us == pytest.approx(1000 * ms)
+    assert ms == usual == pytest.approx(1000 * s)
+    assert found[0].high == pytest.approx(found[1].high / 1000)
+    assert [r.reason for r in found[9:]] == [
+        "value '0' is not positive",
+        "value '-3' is not positive",
+        "unit 'furlong' is none of PFLOP/s, TFLOP/s, GFLOP/s",
+        "unit 'TFLOP/s' is none of Telem/s, Gelem/s, Melem/s",
+    ]
 
 
 def test_a_machine_known_from_its_file_only_is_named_by_an_option(tmp_path: Path) -> None:
