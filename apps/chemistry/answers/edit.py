@@ -59,6 +59,7 @@ def shorten(
     *,
     methyl: Iterable[Branch] = (),
     ethyl: Branch | None = None,
+    mirror: bool = False,
 ) -> Chem.Mol | None:
     """Return the molecule with branches replaced.
 
@@ -71,6 +72,8 @@ def shorten(
         Replaced by methyl.
     ethyl : Branch, optional
         Replaced by ethyl.
+    mirror : bool
+        Turn the stereocentre that bears `ethyl` around.
 
     Returns
     -------
@@ -78,7 +81,18 @@ def shorten(
         None where no valid molecule is left.
     """
     out = Chem.RWMol(mol)
-    kept = [*methyl, *([ethyl] if ethyl else [])]
+    kept = [*methyl]
+    if ethyl is not None:
+        kept.append(ethyl)
+        out.AddBond(ethyl.outer, out.AddAtom(Chem.Atom(_CARBON)), _SINGLE)
+        if mirror:
+            out.GetAtomWithIdx(ethyl.inner).InvertChirality()
+    _cut_back(out, gone, kept)
+    return _valid(out)
+
+
+def _cut_back(out: Chem.RWMol, gone: Iterable[Branch], kept: Iterable[Branch]) -> None:
+    """Cut branches off, in place; of those that are kept, the first atom stays, made carbon."""
     removed: set[int] = set()
     for branch in kept:
         out.ReplaceAtom(branch.outer, Chem.Atom(_CARBON))
@@ -90,16 +104,20 @@ def shorten(
             atom.SetNumExplicitHs(atom.GetNumExplicitHs() + 1)
         elif atom.GetNoImplicit():
             atom.SetNoImplicit(False)
-    if ethyl is not None:
-        out.AddBond(ethyl.outer, out.AddAtom(Chem.Atom(_CARBON)), _SINGLE)
     out.BeginBatchEdit()
     for i in removed:
         out.RemoveAtom(i)
     out.CommitBatchEdit()
-    return _valid(out)
 
 
-def as_carbon(mol: Chem.Mol, atoms: Sequence[int], *, saturate: bool) -> Chem.Mol | None:
+def as_carbon(
+    mol: Chem.Mol,
+    atoms: Sequence[int],
+    *,
+    saturate: bool,
+    gone: Iterable[Branch] = (),
+    methyl: Iterable[Branch] = (),
+) -> Chem.Mol | None:
     """Return the molecule with atoms made carbon, or None where that is no valid molecule.
 
     Parameters
@@ -108,10 +126,13 @@ def as_carbon(mol: Chem.Mol, atoms: Sequence[int], *, saturate: bool) -> Chem.Mo
     atoms : sequence of int
     saturate : bool
         Make their double and triple bonds single: a carboxylate becomes isopropyl, not isopropenyl.
+    gone, methyl : iterable of Branch
+        Branches replaced as well, see `shorten`; none of them holds any of `atoms`.
 
     Notes
     -----
-    The O, S or NH of an aromatic ring of five becomes CH=CH: furan turns into benzene.
+    The O, S or NH of an aromatic ring of five becomes CH=CH: furan turns into benzene
+    (`becomes_two`).
     """
     out = Chem.RWMol(mol)
     for i in atoms:
@@ -123,13 +144,14 @@ def as_carbon(mol: Chem.Mol, atoms: Sequence[int], *, saturate: bool) -> Chem.Mo
         for bond in atom.GetBonds():
             if saturate and bond.GetBondType() in _MULTIPLE:
                 bond.SetBondType(_SINGLE)
-        if _gives_two_electrons(mol, i):
+        if becomes_two(mol, i):
             _widen(out, i)
+    _cut_back(out, gone, methyl)
     return _valid(out)
 
 
-def _gives_two_electrons(mol: Chem.Mol, i: int) -> bool:
-    """Whether atom `i` is the O, S or NH of a furan, thiophene or pyrrole."""
+def becomes_two(mol: Chem.Mol, i: int) -> bool:
+    """Return whether two carbons stand for atom `i`: the O, S or NH of a furan or its kin."""
     atom = mol.GetAtomWithIdx(i)
     pair = atom.GetAtomicNum() != _NITROGEN or atom.GetTotalNumHs() > 0
     return bool(atom.GetIsAromatic() and atom.GetDegree() == 2 and pair and atom.IsInRingSize(5))
@@ -164,6 +186,11 @@ def polar_groups(mol: Chem.Mol, atoms: Iterable[int]) -> list[list[int]]:
         else:
             group.append(i)
     return groups
+
+
+def n_stereocentre(mol: Chem.Mol) -> int:
+    """Return how many atoms bear a stated arrangement."""
+    return sum(a.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED for a in mol.GetAtoms())
 
 
 def _is_unsaturated_carbon(atom: Chem.Atom) -> bool:

@@ -1,7 +1,7 @@
 import pytest
 from rdkit import Chem
 
-from apps.chemistry.answers.edit import as_carbon, branches, polar_groups, shorten
+from apps.chemistry.answers.edit import as_carbon, branches, n_stereocentre, polar_groups, shorten
 from apps.chemistry.molecules import mol_from_smiles
 
 
@@ -47,3 +47,21 @@ def test_branches_seen_from_the_ring_and_what_stands_in_their_place():
 def test_a_nitrogen_keeps_its_valence():
     mol = mol_from_smiles("Cn1cccc1")
     assert Chem.MolToSmiles(shorten(mol, branches(mol)[:1])) == "c1cc[nH]c1"
+
+
+def test_ethyl_in_either_form_of_the_centre_that_bears_it():
+    mol = mol_from_smiles("C[C@@H](CCC)c1ccccc1")
+    branch = next(b for b in branches(mol) if len(b.atoms) == 3)
+    forms = [shorten(mol, [], ethyl=branch, mirror=m) for m in (False, True)]
+    assert [Chem.MolToSmiles(m) for m in forms] == ["CC[C@H](C)c1ccccc1", "CC[C@@H](C)c1ccccc1"]
+    assert [n_stereocentre(m) for m in (*forms, shorten(mol, [], methyl=[branch]))] == [1, 1, 0]
+
+
+def test_carbon_for_a_heteroatom_and_a_branch_cut_back_at_once():
+    mol = mol_from_smiles("OCCc1ccc(CN)cc1")
+    branch = next(b for b in branches(mol) if sorted(b.atoms) == [7, 8])  # CN
+    found = [
+        as_carbon(mol, [0], saturate=False, gone=[branch]),
+        as_carbon(mol, [0], saturate=False, methyl=[branch]),
+    ]
+    assert [Chem.MolToSmiles(m) for m in found] == ["CCCc1ccccc1", "CCCc1ccc(C)cc1"]

@@ -82,10 +82,50 @@ def test_two_branches_that_act_on_each_other_share_what_they_lose_together():
 def test_a_branch_whose_loss_is_unknown_becomes_methyl():
     known = ["Cc1ncncn1", "CCc1ncncn1", "CCCc1ncncn1"]  # no triazine without a branch
     answer = explain(make(known), "CCCc1ncncn1")
-    # two carbons more than methyl, and half a carbon for the one that methyl stands for
+    # two carbons more than methyl, and one for the one that methyl stands for
     chain = [v for a, v in zip(answer.mol.GetAtoms(), answer.share, strict=True)
              if not a.GetIsAromatic()]  # fmt: skip
-    np.testing.assert_allclose(chain, [0.25 / 3] * 3, atol=FLOAT32 * 10)
+    np.testing.assert_allclose(chain, [0.1] * 3, atol=FLOAT32 * 10)
+
+
+def test_an_arm_that_makes_a_stereocentre_keeps_its_worth_to_itself():
+    # 1 for R, -1 for S: methyl makes no centre there, and ethyl must not lend it one
+    def predict(graphs):
+        columns = [ATOM_FEATURES.index(f"cip_{label}") for label in "rs"]
+        r, s = (np.float32([g.atom_features[:, i].sum() for g in graphs]) for i in columns)
+        return (r - s)[:, None]
+
+    smiles = "C[C@@H](CCC)c1ncncn1"
+    model = make(["CC(C)c1ncncn1", "C[C@@H](CC)c1ncncn1", "C[C@H](CC)c1ncncn1", smiles])
+    model.predict = predict
+    answer = explain(model, smiles)
+    np.testing.assert_allclose(abs(answer.share.sum()), 1.0, atol=FLOAT32)
+
+
+def test_an_oxygen_that_two_carbons_stand_for_is_not_charged_their_bulk():
+    known = ["c1ccc(Cc2ccco2)cc1", "c1ccccc1", "c1ccc(Cc2ccccc2)cc1"]
+    answer = explain(make(known), known[0])
+    symbols = [atom.GetSymbol() for atom in answer.mol.GetAtoms()]
+    assert answer.share[symbols.index("O")] == pytest.approx(1.1, abs=FLOAT32 * 10)
+    assert sorted(np.round(answer.share, 4)) == [0.0] * 6 + [0.1] * 5 + [1.1]
+
+
+def test_what_a_group_adds_is_asked_with_the_other_branches_and_without():
+    # an oxygen is worth 1, and 3 beside a nitrogen: by Shapley 2 to the oxygen, 1 to the nitrogen
+    def predict(graphs):
+        oxygen, nitrogen = (
+            np.float32([g.atom_features[:, i].sum() for g in graphs]) for i in (OXYGEN, NITROGEN)
+        )
+        return (oxygen * (1 + 2 * (nitrogen > 0)))[:, None]
+
+    known = ["c1ccccc1", "NCc1ccccc1", "OCCc1ccccc1", "CCc1ccccc1", "CCCc1ccccc1"]
+    model = make(known)
+    model.predict = predict
+    answer = explain(model, "NCc1ccc(CCO)cc1")
+    expected = {"O": 2.0, "N": 1.0, "C": 0.0}
+    np.testing.assert_allclose(
+        answer.share, [expected[a.GetSymbol()] for a in answer.mol.GetAtoms()], atol=FLOAT32 * 10
+    )
 
 
 def test_says_that_it_guesses_where_no_cut_stays_among_the_known():
@@ -142,9 +182,11 @@ def test_shares_on_the_model_pocket_against_the_truth():
     reference = Reference.of(table, predictor.predict(table.select("valid").graphs))
     predictor = Predictor(config, ["pk"], table.unit, [0], [model], reference)
     test = table.select("test")
-    shares = [explain(predictor, text).share for text in test.smiles[:150]]
-    truth = test.extra["atom_pk"][:150]
+    shares = [explain(predictor, text).share for text in test.smiles[:250]]
+    truth = test.extra["atom_pk"][:250]
     r = np.corrcoef(np.concatenate(shares), np.concatenate(truth))[0, 1]
-    # .884 measured on 250 molecules. With the true function in the model's place the same questions
-    # leave the methyl that stands for a branch unexplained; branches alone reached .57.
-    assert r > 0.8
+    # Five networks, seeds 0-4: .901 .897 .900 .910 .909, their mean .910; the true function in the
+    # model's place .948 (amides and carboxylates, whose atoms are asked about together, and the
+    # methyl that stands for a branch). Over all 550, a fourth of them on a core that no training
+    # molecule has, .84-.85.
+    assert r > 0.88
