@@ -2,10 +2,12 @@
 
 ``tessera chemistry benchmark --suite S --results benchmarks/results/chemistry/S.json`` and
 ``tessera chemistry compress MODEL --results benchmarks/results/chemistry/compress-NAME.json`` write
-documents; ``python -m benchmarks.chemistry_tables`` makes the page anew.
+documents; ``python -m benchmarks.chemistry_tables`` makes the page anew. Seeds may be added one at
+a time: ``S.json`` and ``S-seedN.json``, of one seed each, make one section.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,7 +15,12 @@ from typing import Any
 
 from apps.chemistry import affinity, compress
 from apps.chemistry.affinity.document import SCHEMA as PAIRS
-from apps.chemistry.benchmark import SCHEMA, benchmark_markdown, read_document
+from apps.chemistry.benchmark import (
+    SCHEMA,
+    benchmark_markdown,
+    merge_documents,
+    read_document,
+)
 from apps.lab.files import write_atomic
 from benchmarks.chemistry_predict import SCHEMA as LONG_FILES
 from benchmarks.chemistry_tickets import KINDS
@@ -22,6 +29,7 @@ from benchmarks.chemistry_tickets import SCHEMA as TICKETS
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "chemistry"
 PAGE = HERE / "CHEMISTRY.md"
+_SEED = re.compile(r"-seed\d+$")
 HEAD = """# Chemistry: what was measured
 
 Made by `python -m benchmarks.chemistry_tables` from `results/chemistry/`. Test part of each set's
@@ -48,6 +56,8 @@ own split; settings, epochs and weights never saw it.
 - What the graph adds to the kernel of each set alone is the line kernel_graph - kernel below each
   set of tables. Much of it are values that other sets have of the same molecules: joint - kernel
   is what they are worth without a network, and hybrid - joint what all others add to that.
+- Of several seeds, errors are means over them, the standard deviation of the mean over the sets
+  stands below it, and differences are given for each seed.
 - publ.: published errors (MoleculeACE, results at commit 7e6de0bd), the best graph network of each
   set.
 """
@@ -92,11 +102,12 @@ def page() -> str:
     """Return the page that the documents make."""
     parts, compressed, pairs, files = [HEAD], [], [], []
     tickets: list[dict[str, Any]] = []
+    suites: dict[str, list[Path]] = {}
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         schema = found.get("schema") if isinstance(found, dict) else None
         if schema == SCHEMA:
-            parts.append(_benchmark(path))
+            suites.setdefault(_SEED.sub("", path.stem), []).append(path)
         elif schema == compress.SCHEMA:
             layers = found.get("last_layers")
             compressed += [found] if layers is None else [layers, found | {"process": True}]
@@ -106,6 +117,7 @@ def page() -> str:
             files.append(_long_file(found))
         elif schema == TICKETS:
             tickets.append(found)
+    parts += [_benchmark(name, paths) for name, paths in suites.items()]
     if compressed:
         parts.append(_compressed(compressed))
     if tickets:
@@ -117,15 +129,15 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _benchmark(path: Path) -> str:
-    document = read_document(path)
+def _benchmark(name: str, paths: Sequence[Path]) -> str:
+    document = merge_documents([read_document(path) for path in paths])
     config = document["config"]
     settings = (
         f"{document['n_together']} set(s) to a network, {config['n_fold']} networks, "
         f"{config['train']['n_epoch']} epochs, width {config['model']['d_hidden']}, "
         f"variant {config['variant']['name']}, teacher {'on' if config['teacher'] else 'off'}"
     )
-    return f"## {path.stem}\n\n{settings}.\n\n{benchmark_markdown(document)}"
+    return f"## {name}\n\n{settings}.\n\n{benchmark_markdown(document)}"
 
 
 def _tickets(documents: Sequence[dict[str, Any]]) -> str:

@@ -31,3 +31,24 @@ def test_compressed_networks_are_told_by_mean_and_worst_set(tmp_path, monkeypatc
         "+0.0200", "0.9800", "0.9700",
     ]  # fmt: skip
     assert "| b | 0.8000 | +0.0200 (0.9700) |" in lines
+
+
+def test_documents_of_one_suite_and_several_seeds_make_one_section(tmp_path, monkeypatch):
+    whole = json.loads((chemistry_tables.RESULTS / "moleculeace.json").read_text())
+    (tmp_path / "moleculeace.json").write_text(json.dumps(whole))
+    other = json.loads(json.dumps(whole)) | {"seeds": [1]}
+    for places in other["errors"].values():
+        places["hybrid"]["rmse"] = round(places["hybrid"]["rmse"] + 0.01, 4)
+    (tmp_path / "moleculeace-seed1.json").write_text(json.dumps(other))
+    monkeypatch.setattr(chemistry_tables, "RESULTS", tmp_path)
+    lines = chemistry_tables.page().splitlines()
+    assert [line for line in lines if line.startswith("## ")] == ["## moleculeace"]
+    assert any(line.endswith("seeds 0, 1") for line in lines)
+    errors = [places["hybrid"]["rmse"] for places in whole["errors"].values()]
+    (mean, *_), (spread, *_) = (
+        [line for line in lines if line.startswith(start)]
+        for start in ("| mean |", "| s.d. of it, 2 seeds |")
+    )
+    hybrid = 12  # cell of the table
+    assert mean.split("|")[1 + hybrid].strip() == f"{sum(errors) / 22 + 0.005:.3f}"
+    assert spread.split("|")[1 + hybrid].strip() == "0.007"  # .01 over the root of 2

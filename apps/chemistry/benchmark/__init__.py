@@ -6,6 +6,7 @@ from apps.chemistry.benchmark.summary import (
     benchmark_document,
     benchmark_markdown,
     benchmark_summary,
+    merge_documents,
     read_document,
 )
 from apps.chemistry.hybrid import paired_bootstrap
@@ -16,6 +17,7 @@ __all__ = [
     "benchmark_document",
     "benchmark_markdown",
     "benchmark_summary",
+    "merge_documents",
     "paired_bootstrap",
     "read_document",
     "run_benchmark",

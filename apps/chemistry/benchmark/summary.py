@@ -7,7 +7,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ _PAIRS = (("hybrid", "kernel"), ("kernel_graph", "kernel"), ("hybrid", "svm_ecfp
           ("hybrid", "joint"))  # fmt: skip
 
 Document = dict[str, Any]
+Errors = dict[str, dict[str, dict[str, float]]]  # by set, title of `_COLUMNS` and metric
+_TITLES = {key or "hybrid": title for title, key in _COLUMNS.items()}
 
 
 def benchmark_document(records: Sequence[Record], out: Path) -> Document:
@@ -53,27 +55,12 @@ def benchmark_document(records: Sequence[Record], out: Path) -> Document:
     training rows, and of the others. `differences` are those of the mean RMSE over the sets and
     seeds, with a paired bootstrap over test molecules, the seeds of a set drawn together.
     """
-    names = list(dict.fromkeys(record.data.name for record in records))
-    errors: dict[str, dict[str, dict[str, float]]] = {}
-    for name in names:
-        places = [
-            {"": r.accuracy} | r.members | r.baselines for r in records if r.data.name == name
-        ]
-        errors[name] = {}
-        for title, key in _COLUMNS.items():
-            # a name that ends in a dash stands for all that are numbered so
-            each = [
-                scores.get("test", {})
-                for place in places
-                for label, scores in place.items()
-                if label == key or (key.endswith("-") and label.startswith(key))
-            ]
-            found = {m: _mean([one.get(m) for one in each]) for m in _METRICS}
-            errors[name][title] = {m: round(v, 4) for m, v in found.items() if v is not None}
+    seeds = sorted({record.seed for record in records})
+    by_seed = [_errors([record for record in records if record.seed == seed]) for seed in seeds]
     config = {k: v for k, v in records[0].config.items() if k not in ("data", "together")}
     return {
         "schema": SCHEMA,
-        "seeds": sorted({record.seed for record in records}),
+        "seeds": seeds,
         "config": config,
         "n_together": len(records[0].config["together"]),
         "weights": {
@@ -82,9 +69,147 @@ def benchmark_document(records: Sequence[Record], out: Path) -> Document:
             if f"weight_{member}" in records[0].accuracy["test"]
         },
         "cpu_s": _cpu_s(records, out),
-        "errors": errors,
+        "errors": _mean_errors(by_seed),
+        "spread": _spread(by_seed),
         "differences": _differences(records, out),
     }
+
+
+def merge_documents(documents: Sequence[Document]) -> Document:
+    """Return one document of several that differ in their seed alone.
+
+    Parameters
+    ----------
+    documents : sequence of dict
+        As `benchmark_document` gives them. A single one is returned as it is.
+
+    Returns
+    -------
+    dict
+        Errors, weights and CPU seconds are means over the seeds. Each of the `differences` is a
+        mean too and has that of every seed, with its interval over test molecules, as `by_seed`;
+        `n_better` counts the sets on which the mean error over the seeds is lower.
+
+    Raises
+    ------
+    DataError
+        If one holds several seeds, two hold the same, or sets or settings differ.
+    """
+    if len(documents) == 1:
+        return documents[0]
+    for document in documents:
+        if len(document["seeds"]) != 1:
+            raise DataError(
+                f"merge: expected documents of one seed each, got one of {document['seeds']}; "
+                "several in one document cannot be told apart again: leave it by itself"
+            )
+    ordered = sorted(documents, key=lambda document: document["seeds"])
+    seeds = [document["seeds"][0] for document in ordered]
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"merge: expected another seed in each document, got {seeds}; drop one")
+    first = ordered[0]
+    for document in ordered[1:]:
+        _check_alike(first, document)
+    errors = _mean_errors([document["errors"] for document in ordered])
+    return first | {
+        "seeds": seeds,
+        "weights": _means([document["weights"] for document in ordered], 4),
+        "cpu_s": _means([document["cpu_s"] for document in ordered], 3),
+        "errors": errors,
+        "spread": _spread([document["errors"] for document in ordered]),
+        "differences": _merged_differences(ordered, errors),
+    }
+
+
+def _check_alike(first: Document, other: Document) -> None:
+    """Refuse documents of other sets or settings."""
+    apart = [k for k in first["config"] | other["config"]
+             if first["config"].get(k) != other["config"].get(k)]  # fmt: skip
+    apart += ["the sets"] * (first["errors"].keys() != other["errors"].keys())
+    apart += ["sets to a network"] * (first["n_together"] != other["n_together"])
+    if apart:
+        raise DataError(
+            f"merge: the documents of seeds {first['seeds'][0]} and {other['seeds'][0]} differ in "
+            f"{', '.join(apart)}; run one of them anew, or give it a name of its own"
+        )
+
+
+def _merged_differences(documents: Sequence[Document], errors: Errors) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for document in documents:
+        for one in document["differences"]:
+            key = (one["ours"], one["other"], one["molecules"])
+            found.setdefault(key, []).append({"seed": document["seeds"][0], **one})
+    out = []
+    for (ours, other, molecules), each in found.items():
+        if len(each) < len(documents):
+            continue
+        metric = "rmse" if molecules == "all" else f"rmse_{molecules}"
+        pairs = [
+            [places.get(_TITLES[name], {}).get(metric) for name in (ours, other)]
+            for places in errors.values()
+        ]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        out.append(
+            {
+                "ours": ours,
+                "other": other,
+                "molecules": molecules,
+                "difference": round(mean(one["difference"] for one in each), 5),
+                "by_seed": [{k: one[k] for k in ("seed", "difference", "low", "high")}
+                            for one in each],
+                "n_better": sum(a < b for a, b in known),
+                "n": len(known),
+            }
+        )  # fmt: skip
+    return out
+
+
+def _errors(records: Sequence[Record]) -> Errors:
+    """Return the errors of one seed."""
+    errors: Errors = {}
+    for record in records:
+        place = {"": record.accuracy} | record.members | record.baselines
+        errors[record.data.name] = {}
+        for title, key in _COLUMNS.items():
+            # a name that ends in a dash stands for all that are numbered so
+            each = [
+                scores.get("test", {})
+                for label, scores in place.items()
+                if label == key or (key.endswith("-") and label.startswith(key))
+            ]
+            found = {m: _mean([one.get(m) for one in each]) for m in _METRICS}
+            errors[record.data.name][title] = {m: v for m, v in found.items() if v is not None}
+    return errors
+
+
+def _mean_errors(by_seed: Sequence[Errors]) -> Errors:
+    """Return the errors that all seeds have, means over them."""
+    return {
+        name: {
+            title: _means([errors[name].get(title, {}) for errors in by_seed], 4)
+            for title in places
+        }
+        for name, places in by_seed[0].items()
+    }
+
+
+def _means(each: Sequence[dict[str, float]], digits: int) -> dict[str, float]:
+    """Return the means of what all have, rounded."""
+    found = {name: _mean([one.get(name) for one in each]) for name in each[0]}
+    return {name: round(value, digits) for name, value in found.items() if value is not None}
+
+
+def _spread(by_seed: Sequence[Errors]) -> dict[str, dict[str, float]]:
+    """Return by title and metric the standard deviation over seeds of the mean over the sets."""
+    out: dict[str, dict[str, float]] = {}
+    for title, key in _COLUMNS.items():
+        for metric in () if key.startswith("published") else _METRICS:
+            means = [_mean([p.get(title, {}).get(metric) for p in e.values()]) for e in by_seed]
+            known = [value for value in means if value is not None]
+            if len(known) == len(by_seed) > 1:
+                out.setdefault(title, {})[metric] = round(stdev(known), 4)
+    return out
 
 
 def _cpu_s(records: Sequence[Record], out: Path) -> dict[str, float]:
@@ -150,6 +275,9 @@ def _tables(document: Document) -> dict[str, list[list[str]]]:
         if len(lines) > 1:
             means = [_mean(column) for column in zip(*lines.values(), strict=True)]
             rows.append(["mean", *map(_text, means)])
+        spread = [document.get("spread", {}).get(title, {}).get(metric) for title in columns]
+        if any(value is not None for value in spread):
+            rows.append([f"s.d. of it, {len(document['seeds'])} seeds", *map(_text, spread)])
         out[metric] = rows
     return out
 
@@ -166,13 +294,24 @@ def _weights(document: Document) -> str:
 
 
 def _difference_rows(document: Document) -> list[list[str]]:
-    rows = [["mean rmse, difference", "molecules", "", "95 % interval", "better on"]]
+    is_merged = any("by_seed" in one for one in document["differences"])
+    head = ["", "95 % interval"]
+    if is_merged:
+        head = ["mean of seeds", *(f"seed {seed}, 95 % interval" for seed in document["seeds"])]
+    rows = [["mean rmse, difference", "molecules", *head, "better on"]]
     for one in document["differences"]:
-        interval = f"[{one['low']:+.4f}, {one['high']:+.4f}]"
+        cells = [f"{one['difference']:+.4f}"]
+        if is_merged:
+            cells += [f"{seed['difference']:+.4f} {_interval(seed)}" for seed in one["by_seed"]]
+        else:
+            cells.append(_interval(one))
         count = f"{one['n_better']} of {one['n']}"
-        pair = f"{one['ours']} - {one['other']}"
-        rows.append([pair, one["molecules"], f"{one['difference']:+.4f}", interval, count])
+        rows.append([f"{one['ours']} - {one['other']}", one["molecules"], *cells, count])
     return rows
+
+
+def _interval(one: dict[str, Any]) -> str:
+    return f"[{one['low']:+.4f}, {one['high']:+.4f}]"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
