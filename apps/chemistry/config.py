@@ -114,7 +114,8 @@ class TrainConfig(Config):
     Parameters
     ----------
     kernel : "auto", "on" or "off"
-        Whether the answer is that of the networks and the kernel mix, weighed on rows held out.
+        Whether the answer is that of the networks and the kernel mix, weighed on rows held out; of
+        several targets, also of kernels that heed each other.
         "auto": for a file, and not for the embedded and the registered sets, where
         `tessera chemistry benchmark` sets both beside each other. With it, five networks that keep
         their last epoch are usual; see `apps.chemistry.whole`.

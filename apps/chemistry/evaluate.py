@@ -79,7 +79,7 @@ def evaluate(
     accuracy = score_splits(prediction, table)
     members = {"graph": accuracy if answers is None else score_splits(answers.graph, table)}
     if answers is not None:
-        members["kernel"] = score_splits(answers.kernel, table)
+        members |= {name: score_splits(said, table) for name, said in answers.kernel.items()}
     if networks is not None:
         members["network"] = score_splits(networks.mean(axis=0), table)
     if len(each) > 1:

@@ -7,7 +7,7 @@ The weights of the mixture are picked on these out-of-fold predictions, of all t
 together; the test part is never looked at.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -139,9 +139,17 @@ def mixture_weights(
     return tuple(float(w) / N_STEP for w in best)
 
 
-def mixed(kernel: np.ndarray, graph: np.ndarray, share: float) -> np.ndarray:
-    """Return ``share kernel + (1 - share) graph``; where the kernel says nothing (NaN), `graph`."""
-    return np.where(np.isfinite(kernel), share * kernel + (1.0 - share) * graph, graph)
+def mixed(
+    kernel: Mapping[str, np.ndarray], graph: np.ndarray, share: Mapping[str, float]
+) -> np.ndarray:
+    """Return the parts of the kernel member by their shares, and the graph by what is left of 1.
+
+    Where a part says nothing (NaN), `graph`. The order of the parts makes no difference.
+    """
+    total = (1.0 - sum(share[name] for name in sorted(share))) * graph
+    for name in sorted(share):
+        total = share[name] * kernel[name] + total
+    return np.where(np.isfinite(total), total, graph)
 
 
 def paired_bootstrap(

@@ -1,9 +1,10 @@
 """A trained answer: networks, the unit they speak, and the file that keeps them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,8 +79,8 @@ class Predictor:
     members: list[BindingNetwork]
     reference: Reference | None = None
     kernel: KernelMember | None = None
-    kernel_share: float = 0.0
-    """Weight of the kernel in the answer."""
+    kernel_share: Mapping[str, float] = field(default_factory=dict)
+    """Weight of each part of the kernel member in the answer; that of the networks is the rest."""
     processes: tuple[CountProcess, ...] = ()
     """One per member, in place of its last layers; or none."""
 
@@ -181,7 +182,7 @@ class Predictor:
             "target_names": self.target_names,
             "unit": self.unit,
             "seeds": self.seeds,
-            "kernel_share": self.kernel_share,
+            "kernel_share": dict(self.kernel_share),
             "n_feature": [N_ATOM_FEATURE, N_EDGE_FEATURE],
         }
         return save_checkpoint(path, tensors, meta)
@@ -217,10 +218,12 @@ class Predictor:
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 )
                 members.append(member.to(device).eval())
-            kept, kernel = (
+            kept, kernel_kept = (
                 {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
                 for p in (_REFERENCE, _KERNEL)
             )
+            kernel = KernelMember.from_tensors(kernel_kept) if kernel_kept else None
+            share = _kernel_share(path, meta, kernel)
             parts = [
                 {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
                 for p in (f"{_PROCESS}{i}." for i in range(len(members)))
@@ -238,10 +241,27 @@ class Predictor:
                 meta["seeds"],
                 members,
                 Reference.from_tensors(kept) if kept else None,
-                KernelMember.from_tensors(kernel) if kernel else None,
-                float(meta.get("kernel_share", 0.0)),
+                kernel,
+                share,
                 processes,
             )
+
+
+def _kernel_share(
+    path: Path, meta: Mapping[str, Any], kernel: KernelMember | None
+) -> dict[str, float]:
+    """Return the weight of each part of the kernel member; files of old name that of the only."""
+    parts = {} if kernel is None else kernel.parts
+    found = meta.get("kernel_share", {})
+    share = {k: float(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    if isinstance(found, float):
+        share = dict.fromkeys(parts, found)
+    if share.keys() != parts.keys():
+        raise DataError(
+            f"{path} has weights of the kernels {sorted(share)} for {sorted(parts)}: the file was "
+            "changed or is damaged; train the model again"
+        )
+    return share
 
 
 def _check_sizes(path: Path, config: TrainConfig, tensors: Mapping[str, torch.Tensor]) -> None:

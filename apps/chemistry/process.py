@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from apps.chemistry.baselines.fellows import Fellows, Task, TaskFit, fit_tasks
+from apps.chemistry.baselines.fellows import Task, TaskFit, fit_tasks
 from apps.chemistry.minmax import min_max
 from core.errors import DataError
 
@@ -37,31 +37,18 @@ class CountProcess:
     """float32 [M, C]"""
     n_state: int
     """Groups of equal size in C, one per state of the network."""
-    weight: np.ndarray
-    """float64 [M, T]"""
-    offset: np.ndarray
-    """float64 [T]; NaN for tasks with fewer than two values."""
-    fellows: Fellows | None = None
-    """Of several tasks."""
+    fit: TaskFit
 
     def predict(self, count: np.ndarray) -> np.ndarray:
         """Return float64 [molecule, T] from float32 [molecule, C]."""
-        fit = TaskFit(self.weight, self.offset, self.fellows)
         likes = _likes(count, self.count, self.n_state)
-        blank = np.empty((0, self.offset.size))
-        return np.concatenate([blank, *(fit.answer(like) for like in likes)])
+        blank = np.empty((0, self.fit.offset.size))
+        return np.concatenate([blank, *(self.fit.answer(like) for like in likes)])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what a model file keeps."""
-        kept = {
-            "count": torch.from_numpy(self.count),
-            "n_state": torch.tensor(self.n_state),
-            "weight": torch.from_numpy(self.weight),
-            "offset": torch.from_numpy(self.offset),
-        }
-        if self.fellows is not None:
-            kept |= {f"fellows_{k}": torch.from_numpy(v) for k, v in vars(self.fellows).items()}
-        return kept
+        own = {"count": torch.from_numpy(self.count), "n_state": torch.tensor(self.n_state)}
+        return own | self.fit.tensors()
 
     @classmethod
     def from_tensors(cls, kept: dict[str, torch.Tensor]) -> "CountProcess":
@@ -72,30 +59,22 @@ class CountProcess:
         DataError
             If the shapes do not belong together.
         """
-        count, weight, offset = (kept[name].numpy() for name in ("count", "weight", "offset"))
-        n_state = int(kept["n_state"])
-        fellows = None
-        if "fellows_said" in kept:
-            fellows = Fellows(*(kept[f"fellows_{k}"].numpy() for k in ("said", "heed", "weight")))
-        is_fine = count.ndim == weight.ndim == 2 and len(count) == len(weight)
+        count, n_state, fit = (
+            kept["count"].numpy(),
+            int(kept["n_state"]),
+            TaskFit.from_tensors(kept),
+        )
         if (
-            not is_fine
+            count.ndim != 2
+            or len(count) != len(fit.weight)
             or n_state < 1
             or count.shape[1] % n_state
-            or offset.shape != weight.shape[1:]
-            or (
-                fellows is not None
-                and not (
-                    fellows.said.shape == fellows.weight.shape == weight.shape
-                    and fellows.heed.shape == (offset.size, offset.size)
-                )
-            )
         ):
             raise DataError(
-                f"a process of counts {count.shape} in {n_state} states, weights {weight.shape}, "
-                f"offsets {offset.shape}: the file was changed or is damaged; train the model again"
+                f"a process of counts {count.shape} in {n_state} states, weights "
+                f"{fit.weight.shape}: the file was changed or is damaged; train the model again"
             )
-        return cls(count, n_state, weight, offset, fellows)
+        return cls(count, n_state, fit)
 
 
 class ProcessFit(NamedTuple):
@@ -154,8 +133,7 @@ def fit_process(
 
     squares = [min_max(own, own, n_state) for own in (known[task.molecule] for task in tasks)]
     judge, process = (
-        CountProcess(known, n_state, fit.weight, fit.offset, fit.fellows)
-        for fit in fit_tasks(tasks, squares, len(known), weighed)
+        CountProcess(known, n_state, fit) for fit in fit_tasks(tasks, squares, len(known), weighed)
     )
     out = np.full(target.shape, np.nan)
     out[held] = judge.predict(count[held])

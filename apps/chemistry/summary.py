@@ -27,7 +27,12 @@ def accuracy_table(records: Sequence[Record], split: str) -> str:
     answer = [r.accuracy[split] for r in records]
     if "kernel" in records[0].members:
         scores = {"whole answer": answer}
-        parts = {"kernel": "kernel mix", "graph": "graph networks", "network": "their last layers"}
+        parts = {
+            "kernel": "kernel mix",
+            "joint": "joint kernel",
+            "graph": "graph networks",
+            "network": "their last layers",
+        }
         for name, title in parts.items():
             if all(split in r.members.get(name, {}) for r in records):
                 scores[title] = [r.members[name][split] for r in records]

@@ -58,7 +58,7 @@ def run(
     -------
     Record
         As written; accuracy is that of the whole answer as it is deployed, in the unit of the
-        data, and `members` has the networks and, where it answers too, the kernel mix.
+        data, and `members` has the networks and, where they answer too, the kernels.
 
     Raises
     ------

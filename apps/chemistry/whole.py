@@ -1,4 +1,4 @@
-"""The whole answer of a run: graph networks and the kernel mix, weighed on rows held out.
+"""The whole answer of a run: graph networks and kernels, weighed on rows held out.
 
 The valid part is the first fold, so that its answers come from models that have seen nothing of
 it; further folds are drawn from the train part. The network of a fold and the kernel are fitted
@@ -6,6 +6,7 @@ without it, and the models that are used see the train and valid parts. The test
 looked at.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,10 +27,11 @@ class Answers:
     Rows of the valid part are predicted by models that have not seen them.
     """
 
-    kernel: np.ndarray
+    kernel: Mapping[str, np.ndarray]
+    """By the parts of the kernel member: "kernel" and, of several tasks, "joint"."""
     graph: np.ndarray
-    kernel_share: float
-    """Weight of the kernel; that of the graph is the rest."""
+    kernel_share: Mapping[str, float]
+    """Weight of each part of the kernel member; that of the graph is the rest."""
 
     @property
     def whole(self) -> np.ndarray:
@@ -125,20 +127,27 @@ def weigh(
     KernelMember
         Fitted to the train and valid parts.
     Answers
-        One pair of weights for all tasks, see `hybrid.mixture_weights`.
+        One set of weights for all tasks, see `hybrid.mixture_weights`.
     """
     say("kernel mix")
-    kernel = joint.fit(table, fold, n_fold=len(each), seed=seed)
+    n_fold = len(each)
+    parts = {"kernel": joint.fit(table, fold, n_fold=n_fold, seed=seed)}
+    if table.target.shape[1] > 1:
+        say("joint kernel")
+        parts["joint"] = joint.heeding(table, fold, n_fold=n_fold)
     if held_out is None:
         held_out = np.full(each.shape[1:], np.nan)
         for i, answer in enumerate(each):
             held_out[fold == i] = answer[fold == i]
-    graph = each.mean(axis=0, dtype=np.float64)
-    share, _ = mixture_weights(
-        [np.stack(pair) for pair in zip(kernel.held_out.T, held_out.T, strict=True)],
+    members = [part.held_out for part in parts.values()]
+    weights = mixture_weights(
+        [np.stack(one) for one in zip(*(m.T for m in [*members, held_out]), strict=True)],
         list(table.exact.T.astype(np.float64)),
     )
-    valid = table.split == "valid"
-    answers = [np.where(valid[:, None], a, b)
-               for a, b in ((kernel.held_out, kernel.whole), (held_out, graph))]  # fmt: skip
-    return kernel.member, Answers(answers[0], answers[1], share)
+    weight = dict(zip([*parts, "graph"], weights, strict=True))
+    say("weights: " + ", ".join(f"{name} {value:.2f}" for name, value in weight.items()))
+    share = {name: weight[name] for name in parts}
+    valid = (table.split == "valid")[:, None]
+    kernel = {name: np.where(valid, part.held_out, part.whole) for name, part in parts.items()}
+    graph = np.where(valid, held_out, each.mean(axis=0, dtype=np.float64))
+    return joint.member(parts), Answers(kernel, graph, share)

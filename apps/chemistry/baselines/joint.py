@@ -5,88 +5,90 @@ stronger model at molecules that were measured for another task. Only training u
 the network that comes of it reads graphs alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from rdkit import Chem
 
-from apps.chemistry.baselines.fellows import Task, fit_tasks
+from apps.chemistry.baselines.fellows import Task, TaskFit, fit_tasks
 from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
 from apps.chemistry.baselines.mix import MixKernel
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
+from core.errors import DataError
 
 _ANSWER_ROW = 2000  # molecules whose kernel is held at a time
 
 
 @dataclass(frozen=True)
 class KernelMember:
-    """The kernel mix as it is deployed: mean of Gaussian process and support vectors, all tasks.
+    """The kernels' half of an answer as it is deployed: models on one kernel mix, all tasks.
 
     Shape letters: M molecules that it was fitted to, T tasks.
     """
 
     smiles: list[str]
     """[M]"""
-    weight: np.ndarray
-    """float64 [M, T]"""
-    offset: np.ndarray
-    """float64 [T]"""
+    parts: Mapping[str, TaskFit]
+    """By name: "kernel", the mean of Gaussian process and support vectors of each task alone, and
+    of several tasks "joint", Gaussian processes that heed each other."""
 
     @cached_property
     def kernel(self) -> MixKernel:
         """The kernel to the molecules."""
         return MixKernel.of([mol_from_smiles(text) for text in self.smiles])
 
-    def predict(self, mols: list[Chem.Mol]) -> np.ndarray:
-        """Return float64 [molecule, T]."""
-        return self.offset + self.kernel.against(mols) @ self.weight
+    def predict(self, mols: list[Chem.Mol]) -> dict[str, np.ndarray]:
+        """Return what each part says, float64 [molecule, T]; the kernel is made once for all."""
+        like = self.kernel.against(mols)
+        return {name: fit.answer(like) for name, fit in self.parts.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what a model file keeps."""
-        return {
-            "smiles": torch.frombuffer(
-                bytearray("\n".join(self.smiles).encode()), dtype=torch.uint8
-            ),
-            "weight": torch.from_numpy(self.weight),
-            "offset": torch.from_numpy(self.offset),
-        }
+        text = "\n".join(self.smiles).encode()
+        kept = {"smiles": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+        for part, fit in self.parts.items():
+            prefix = "" if part == "kernel" else f"{part}."
+            kept |= {prefix + k: v for k, v in fit.tensors().items()}
+        return kept
 
     @classmethod
-    def from_tensors(cls, kept: dict[str, torch.Tensor]) -> "KernelMember":
-        """Read what `tensors` gave."""
-        smiles = kept["smiles"].numpy().tobytes().decode().split("\n")
-        return cls(smiles, kept["weight"].numpy(), kept["offset"].numpy())
+    def from_tensors(cls, kept: Mapping[str, torch.Tensor]) -> "KernelMember":
+        """Read what `tensors` gave.
+
+        Raises
+        ------
+        DataError
+            If the shapes do not belong together.
+        """
+        by_part: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in kept.items():
+            part, _, name = key.rpartition(".")
+            by_part.setdefault(part or "kernel", {})[name] = tensor
+        smiles = by_part["kernel"].pop("smiles").numpy().tobytes().decode().split("\n")
+        parts = {part: TaskFit.from_tensors(own) for part, own in by_part.items()}
+        sizes = {fit.weight.shape for fit in parts.values()}
+        if len(sizes) > 1 or {len(smiles)} != {n for n, _ in sizes}:
+            raise DataError(
+                f"kernels of {len(smiles)} molecules with weights {sorted(sizes)}: the file was "
+                "changed or is damaged; train the model again"
+            )
+        return cls(smiles, parts)
 
 
 @dataclass(frozen=True)
 class KernelAnswers:
-    """A fitted kernel member and what it says of the rows of its table."""
+    """Models on the kernel of a table, and what they say of its rows."""
 
-    member: KernelMember
+    fit: TaskFit
+    """To the molecules of the kernel's columns."""
     whole: np.ndarray
-    """float64 [row, task]: by the member; NaN for tasks with fewer than two values."""
+    """float64 [row, task]: by `fit`; NaN for tasks with fewer than two values."""
     held_out: np.ndarray
     """float64 [row, task]: by a fit without the row's fold; NaN for rows in no fold."""
-
-
-class Expansion(NamedTuple):
-    """Models of all tasks on one kernel. Shape letters: C columns of the kernel, T tasks."""
-
-    weight: np.ndarray
-    """float64 [C, T]"""
-    offset: np.ndarray
-    """float64 [T]; NaN for tasks with fewer than two values."""
-
-    def answer(self, kernel: np.ndarray) -> np.ndarray:
-        """Return float64 [molecule, T] from the kernel [molecule, C]."""
-        starts = range(0, len(kernel), _ANSWER_ROW)  # a block at a time becomes float64
-        rows = [kernel[i : i + _ANSWER_ROW] @ self.weight for i in starts]
-        return self.offset + np.concatenate([*rows, np.empty((0, self.offset.size))])
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,13 @@ class JointKernel:
         mix = MixKernel.of([mols[i] for i in learns])
         return cls(names.tolist(), molecule, column, mix.against(mols), mix)
 
-    def teacher(self, table: Table) -> Expansion:
+    def member(self, parts: Mapping[str, KernelAnswers]) -> KernelMember:
+        """Return what is deployed of models that `fit` and `heeding` gave."""
+        learns = np.nonzero(self.column >= 0)[0]
+        fits = {name: part.fit for name, part in parts.items()}
+        return KernelMember([self.smiles[i] for i in learns], fits)
+
+    def teacher(self, table: Table) -> TaskFit:
         """Fit a Gaussian process per task to the train part.
 
         Parameters
@@ -142,9 +150,9 @@ class JointKernel:
             fit = fit_gaussian_process(self._square(fitted), value[fitted])
             np.add.at(weight[:, task], self.column[self.molecule[fitted]], fit.weight)
             offset[task] = fit.offset
-        return Expansion(weight, offset)
+        return TaskFit(weight, offset)
 
-    def hints(self, table: Table, teacher: Expansion | None = None) -> np.ndarray:
+    def hints(self, table: Table, teacher: TaskFit | None = None) -> np.ndarray:
         """Return float32 [row, task]: what the teacher of the table says of its train part.
 
         Returns
@@ -162,7 +170,7 @@ class JointKernel:
             out[np.isin(self.molecule, self.molecule[judged]), task] = np.nan
         return out
 
-    def answers(self, smiles: Sequence[str], teachers: Sequence[Expansion]) -> np.ndarray:
+    def answers(self, smiles: Sequence[str], teachers: Sequence[TaskFit]) -> np.ndarray:
         """Return float32 [teacher, molecule, task]: what teachers say of any molecules."""
         out = np.empty((len(teachers), len(smiles), teachers[0].offset.size), dtype=np.float32)
         for start in range(0, len(smiles), _ANSWER_ROW):
@@ -211,24 +219,16 @@ class JointKernel:
                     fit_svr(block, y[train], seed=seed, grid=(support.setting,)).predict(rows)
                     + fit_gaussian_process(block, y[train], ratio=process.setting).predict(rows)
                 )
-        learns = np.nonzero(self.column >= 0)[0]
-        member = KernelMember([self.smiles[i] for i in learns], weight, offset)
-        return KernelAnswers(member, whole, held_out)
+        return KernelAnswers(TaskFit(weight, offset), whole, held_out)
 
-    def heeding(
-        self, table: Table, fold: np.ndarray, *, n_fold: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def heeding(self, table: Table, fold: np.ndarray, *, n_fold: int) -> KernelAnswers:
         """Fit Gaussian processes that heed what those of the other tasks say.
 
         Parameters
         ----------
         table, fold, n_fold
-            See `fit`. Noise and scales are chosen once, on all rows.
-
-        Returns
-        -------
-        whole, held_out : ndarray, float64 [row, task]
-            By the fit to all rows that lie in a fold, and by one without the row's fold.
+            See `fit`. Each fit chooses its noise and scales by the rows that it is fitted to: those
+            of a fold have no part in what is said of them.
         """
         learns = np.nonzero(self.column >= 0)[0]
         tasks = []
@@ -238,22 +238,24 @@ class JointKernel:
             value = table.exact[fitted, task].astype(np.float64)
             tasks.append(Task(self.column[self.molecule[fitted]], value, kept))
 
-        def among(rows: np.ndarray, use: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-            starts = range(0, len(rows), _ANSWER_ROW)
-            parts = [use(self.kernel[rows[i : i + _ANSWER_ROW]]) for i in starts]
-            return np.concatenate([np.empty((0, table.target.shape[1])), *parts])
-
         def weighed(weight: np.ndarray) -> np.ndarray:
             some = weight.astype(np.float32)
             starts = range(0, len(learns), _ANSWER_ROW)
             return np.concatenate([self.kernel[learns[i : i + _ANSWER_ROW]] @ some for i in starts])
 
         squares = [self.kernel[np.ix_(learns[t.molecule], t.molecule)] for t in tasks]
-        whole, *without = fit_tasks(tasks, squares, len(learns), weighed)
+        whole, *without = fit_tasks(tasks, squares, len(learns), weighed, choose="each")
         held_out = np.full(table.target.shape, np.nan)
         for i, fit in enumerate(without):
-            held_out[fold == i] = among(self.molecule[fold == i], fit.answer)
-        return among(np.arange(len(self.smiles)), whole.answer)[self.molecule], held_out
+            held_out[fold == i] = self._said(fit, self.molecule[fold == i])
+        every = self._said(whole, np.arange(len(self.smiles)))[self.molecule]
+        return KernelAnswers(whole, every, held_out)
+
+    def _said(self, fit: TaskFit, molecule: np.ndarray) -> np.ndarray:
+        """Return float64 [molecule, task]: what models say of some molecules of the table."""
+        starts = range(0, len(molecule), _ANSWER_ROW)
+        parts = [fit.answer(self.kernel[molecule[i : i + _ANSWER_ROW]]) for i in starts]
+        return np.concatenate([np.empty((0, fit.offset.size)), *parts])
 
     def _square(self, fitted: np.ndarray) -> np.ndarray:
         """Return float64 [fitted row, fitted row]."""

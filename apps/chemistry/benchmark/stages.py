@@ -219,9 +219,9 @@ class Group:
     def _joint(self) -> dict[str, np.ndarray]:
         """Fit processes on the kernel mix of all sets; give what they say of every row."""
         table, fold = self.joined(0), np.concatenate(self.folds())
-        whole, held_out = JointKernel.of(table).heeding(table, fold, n_fold=self.n_fold)
+        told = JointKernel.of(table).heeding(table, fold, n_fold=self.n_fold)
         own = np.arange(len(table)), self._task()
-        return {"whole": whole[own], "held_out": held_out[own]}
+        return {"whole": told.whole[own], "held_out": told.held_out[own]}
 
     def _task(self) -> np.ndarray:
         """Return int64 [row of the joined table]: which set each row is of."""

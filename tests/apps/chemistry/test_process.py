@@ -104,7 +104,7 @@ def test_what_is_held_out_or_does_not_learn_is_not_read(drawn):
     changed = target.copy()
     changed[~learns] = 99.0
     same = fit_process(count, changed, smiles, n_state=2, learns=learns, held=held)
-    np.testing.assert_array_equal(same.process.weight, fit.process.weight)
+    np.testing.assert_array_equal(same.process.fit.weight, fit.process.fit.weight)
     changed[held] = 99.0
     other = fit_process(count, changed, smiles, n_state=2, learns=learns, held=held)
     np.testing.assert_array_equal(other.held_out, fit.held_out)

@@ -74,19 +74,19 @@ def test_what_is_to_be_predicted_is_not_hinted_at(table):
     np.testing.assert_array_equal(labels, teacher.hints(replace(table, target=changed)))
 
 
-def second_process(kernel, said, other, at, y, kept):
-    """Weights over `at[kept]` of the process that heeds `other`, noise and scales by all: slow."""
+def second_process(kernel, said, other, at, y):
+    """Weights over `at` of the process that heeds `other`: slow."""
     apart = (said[:, None, other] - said[None, :, other]) ** 2 / said[:, other].var()
     pairs = apart[np.ix_(at, at)][~np.eye(at.size, dtype=bool)]
     kernel = kernel * np.exp(-HEED * apart / np.median(pairs))
-    ratio = fit_gaussian_process(kernel[np.ix_(at, at)], y).setting
-    return fit_gaussian_process(kernel[np.ix_(at[kept], at[kept])], y[kept], ratio=ratio), kernel
+    return fit_gaussian_process(kernel[np.ix_(at, at)], y), kernel
 
 
 def test_processes_on_the_mix_heed_what_the_other_task_says(table):
     joint = JointKernel.of(table)
     fold = np.where(table.split == "test", -1, np.arange(40) % 2)
-    whole, held_out = joint.heeding(table, fold, n_fold=2)
+    told = joint.heeding(table, fold, n_fold=2)
+    whole, held_out = told.whole, told.held_out
     assert np.isfinite(whole).all()
     np.testing.assert_array_equal(np.isfinite(held_out).all(axis=1), fold >= 0)
     learns = np.nonzero(joint.column >= 0)[0]
@@ -94,22 +94,30 @@ def test_processes_on_the_mix_heed_what_the_other_task_says(table):
     rows = [np.nonzero((fold >= 0) & np.isfinite(table.target[:, t]))[0] for t in range(2)]
     at = [joint.column[joint.molecule[r]] for r in rows]
     y = [table.target[r, t].astype(float) for t, r in enumerate(rows)]
-    said = np.stack(
-        [fit_gaussian_process(kernel[np.ix_(a, a)], v).predict(kernel[:, a])
-         for a, v in zip(at, y, strict=True)], axis=1
-    )  # fmt: skip
-    everything = np.ones(at[0].size, dtype=bool)
-    fit, heeding = second_process(kernel, said, 1, at[0], y[0], everything)
-    np.testing.assert_allclose(whole[rows[0], 0], fit.predict(heeding[np.ix_(at[0], at[0])]),
-                               atol=1e-2)  # fmt: skip
-    # another value in a fold does not change what is said of it but by way of noise and scales,
-    # and what the deployed fit says of it follows the value
+
+    def reference(kept):
+        """What the process of the first task says of all its rows, from some rows of both."""
+        alone = [(a[k], v[k]) for a, v, k in zip(at, y, kept, strict=True)]
+        said = [fit_gaussian_process(kernel[np.ix_(a, a)], v).predict(kernel[:, a])
+                for a, v in alone]  # fmt: skip
+        fit, heeding = second_process(kernel, np.stack(said, axis=1), 1, *alone[0])
+        return fit.predict(heeding[np.ix_(at[0], alone[0][0])])
+
+    np.testing.assert_allclose(
+        whole[rows[0], 0], reference([fold[r] >= 0 for r in rows]), atol=1e-2
+    )
+    for i in range(2):
+        held = fold[rows[0]] == i
+        expected = reference([fold[r] != i for r in rows])[held]
+        np.testing.assert_allclose(held_out[rows[0][held], 0], expected, atol=1e-2)
+    # values in a fold change nothing that is said of it, and what the deployed fit says follows
     changed = table.target.copy()
-    row = rows[0][3]
+    row, own = rows[0][3], fold == fold[rows[0][3]]
     changed[row, 0] += 5.0
-    other, without = joint.heeding(replace(table, target=changed), fold, n_fold=2)
-    assert other[row, 0] - whole[row, 0] > 1.0
-    assert abs(without[row, 0] - held_out[row, 0]) < 1.0
+    other = joint.heeding(replace(table, target=changed), fold, n_fold=2)
+    assert other.whole[row, 0] - whole[row, 0] > 1.0
+    np.testing.assert_array_equal(other.held_out[own], held_out[own])
+    assert (other.held_out[(fold >= 0) & ~own, 0] != held_out[(fold >= 0) & ~own, 0]).all()
 
 
 def test_a_single_task_heeds_nobody(table):
@@ -117,7 +125,8 @@ def test_a_single_task_heeds_nobody(table):
     blank = table.target.copy()
     blank[:, 1] = np.nan
     fold = np.where(table.split == "test", -1, np.arange(40) % 2)
-    whole, held_out = joint.heeding(replace(table, target=blank), fold, n_fold=2)
+    told = joint.heeding(replace(table, target=blank), fold, n_fold=2)
+    whole, held_out = told.whole, told.held_out
     rows = np.nonzero((fold >= 0) & np.isfinite(blank[:, 0]))[0]
     at = joint.column[joint.molecule[rows]]
     kernel = joint.kernel[:, at].astype(float)
@@ -126,7 +135,7 @@ def test_a_single_task_heeds_nobody(table):
     np.testing.assert_allclose(whole[:, 0], fit.predict(kernel)[joint.molecule], atol=FLOAT32 * 20)
     kept = fold[rows] != 0
     square = kernel[joint.molecule[rows]][np.ix_(kept, kept)]
-    first = fit_gaussian_process(square, y[kept], ratio=fit.setting)
+    first = fit_gaussian_process(square, y[kept])
     expected = first.predict(kernel[np.ix_(joint.molecule[fold == 0], kept)])
     np.testing.assert_allclose(held_out[fold == 0, 0], expected, atol=FLOAT32 * 20)
     assert np.isnan(whole[:, 1]).all()
