@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> int:
             model = fit_gaussian_process(kernel[np.ix_(train, train)], y[train])
             said = model.predict(kernel[:, train])
             reference = Reference.of(parted, said[parted.split == "valid"][:, None])
-            _, near = reference.nearest([mols[i] for i in test])
-            held = np.abs(said[test] - y[test]) <= reference.half_width(near)[:, 0]
+            _, near, own = reference.nearest([mols[i] for i in test])
+            held = np.abs(said[test] - y[test]) <= reference.half_width(own)[:, 0]
             alone.append(held.mean())
             inside.append(held)
             similarity.append(near)

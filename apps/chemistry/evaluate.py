@@ -14,6 +14,7 @@ from apps.chemistry.baselines import nearest_training_row, predict_baselines
 from apps.chemistry.datasets import SPLITS, Table
 from apps.chemistry.figures import MIN_ROWS, draw_coverage, draw_figures
 from apps.chemistry.metrics import roc_auc, score
+from apps.chemistry.molecules import mol_from_smiles
 from apps.chemistry.predictor import Predictor
 from apps.chemistry.whole import Answers
 from apps.lab.files import write_atomic
@@ -96,7 +97,8 @@ def evaluate(
     similarity = nearest_training_row(table)[1][test]
     if predictor.reference is not None and "test" in accuracy:
         error = np.abs(prediction[test] - table.exact[test])
-        half = predictor.reference.half_width(similarity)
+        mols = [mol_from_smiles(table.smiles[i]) for i in test]
+        half = predictor.reference.half_width(predictor.reference.nearest(mols).own)
         accuracy["test"] |= coverage(error, half, similarity)
     figures = draw_figures(
         table, prediction, references, test, similarity, history=history, folder=folder

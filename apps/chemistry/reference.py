@@ -47,6 +47,17 @@ def _known(table: Table) -> _Known:
     return _Known(train, (float(inside[0]), float(inside[1])), seen, stand_ins)
 
 
+class Neighbours(NamedTuple):
+    """The training molecules nearest to others."""
+
+    row: np.ndarray
+    """int64 [molecule]: the nearest of all."""
+    similarity: np.ndarray
+    """float32 [molecule]: Tanimoto similarity to it."""
+    own: np.ndarray
+    """float32 [molecule, T]: similarity to the nearest that has a value of the task."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """Training molecules with their values, and the calibration on the valid part.
@@ -60,7 +71,7 @@ class Reference:
     """float32 [M, T]; NaN where there is no exact value."""
     interval: np.ndarray
     """float64 [T, 3]: half width = (c0 + c1 distance) c2 with the distance 1 - Tanimoto to the
-    nearest training molecule; see `calibration.calibrate`."""
+    nearest training molecule with a value of the task; see `calibration.calibrate`."""
     border: tuple[float, float]
     """Similarities below which a molecule is at the edge of the domain, and out of it."""
     seen: np.ndarray
@@ -86,16 +97,23 @@ class Reference:
         """The same, to compare others with."""
         return KeyIndex.of(self.keys)
 
-    def nearest(self, mols: Sequence[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
-        """Return int64 [molecule] and float64 [molecule]: nearest training row, similarity."""
+    def nearest(self, mols: Sequence[Chem.Mol]) -> Neighbours:
+        """Return the training molecules nearest to others."""
         similarity = self.index.similarity(similarity_keys(mols))
         best = similarity.argmax(axis=1)
-        return best, similarity[np.arange(len(best)), best]
+        own = np.zeros((len(mols), self.target.shape[1]), dtype=similarity.dtype)
+        for task, known in enumerate(np.isfinite(self.target).T):
+            own[:, task] = similarity[:, known].max(axis=1, initial=0.0)
+        return Neighbours(best, similarity[np.arange(len(best)), best], own)
 
-    def half_width(self, similarity: np.ndarray) -> np.ndarray:
-        """Return float64 [molecule, T]: half the width of each interval."""
+    def half_width(self, own: np.ndarray) -> np.ndarray:
+        """Return float64 [molecule, T]: half the width of each interval.
+
+        `own` is that of `Neighbours`: another task's value of a molecule tells less of this one
+        than its own would, and the errors that calibrate the intervals are told by its own.
+        """
         base, slope, factor = self.interval.T
-        return (base + slope * (1.0 - similarity[:, None])) * factor
+        return (base + slope * (1.0 - own)) * factor
 
     def domain(self, graph: MolGraph, similarity: float) -> str:
         """Return "in", "edge" or "out": how much the training molecules say about this one.

@@ -267,8 +267,8 @@ def _answers(predictor: Predictor, mols: list[Chem.Mol]) -> Iterator[list[str]]:
     if known is None:
         yield from ([_text(v) for v in row] for row in np.concatenate(parts, axis=1).tolist())
         return
-    nearest, similarity = known.nearest(mols)
-    half = known.half_width(similarity)
+    nearest, similarity, own = known.nearest(mols)
+    half = known.half_width(own)
     values = np.concatenate([*parts, mean - half, mean + half], axis=1).tolist()
     for i, row in enumerate(values):
         yield [

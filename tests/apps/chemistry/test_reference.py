@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from apps.chemistry.calibration import COVERAGE, MIN_CALIBRATION, calibrate, fit_interval
-from apps.chemistry.molecules import mol_from_smiles
+from apps.chemistry.molecules import N_ATOM_FEATURE, mol_from_smiles
+from apps.chemistry.reference import Reference
 
 
 def test_errors_that_grow_with_distance_by_hand():
@@ -71,3 +72,23 @@ def test_one_scaffold_still_gives_an_interval():
     mols = [mol_from_smiles("C" * n) for n in range(3, 23)]
     y = np.arange(20.0)
     assert np.isfinite(calibrate(mols, y, mols, y, y + 0.5)).all()
+
+
+def test_interval_of_a_task_is_told_by_the_nearest_molecule_with_a_value_of_it():
+    reference = Reference(
+        smiles=["CCO", "CCN", "CCC"],
+        target=np.array([[5, np.nan], [np.nan, 6], [np.nan, np.nan]], dtype=np.float32),
+        interval=np.array([[0.5, 1.0, 1.0], [0.5, 2.0, 3.0]]),
+        border=(0.0, 0.0),
+        seen=np.zeros(N_ATOM_FEATURE, dtype=bool),
+    )
+    near = reference.nearest([mol_from_smiles(text) for text in ("CCO", "CCC")])
+    assert near.row.tolist() == [0, 2]
+    assert near.similarity.tolist() == [1.0, 1.0]
+    assert near.own[0, 0] == 1.0
+    # what only the other task, or none, has measured is no neighbour
+    assert near.own[0, 1] < 1.0
+    assert (near.own[1] < 1.0).all()
+    half = reference.half_width(near.own)
+    assert half[0, 0] == 0.5
+    assert half[0, 1] == pytest.approx((0.5 + 2.0 * (1.0 - near.own[0, 1])) * 3.0)

@@ -218,7 +218,7 @@ def test_joint_kernel_brings_along_what_another_set_knows_of_a_molecule(finished
 def test_loaded_model_of_several_files_gives_the_answer_that_was_judged(
     finished_two, two_files, tmp_path
 ):
-    out, _ = finished_two
+    out, record = finished_two
     predictor = Predictor.load(out)
     table = read_table(config_of_two(two_files), 0).select("test")
     mols = [mol_from_smiles(text) for text in table.smiles]
@@ -237,6 +237,11 @@ def test_loaded_model_of_several_files_gives_the_answer_that_was_judged(
     np.testing.assert_array_equal(again.answer(mols, graph), whole)
     told = explain(predictor, table.smiles[0], task=1)
     assert told.prediction == pytest.approx(whole[0, 1], abs=FLOAT32 * 10)
+    half = predictor.reference.half_width(predictor.reference.nearest(mols).own)
+    known = np.isfinite(table.exact)
+    inside = (np.abs(whole - table.exact) <= half)[known].mean()
+    assert inside == record.accuracy["test"]["interval_coverage"]
+    assert 0.65 < inside < 0.95  # 60 rows, sd .05 about .8
 
 
 def test_what_the_joint_kernel_says_of_the_valid_part_does_not_know_its_values(two_files):
