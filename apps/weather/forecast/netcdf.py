@@ -224,8 +224,8 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
     ------
     DataError
         If a variable or its unit is missing, the unit is another, values are not finite or beyond
-        `PLAUSIBLE`, the vertical coordinate is not sigma, or grid or levels differ (both are
-        named).
+        `PLAUSIBLE`, the vertical coordinate is not sigma, grid or levels differ (both are named),
+        axes are others, or the time cannot be told.
     """
     who = who or "dataset"
     for name in _REQUIRED:
@@ -240,8 +240,9 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
             )
         if came != unit:
             raise DataError(f"{who}: {name!r} is in {came!r}, expected {unit!r}; convert it")
+    _check_axes(data, who)
     data = _placed(model, data, who)
-    n_time = data.sizes.get("time", 0)
+    n_time = data.sizes["time"]
     if not -n_time <= index < n_time:
         raise DataError(f"{who}: index {index} asks for more than the {n_time} times that it has")
     fields = {
@@ -264,12 +265,58 @@ def model_state(model: Model, data: Dataset, *, index: int = -1, who: str = "") 
     t, q, u, v, p = (
         x.permute(*reversed(range(x.dim()))).to(device, dtype).contiguous() for x in fields.values()
     )
-    time_s = float(data["time"].values[index]) * DAY_S
+    time_s = _time_s(data, index, who)
     return model.begin(model.equations.from_grid(GridState(u, v, t, q, p)), time_s)
 
 
 def _names(mapping: Iterable[Hashable]) -> str:
     return ", ".join(sorted(map(str, mapping)))
+
+
+def _check_axes(data: Dataset, who: str) -> None:
+    """Raise DataError unless coordinates run along their own axes and variables over these."""
+    for name in ("time", "level", "lat", "lon"):
+        if name not in data.coords:
+            raise DataError(f"{who}: coordinate {name!r} is missing; it has {_names(data.coords)}")
+        along = data[name]
+        if along.dims != (name,):
+            raise DataError(
+                f"{who}: coordinate {name!r} lies over ({', '.join(map(str, along.dims))}), "
+                f"expected ({name}) alone; this model reads full rectangular grids"
+            )
+        if name != "time" and along.dtype.kind not in "iuf":
+            raise DataError(f"{who}: coordinate {name!r} holds {along.dtype}, expected numbers")
+        if not along.size or bool(along.isnull().any()):
+            raise DataError(f"{who}: coordinate {name!r} is empty or lacks values; fill it in")
+    for name in _REQUIRED:
+        axes = ("time", "level", "lat", "lon") if VARIABLES[name][2] else ("time", "lat", "lon")
+        if set(data[name].dims) != set(axes):
+            raise DataError(
+                f"{who}: {name!r} lies over ({', '.join(map(str, data[name].dims))}), expected "
+                f"({', '.join(axes)}); select or add what differs (isel, expand_dims)"
+            )
+
+
+def _time_s(data: Dataset, index: int, who: str) -> float:
+    """Give the model's clock at one time of a dataset, whatever its unit and epoch."""
+    import xarray as xr
+
+    at = data["time"][index]
+    if at.attrs.get("units") == TIME_UNITS:  # as this model writes it: to the bit
+        return float(at) * DAY_S
+    problem: Exception | None = None
+    try:
+        when = xr.decode_cf(at.to_dataset(name="at"))["time"].values
+        if when.dtype.kind == "M":
+            epoch = np.datetime64(TIME_UNITS.removeprefix("days since ").replace(" ", "T"))
+            return float((when - epoch) / np.timedelta64(1, "s"))
+    except (ValueError, OverflowError) as error:
+        problem = error
+    raise DataError(
+        f"{who}: time is in {at.attrs.get('units')!r}, calendar "
+        f"{at.attrs.get('calendar', 'standard')!r}; expected {TIME_UNITS!r}, or a unit since "
+        "another date of the standard calendar"
+    ) from problem
 
 
 def _placed(model: Model, data: Dataset, who: str) -> Dataset:
@@ -278,9 +325,6 @@ def _placed(model: Model, data: Dataset, who: str) -> Dataset:
         "lat": np.degrees(model.grid.latitude.numpy()),
         "lon": np.degrees(model.grid.longitude.numpy()),
     }
-    for name in (*ours, "level", "time"):
-        if name not in data.coords:
-            raise DataError(f"{who}: coordinate {name!r} is missing; it has {_names(data.coords)}")
     east = (data["lon"] + _SAME) % 360.0 - _SAME
     data = data.assign_coords(lon=east).sortby(["lat", "lon"])
     came = f"{data.sizes['lon']} x {data.sizes['lat']}"

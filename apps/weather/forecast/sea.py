@@ -48,6 +48,14 @@ def sea_surface(data: Dataset, *, who: str = "dataset") -> SeaSurface:
             f"{who}: {NAME} must lie over lat and lon with their coordinates in degrees, it lies "
             f"over {', '.join(map(str, field.dims))}; take one time, and rename"
         )
+    axes = [np.asarray(field[axis].values) for axis in ("lat", "lon")]
+    whole = all(axis.dtype.kind in "iuf" and bool(np.isfinite(axis).all()) for axis in axes)
+    if not (whole and len(axes[0]) > 1 and len(axes[1]) and abs(axes[0]).max() <= 90.0):
+        raise DataError(
+            f"{who}: {NAME} needs two latitudes or more from -90 to 90 and a longitude or more, in "
+            f"degrees; its lat has {len(axes[0])} values, its lon {len(axes[1])}: all must be "
+            "numbers, none missing"
+        )
     field = field.assign_coords(lon=field.lon % 360.0).sortby("lon").sortby("lat")
     value = np.asarray(field.transpose("lat", "lon").values, dtype=np.float64)
     if not bool(((value > COLDEST_K) & (value < WARMEST_K)).all()):

@@ -165,6 +165,55 @@ def test_a_missing_value_is_named_with_its_place(model, data):
         model_state(model, holed)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda d: d.isel(lon=0), r"coordinate 'lon' lies over \(\), expected \(lon\) alone"),
+        (
+            lambda d: d.rename(lat="y").assign_coords(lat=("y", d["lat"].values)),
+            r"coordinate 'lat' lies over \(y\), expected \(lat\) alone",
+        ),
+        (
+            lambda d: d.assign_coords(lon=[f"{i}E" for i in range(32)]),
+            r"coordinate 'lon' holds <U3, expected numbers",
+        ),
+        (
+            lambda d: d.assign_coords(lon=np.where(np.arange(32) == 3, np.nan, d["lon"])),
+            r"coordinate 'lon' is empty or lacks values",
+        ),
+        (lambda d: d.isel(lat=[]), r"coordinate 'lat' is empty or lacks values"),
+        (
+            lambda d: d.expand_dims(member=2),
+            r"'temperature' lies over \(member, time, level, lat, lon\), expected \(time, level,",
+        ),
+        (
+            lambda d: d.assign(surface_pressure=d["surface_pressure"].isel(time=0)),
+            r"'surface_pressure' lies over \(lat, lon\), expected \(time, lat, lon\)",
+        ),
+    ],
+)
+def test_other_axes_are_refused_by_name(model, data, change, sentence):
+    with pytest.raises(DataError, match=sentence):
+        model_state(model, change(data))
+
+
+def test_time_is_read_in_its_own_unit_and_since_its_own_date(model, data):
+    def begun(values, **about):
+        return model_state(model, data.assign_coords(time=("time", values, about))).time_s
+
+    own = data["time"].values
+    true = model_state(model, data).time_s
+    assert true == 43200.0 + model.dt
+    assert begun(24.0 * own, units="hours since 2001-03-20") == true
+    assert begun(own + 31.0, units="days since 2001-02-17 00:00:00") == true
+    import xarray as xr
+
+    assert model_state(model, xr.decode_cf(data)).time_s == true
+    for about in ({}, {"units": "days"}, {"units": "days since 2001-03-20", "calendar": "noleap"}):
+        with pytest.raises(DataError, match="of the standard calendar"):
+            begun(own, **about)
+
+
 def test_one_flipped_bit_in_a_value_is_seen(data, tmp_path):
     path = write_dataset(tmp_path / "a.nc", data)
     whole = path.read_bytes()

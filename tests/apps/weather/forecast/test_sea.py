@@ -56,3 +56,18 @@ def test_what_is_no_sea_is_refused():
     land["sea_surface_temperature"][0, 0] = math.nan
     with pytest.raises(DataError, match="fill what is missing"):
         sea_surface(land)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.isel(lat=[0]),
+        lambda data: data.isel(lon=[]),
+        lambda data: data.assign_coords(lat=[60.0, np.nan, -60.0]),
+        lambda data: data.assign_coords(lat=[100.0, 0.0, -60.0]),
+        lambda data: data.assign_coords(lon=["0E", "90E", "180E", "90W"]),
+    ],
+)
+def test_a_sea_whose_coordinates_are_none_is_refused(change):
+    with pytest.raises(DataError, match="needs two latitudes or more from -90 to 90"):
+        sea_surface(change(sea()))
