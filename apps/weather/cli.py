@@ -118,7 +118,7 @@ def cost(
 
     settings = load_config(TrainConfig, file=config, overrides=_overrides(variant, set_))
     entries = untrained_cost(settings.network, settings.variant, machines=machine or ())
-    steps = measured_steps(settings.network, settings.variant, resolution=resolution)
+    steps = measured_steps(settings.network, [settings.variant], resolution=resolution)
     if json_:
         typer.echo(json.dumps({"modelled": entries, "measured": steps}))
     else:

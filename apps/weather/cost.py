@@ -135,16 +135,17 @@ def untrained_cost(
 
 def measured_steps(
     network: NetworkConfig,
-    variant: Variant,
+    variants: Sequence[Variant],
     *,
     resolution: str = "T21L8",
     n_round: int = 6,
 ) -> list[dict[str, Any]]:
     """Measure a moist step of the model here, part by part, with each radiation scheme.
 
-    One thread's CPU seconds, the quickest of `n_round` turns that the parts take one after the
-    other. The learned scheme is an untrained one of `variant`, compiled where it can be
-    (``learned``) and as plain torch (``learned-torch``).
+    One thread's CPU seconds, the quickest of `n_round` turns that the parts of all variants take
+    one after the other, so that every ratio is to the same measurement of the exact scheme. The
+    learned schemes are untrained, compiled where they can be (``learned, VARIANT``) and as plain
+    torch (``learned-torch, VARIANT``).
 
     Returns
     -------
@@ -154,23 +155,18 @@ def measured_steps(
         is called every 3 hours; ``radiation_ratio``, ``step_ratio`` and ``step_ratio_3h``: times
         that the exact scheme (`EXACT_POINTS` first) takes as long.
     """
-    generator = torch.Generator().manual_seed(0)
     model = ModelConfig(resolution=resolution).build()
     assert isinstance(model.physics, Physics)
     state = model.run(first_state(model, "rest", 0), 2.0 * model.dt)
     columns = model.columns(model.equations.to_grid(state.levels.previous), state.time_s)
-    emulator = make_emulator(model.levels.n_level, network, variant.layer_spec(), generator)
-    label, sun = ExactRadiation(16, 8)(columns), columns.cos_zenith
-    x = features(columns, Clouds())
-    emulator.normalise(x, targets(label, sun), sun.clamp(min=0).square())
-    with torch.no_grad():
-        emulator.train()(emulator.scaled(x))  # the range of the activations
-    emulator.eval()
+    label = ExactRadiation(16, 8)(columns)
     radiation: dict[str, Radiation] = {
         f"exact-{a}+{b}": ExactRadiation(a, b) for a, b in EXACT_POINTS
     }
-    radiation["learned"] = LearnedRadiation(emulator)
-    radiation["learned-torch"] = LearnedRadiation(emulator, is_fused=False)
+    for variant in variants:
+        emulator = _untrained(network, variant, columns, label)
+        radiation[f"learned, {variant.name}"] = LearnedRadiation(emulator)
+        radiation[f"learned-torch, {variant.name}"] = LearnedRadiation(emulator, is_fused=False)
     kept = state._replace(levels=state.levels._replace(n_step=1), radiation=label)
     physics = model.physics
     parts: dict[str, Callable[[], object]] = {
@@ -178,6 +174,43 @@ def measured_steps(
     }
     parts["physics"] = lambda: physics.tendencies(columns, 2.0 * model.dt, label)
     parts["step"] = lambda: model.step(kept)
+    least = _least_cpu_s(parts, n_round)
+    first, every = next(iter(radiation)), model.n_step_radiation
+    rest, exact = least["step"], least[first]
+    return [
+        {
+            "scheme": name,
+            "resolution": resolution,
+            "radiation_s": least[name],
+            "physics_s": least["physics"],
+            "dynamics_s": rest - least["physics"],
+            "radiation_share": least[name] / (rest + least[name]),
+            "radiation_share_3h": least[name] / (every * rest + least[name]),
+            "radiation_ratio": exact / least[name],
+            "step_ratio": (rest + exact) / (rest + least[name]),
+            "step_ratio_3h": (every * rest + exact) / (every * rest + least[name]),
+        }
+        for name in radiation
+    ]
+
+
+def _untrained(
+    network: NetworkConfig, variant: Variant, columns: Columns, label: RadiationResult
+) -> Emulator:
+    """Give a network of `variant` that has seen the range of the columns, and nothing else."""
+    generator = torch.Generator().manual_seed(0)
+    n_level = columns.temperature.shape[1]
+    emulator = make_emulator(n_level, network, variant.layer_spec(), generator)
+    sun = columns.cos_zenith
+    x = features(columns, Clouds())
+    emulator.normalise(x, targets(label, sun), sun.clamp(min=0).square())
+    with torch.no_grad():
+        emulator.train()(emulator.scaled(x))  # the range of the activations
+    return emulator.eval()
+
+
+def _least_cpu_s(parts: dict[str, Callable[[], object]], n_round: int) -> dict[str, float]:
+    """Give the least CPU seconds of each part on one thread, in turns."""
     least = dict.fromkeys(parts, math.inf)
     n_thread = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -193,26 +226,7 @@ def measured_steps(
                         least[name] = min(least[name], time.thread_time() - begun)
     finally:
         torch.set_num_threads(n_thread)
-    first, every = next(iter(radiation)), model.n_step_radiation
-    rest = least["step"]
-    rows = []
-    for name in radiation:
-        own, exact = least[name], least[first]
-        rows.append(
-            {
-                "scheme": name if name.startswith("exact") else f"{name}, {variant.name}",
-                "resolution": resolution,
-                "radiation_s": own,
-                "physics_s": least["physics"],
-                "dynamics_s": rest - least["physics"],
-                "radiation_share": own / (rest + own),
-                "radiation_share_3h": own / (every * rest + own),
-                "radiation_ratio": exact / own,
-                "step_ratio": (rest + exact) / (rest + own),
-                "step_ratio_3h": (every * rest + exact) / (every * rest + own),
-            }
-        )
-    return rows
+    return least
 
 
 def step_table(rows: Sequence[dict[str, Any]]) -> str:

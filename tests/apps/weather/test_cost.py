@@ -47,14 +47,20 @@ def test_unknown_machine_is_a_sentence():
 def test_a_measured_step_adds_up_and_learned_radiation_takes_a_small_share():
     """Shares and ratios follow from the three times; the margins are those of a busy machine."""
     network = NetworkConfig(width=32)
-    rows = measured_steps(network, VARIANTS["dense-fp32"], resolution="T10L8", n_round=2)
+    variants = [VARIANTS[name] for name in ("dense-fp32", "sparse-16x16-75-int8")]
+    rows = measured_steps(network, variants, resolution="T10L8", n_round=2)
     exact, learned = rows[0], rows[2]
     assert [row["scheme"] for row in rows] == [
         "exact-128+32",
         "exact-41+16",
         "learned, dense-fp32",
         "learned-torch, dense-fp32",
+        "learned, sparse-16x16-75-int8",
+        "learned-torch, sparse-16x16-75-int8",
     ]
+    # every ratio is to one measurement of the exact scheme
+    for row in rows:
+        assert row["radiation_ratio"] * row["radiation_s"] == pytest.approx(exact["radiation_s"])
     rest = learned["dynamics_s"] + learned["physics_s"]
     whole = rest + learned["radiation_s"]
     assert learned["radiation_share"] == pytest.approx(learned["radiation_s"] / whole)
