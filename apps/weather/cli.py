@@ -155,6 +155,34 @@ def forecast(
 
 @app.command()
 @handle_errors
+def finetune(
+    emulator: EmulatorOption,
+    out: OutOption = Path("runs/weather-finetune"),
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Let a learned scheme go on learning inside the model, through forecasts of 6 to 24 hours."""
+    from apps.lab.config import load_config
+    from apps.weather.finetune import FinetuneConfig, run
+
+    settings = load_config(FinetuneConfig, file=config, overrides=set_ or ())
+    record, text = run(
+        settings, emulator=emulator, out=out, seed=seed, device=device, resume=resume
+    )
+    if json_:
+        typer.echo(record.model_dump_json(by_alias=True))
+    elif not quiet:
+        typer.echo(text)
+
+
+@app.command()
+@handle_errors
 def score(
     emulator: Annotated[
         list[Path],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from apps.lab import parallel
 from apps.lab.config import Config
@@ -17,11 +17,13 @@ from apps.lab.progress import say
 from apps.lab.record import Figure, Record, new_record, write_record
 from apps.lab.step_figure import draw_step
 from apps.lab.variant import Variant
+from apps.weather.atmosphere.grid import parse_resolution
 from apps.weather.cost import EXACT_POINTS, cost_entries, cost_reports
 from apps.weather.forecast.forecast import (
     COARSE,
     LEARNED,
     ForecastConfig,
+    at_home,
     columns_of,
     verify_radiation,
 )
@@ -62,6 +64,7 @@ from apps.weather.learned.scores import (
     score_scheme,
 )
 from apps.weather.physics import Clouds, ExactRadiation
+from core.errors import ConfigError
 
 APPLICATION = "weather"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -83,7 +86,8 @@ class TrainConfig(Config):
         What it learns from; kept beside the run folder for other runs.
     network : NetworkConfig
     forecast : ForecastConfig, optional
-        The short online verification; ``none`` leaves it out.
+        The short online verification, at the resolution of the columns unless
+        ``forecast.model.resolution`` is set; ``none`` leaves it out.
     cost : bool
         Model the cost on every machine.
     """
@@ -93,6 +97,22 @@ class TrainConfig(Config):
     network: NetworkConfig = NetworkConfig()
     forecast: ForecastConfig | None = Field(default_factory=lambda: ForecastConfig(n_date=2))
     cost: bool = True
+
+    @model_validator(mode="after")
+    def _at_the_columns_resolution(self) -> TrainConfig:
+        """Verify where the network lives: other levels would be refused once training is over."""
+        if self.forecast is None:
+            return self
+        own, other = self.columns.resolution, self.forecast.model.resolution
+        if "resolution" not in self.forecast.model.model_fields_set:
+            forecast = at_home(self.forecast, {"columns": {"resolution": own}})
+            object.__setattr__(self, "forecast", forecast)
+        elif parse_resolution(own)[1] != parse_resolution(other)[1]:
+            raise ConfigError(
+                f"train: forecast.model.resolution = {other} has other levels than "
+                f"columns.resolution = {own}, which the network learns; leave it out, or set both"
+            )
+        return self
 
 
 def run(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
-from apps.lab.config import Config
+from apps.lab.config import C, Config
 from apps.lab.figures import new_figure, save_svg
 from apps.lab.launch import start_run
 from apps.lab.record import Record, new_record, write_record
@@ -44,7 +46,10 @@ FIGURE = {
 
 
 class ForecastConfig(Config):
-    """Which forecasts are made, and the spectral points of the coarse exact scheme."""
+    """Which forecasts are made, and the spectral points of the coarse exact scheme.
+
+    ``model.resolution`` is the network's own unless it is set (`at_home`).
+    """
 
     model: ModelConfig = ModelConfig()
     start: str = "sample"
@@ -53,6 +58,18 @@ class ForecastConfig(Config):
     lead_day: int = Field(default=5, ge=1)
     coarse_longwave: int = Field(default=16, ge=2)
     coarse_shortwave: int = Field(default=8, ge=8)
+
+
+def at_home(config: C, meta: Mapping[str, Any]) -> C:
+    """Give `config` at the resolution a network learned at, where ``model.resolution`` is not set.
+
+    `meta` is what `learned.load_emulator` gives beside the network.
+    """
+    model: ModelConfig = config.model  # type: ignore[attr-defined]
+    home = meta.get("columns", {}).get("resolution")
+    if home is None or "resolution" in model.model_fields_set:
+        return config
+    return config.model_copy(update={"model": model.model_copy(update={"resolution": home})})
 
 
 def with_radiation(config: ModelConfig, radiation: Radiation, device: str = "cpu") -> Model:
@@ -174,7 +191,8 @@ def run(
     """
     from apps.weather.learned import LearnedRadiation, load_emulator
 
-    learned = LearnedRadiation(load_emulator(emulator)[0])
+    network, meta = load_emulator(emulator)
+    config, learned = at_home(config, meta), LearnedRadiation(network)
     learned.check_levels(parse_resolution(config.model.resolution)[1])
     with start_run(
         out,

@@ -20,7 +20,7 @@ from apps.lab.config import Config
 from apps.lab.launch import resolve_device, start_run
 from apps.lab.record import Record, new_record, write_record
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.forecast.forecast import with_radiation
+from apps.weather.forecast.forecast import at_home, with_radiation
 from apps.weather.forecast.netcdf import write_dataset
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.learned import (
@@ -148,6 +148,7 @@ def run(
     With `resume` a run that was stopped goes on from its last `CHUNK_DAY` days, to the same bits.
     """
     network, meta = load_emulator(emulator)
+    config = at_home(config, meta)
     model = config.model.build(resolve_device(device))
     learned = LearnedRadiation(network)
     learned.check_levels(model.levels.n_level)

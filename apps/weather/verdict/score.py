@@ -31,7 +31,7 @@ from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
 from apps.lab.variant import Variant
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.forecast.forecast import COARSE, LEARNED, with_radiation
+from apps.weather.forecast.forecast import COARSE, LEARNED, at_home, with_radiation
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import NOISE_FLOOR, NOISE_K, PERSISTENCE
 from apps.weather.learned import LearnedRadiation, load_emulator
@@ -68,6 +68,8 @@ class ScoreConfig(Config):
 
     Attributes
     ----------
+    model : ModelConfig
+        Its resolution is the network's own unless it is set.
     n_climatology_day : int
         Days run before the first date: their zonal and time mean is the climatology.
     infrequent_h : float
@@ -206,7 +208,9 @@ def run(
     Of several the first is ``learned``, the others are ``learned_`` and their variant's name. With
     `resume` a run that was stopped keeps the lines that it had finished.
     """
-    networks = load_networks([emulator] if isinstance(emulator, Path) else emulator)
+    paths = [emulator] if isinstance(emulator, Path) else emulator
+    networks = load_networks(paths)
+    config = at_home(config, load_emulator(paths[0])[1])
     if math.ceil(config.lead_day / config.spacing_day) >= config.n_date:
         raise ConfigError(
             f"score: {config.n_date} dates {config.spacing_day} days apart cannot judge leads of "

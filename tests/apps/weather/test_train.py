@@ -134,3 +134,13 @@ def test_a_batch_that_no_training_can_fill_is_refused(done, tmp_path):
     many = TINY.model_copy(update={"network": TINY.network.model_copy(update={"batch": 9999})})
     with pytest.raises(ConfigError, match="batch = 9999 is more than the 1280 training columns"):
         run(many, out=tmp_path / "run", seed=1)
+
+
+def test_the_verification_runs_where_the_network_lives():
+    config = load_config(TrainConfig, overrides=["columns.resolution=T31L10"])
+    assert config.forecast.model.resolution == "T31L10"
+    assert TrainConfig.model_validate(config.model_dump(mode="json")) == config
+    both = ["columns.resolution=T31L10", "forecast.model.resolution=T21L10"]
+    assert load_config(TrainConfig, overrides=both).forecast.model.resolution == "T21L10"
+    with pytest.raises(ConfigError, match=r"T21L8 has other levels than columns.resolution = T31"):
+        load_config(TrainConfig, overrides=[both[0], "forecast.model.resolution=T21L8"])

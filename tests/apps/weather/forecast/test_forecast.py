@@ -4,7 +4,7 @@ import torch
 from apps.lab.record import read_record
 from apps.weather.forecast import forecast as module
 from apps.weather.forecast import verify
-from apps.weather.forecast.forecast import ForecastConfig, run, verify_radiation
+from apps.weather.forecast.forecast import ForecastConfig, at_home, run, verify_radiation
 from apps.weather.forecast.simulate import ModelConfig
 from apps.weather.learned import Emulator, save_emulator
 from apps.weather.physics import ExactRadiation
@@ -93,3 +93,11 @@ def test_dry_physics_and_a_missing_network_are_refused(tmp_path):
     with pytest.raises(DataError, match="there is no checkpoint"):
         run(TINY, emulator=tmp_path / "none", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_resolution_is_the_networks_own_unless_it_is_set():
+    meta = {"columns": {"resolution": "T31L10"}}
+    other = ForecastConfig(model=ModelConfig(n_longwave=41))
+    assert at_home(other, meta).model == ModelConfig(resolution="T31L10", n_longwave=41)
+    assert at_home(TINY, meta) == TINY
+    assert at_home(other, {}) == other
