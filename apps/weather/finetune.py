@@ -15,7 +15,7 @@ from apps.lab.launch import start_run
 from apps.lab.record import Record, new_record, write_record
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.atmosphere.grid import parse_resolution
-from apps.weather.forecast.forecast import KEPT_FILE, at_home, with_radiation
+from apps.weather.forecast.forecast import KEPT_FILE, at_home, check_moist, with_radiation
 from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.forecast.verify import (
     NOISE_FLOOR,
@@ -124,6 +124,7 @@ def run(
             "a `tessera weather train` run"
         )
     config = at_home(config, meta)
+    check_moist(config.model)
     LearnedRadiation(before).check_levels(parse_resolution(config.model.resolution)[1])
     model = config.model.build()
     span = _span(config, model)

@@ -135,8 +135,8 @@ class Model:
         if n < 1 or abs(n * self.dt - duration_s) > 1e-6 * self.dt:
             below = int(duration_s // self.dt)
             raise ConfigError(
-                f"Model: {who} of {duration_s:,.0f} s is not a whole number of {self.dt:,.0f} s "
-                f"steps; nearest are {below * self.dt:,.0f} s and {(below + 1) * self.dt:,.0f} s"
+                f"Model: {who} of {duration_s:,.10g} s is not a whole number of {self.dt:,.10g} s "
+                f"steps; nearest are {below * self.dt:,.10g} s and {(below + 1) * self.dt:,.10g} s"
             )
         return n
 

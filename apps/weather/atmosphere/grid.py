@@ -92,9 +92,10 @@ def parse_resolution(resolution: str) -> tuple[int, int]:
     (21, 8)
     """
     match = re.fullmatch(r"T(\d+)L(\d+)", resolution)
-    if match is None:
+    if match is None or int(match[2]) < 2:
+        known = ", ".join(f"T{t}" for t in _N_LON)
         raise ConfigError(
-            f"resolution must look like T21L8 (truncation, levels), got {resolution!r}; "
-            "known grids are T21, T31 and T42"
+            "resolution must look like T21L8 (truncation, levels, two or more), got "
+            f"{resolution!r}; known grids are {known}"
         )
     return int(match[1]), int(match[2])

@@ -72,13 +72,18 @@ def at_home(config: C, meta: Mapping[str, Any]) -> C:
     return config.model_copy(update={"model": model.model_copy(update={"resolution": home})})
 
 
-def with_radiation(config: ModelConfig, radiation: Radiation, device: str = "cpu") -> Model:
-    """Make the configured moist model with another radiation scheme."""
-    model = config.build(device)
+def check_moist(config: ModelConfig) -> None:
+    """Raise ConfigError unless the model has radiation, before anything is run with it."""
     if config.physics != "moist":
         raise ConfigError(
             f"forecast: model.physics must be 'moist' to have radiation, got {config.physics!r}"
         )
+
+
+def with_radiation(config: ModelConfig, radiation: Radiation, device: str = "cpu") -> Model:
+    """Make the configured moist model with another radiation scheme."""
+    check_moist(config)
+    model = config.build(device)
     model.physics = Physics(radiation)
     return model
 
@@ -193,6 +198,7 @@ def run(
 
     network, meta = load_emulator(emulator)
     config, learned = at_home(config, meta), LearnedRadiation(network)
+    check_moist(config.model)
     learned.check_levels(parse_resolution(config.model.resolution)[1])
     with start_run(
         out,

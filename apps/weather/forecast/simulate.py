@@ -66,7 +66,7 @@ class ModelConfig(Config):
     co2_ppmv: float = Field(default=348.0, gt=0)
     seasonal: bool = False
     diurnal: bool = True
-    mountain_m: float = Field(default=0.0, ge=0)
+    mountain_m: float = Field(default=0.0, ge=0, le=10_000)
     vertical_scheme: Literal["simmons-burridge", "trapezoidal"] = "simmons-burridge"
 
     def build(self, device: torch.device | str = "cpu") -> Model:
@@ -162,7 +162,7 @@ def run(
     """
     # Before the folder is made: a setting that cannot work leaves nothing behind.
     model = config.model.build(resolve_device(device))
-    every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
+    every = _output_every(config, model)
     state = first_state(model, config.start, seed)
     run_folder = start_run(
         out,
@@ -222,6 +222,19 @@ def run(
         # last: a run killed before this does its last file again, and has all that the record tells
         save_state(restart, model, state, extra=budget.saved())
     return record
+
+
+def _output_every(config: SimulateConfig, model: Model) -> int:
+    """Count the steps between outputs; ConfigError unless every file holds some, evenly."""
+    every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
+    day, last = min(config.file_day, config.n_day), config.n_day % config.file_day
+    if any(n and model.n_step(n * DAY_S) % every for n in (day, last)):
+        raise ConfigError(
+            f"simulate: files of {day} days{f' and one of {last}' if last not in (0, day) else ''} hold no "
+            f"whole number of outputs {config.output_every_h:g} h apart; choose an output_every_h "
+            "that divides them, or other file_day and n_day"
+        )
+    return every
 
 
 def _check_finite(state: ModelState, restart: Path) -> None:

@@ -31,7 +31,7 @@ from apps.lab.progress import track
 from apps.lab.record import Record, new_record, write_record
 from apps.lab.variant import Variant
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.forecast.forecast import COARSE, LEARNED, at_home, with_radiation
+from apps.weather.forecast.forecast import COARSE, LEARNED, at_home, check_moist, with_radiation
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import NOISE_FLOOR, NOISE_K, PERSISTENCE
 from apps.weather.learned import LearnedRadiation, load_emulator
@@ -211,6 +211,7 @@ def run(
     paths = [emulator] if isinstance(emulator, Path) else emulator
     networks = load_networks(paths)
     config = at_home(config, load_emulator(paths[0])[1])
+    check_moist(config.model)
     if math.ceil(config.lead_day / config.spacing_day) >= config.n_date:
         raise ConfigError(
             f"score: {config.n_date} dates {config.spacing_day} days apart cannot judge leads of "

@@ -107,6 +107,7 @@ def _stopping(validate, at):
         ({"window_h": 7}, "window_h = 7 is not a whole number of radiation intervals of 3 h"),
         ({"spacing_h": 4}, "spacing_h = 4 is not a whole number of radiation intervals"),
         ({"lead_day": 3}, "forecasts reach day 3, windows begin on day 2"),
+        ({"model": {"physics": "held-suarez"}}, "model.physics must be 'moist' to have radiation"),
         (
             {"model": {"resolution": "T5L8"}},
             "trained on columns of 4 levels, the model has 8",

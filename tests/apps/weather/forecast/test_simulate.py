@@ -103,6 +103,13 @@ def test_a_run_starts_from_its_own_netcdf(tmp_path):
 
 
 def test_settings_that_cannot_work_leave_no_folder(tmp_path):
+    for n_day, every_h, sentence in (
+        (1, 48.0, "files of 1 days hold no whole number of outputs 48 h apart"),
+        (5, 36.0, "files of 3 days and one of 2 hold no whole number of outputs 36 h apart"),
+    ):
+        rare = SimulateConfig(model=TINY, n_day=n_day, file_day=3, output_every_h=every_h)
+        with pytest.raises(ConfigError, match=sentence):
+            run(rare, out=tmp_path / "run", device="cpu")
     odd = SimulateConfig(model=TINY, start="rest", output_every_h=0.7)
     with pytest.raises(ConfigError, match="output_every_h of 2,520 s is not a whole number"):
         run(odd, out=tmp_path / "run", device="cpu")
