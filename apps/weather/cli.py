@@ -51,7 +51,12 @@ def simulate(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run the model freely; write CF netCDF files and a restart."""
+    """Run the model freely; write CF netCDF files and a restart.
+
+    T31L10 for ten days from the shipped state. Often set: model.resolution=T21L8, n_day=30,
+    output_every_h=6, start=rest or start=FILE.nc, model.sst=FILE.nc, model.warming_k=4,
+    model.physics=held-suarez. The run's config.toml lists every setting.
+    """
     from apps.lab.config import load_config
     from apps.weather.forecast.simulate import SimulateConfig, run
 
@@ -84,7 +89,14 @@ def train(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Learn radiation from columns that the model makes; score it on unseen days."""
+    """Learn radiation from columns that the model makes; score it on unseen days.
+
+    Columns are of T21L8, where all published figures were measured and a training takes some
+    minutes; with --set columns.resolution=T31L10 it takes two to three times as long. A network
+    reads one number of levels: forecast, score, climate and finetune run at its own resolution.
+    Often set: columns.start=FILE.safetensors, columns.n_day=90, network.width=128,
+    forecast=none. The run's config.toml lists every setting.
+    """
     from apps.lab.config import load_config
     from apps.weather.train import TrainConfig, run, table
 
@@ -139,7 +151,10 @@ def forecast(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Forecast with the learned scheme from several dates, against the exact scheme."""
+    """Forecast with the learned scheme from several dates, against the exact scheme.
+
+    At the network's own resolution. Often set: n_date=10, lead_day=10, model.n_longwave=512.
+    """
     from apps.lab.config import load_config
     from apps.weather.forecast.forecast import ForecastConfig, run
 
@@ -167,7 +182,11 @@ def finetune(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Let a learned scheme go on learning inside the model, through forecasts of 6 to 24 hours."""
+    """Let a learned scheme go on learning inside the model, through forecasts of 6 to 24 hours.
+
+    At the network's own resolution. Often set: window_h=6, n_window=80, n_epoch=8,
+    learning_rate=1e-4, anchor=4.
+    """
     from apps.lab.config import load_config
     from apps.weather.finetune import FinetuneConfig, run
 
@@ -201,7 +220,11 @@ def score(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Judge a learned scheme as forecasters do: a scorecard over dates, regions and leads."""
+    """Judge a learned scheme as forecasters do: a scorecard over dates, regions and leads.
+
+    At the network's own resolution. Often set: n_date=40, lead_day=10, model.warming_k=4,
+    model.sst=control, start=FILE.safetensors.
+    """
     from apps.lab.config import load_config
     from apps.weather.verdict.score import ScoreConfig, run
 
@@ -228,7 +251,11 @@ def assimilate(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Follow a hidden truth through sparse observations; withhold those over one ocean basin."""
+    """Follow a hidden truth through sparse observations; withhold those over one ocean basin.
+
+    At T21L8: twenty members take twenty times a run, and the filter's radius was chosen there.
+    Often set: n_member=40, n_station=60, n_withheld_day=10, model.resolution=T31L10.
+    """
     from apps.lab.config import load_config
     from apps.weather.assimilation.assimilate import AssimilateConfig, run
 
@@ -254,7 +281,11 @@ def climate(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Let a learned scheme run for a year, audited, beside twins of the exact one."""
+    """Let a learned scheme run for a year, audited, beside twins of the exact one.
+
+    At the network's own resolution. Often set: n_day=720, n_twin=4, fallback=false,
+    model.warming_k=4.
+    """
     from apps.lab.config import load_config
     from apps.weather.verdict.climate import ClimateConfig, run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from apps.weather.forecast.forecast import KEPT_FILE, at_home, check_moist, with
 from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.forecast.verify import (
     NOISE_FLOOR,
+    NOISE_K,
     PERSISTENCE,
     Verification,
     make_truth,
@@ -32,11 +34,19 @@ from apps.weather.learned.columns import (
 )
 from apps.weather.learned.emulator import EMULATOR_FILE, Emulator, load_emulator, save_emulator
 from apps.weather.learned.fitting import Batch, correct_bias, one_cycle, tensors_of
-from apps.weather.learned.online import OnlineLoss, Window, epoch_order, learner, windows
+from apps.weather.learned.online import (
+    LearningRadiation,
+    OnlineLoss,
+    Window,
+    epoch_order,
+    learner,
+    window_rmse,
+    windows,
+)
 from apps.weather.learned.scheme import LearnedRadiation
 from apps.weather.learned.scores import score_scheme
 from apps.weather.model import Model
-from apps.weather.physics import Clouds
+from apps.weather.physics import Clouds, Physics
 from core.errors import ConfigError, DataError
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -60,7 +70,8 @@ class FinetuneConfig(Config):
         Windows, in time order: `train_share` of them to learn from, the rest to validate.
     spacing_h, window_h : float
         Hours between starts of windows, and the length of one (6 to 24), whole radiation
-        intervals.
+        intervals. After 6 hours most of a good network's error is still its own, after 24 what
+        convection makes of any disturbance.
     n_epoch, batch : int
         `batch` windows a step.
     learning_rate : float
@@ -78,7 +89,7 @@ class FinetuneConfig(Config):
     n_window: int = Field(default=40, ge=2)
     train_share: float = Field(default=0.8, gt=0.0, lt=1.0)
     spacing_h: float = Field(default=12.0, gt=0.0)
-    window_h: float = Field(default=12.0, ge=6.0, le=24.0)
+    window_h: float = Field(default=6.0, ge=6.0, le=24.0)
     n_epoch: int = Field(default=4, ge=1)
     batch: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0.0)
@@ -136,7 +147,7 @@ def run(
         found, sha256 = cached_columns(settings, seed=meta["seed"], folder=beside)
         index = split_index(found.time_s, settings)
         parts = {name: found.take(rows) for name, rows in index.items()}
-        after, fitted = tuned(
+        after, fitted, window_k = tuned(
             config, model, before, parts["train"], parts["valid"], span,
             seed=seed, checkpoint=place.dir / CHECKPOINT_FILE, resume=resume,
         )  # fmt: skip
@@ -145,7 +156,7 @@ def run(
         verified = _verified(config, before, after, seed, kept)
         test = parts["test"]
         accuracy, earlier = (
-            {**score_scheme(LearnedRadiation(net), test), **verified.scores(name)}
+            {**score_scheme(LearnedRadiation(net), test), **verified.scores(name), **window_k[name]}
             for name, net in ((AFTER, after), (BEFORE, before))
         )
         record = new_record(
@@ -166,7 +177,8 @@ def run(
             accuracy={"test": accuracy},
             baselines={
                 BEFORE: {"test": earlier},
-                **{name: {"test": verified.scores(name)} for name in (PERSISTENCE, NOISE_FLOOR)},
+                PERSISTENCE: {"test": verified.scores(PERSISTENCE)},
+                NOISE_FLOOR: {"test": verified.scores(NOISE_FLOOR) | window_k[NOISE_FLOOR]},
             },
             history=fitted.history,
         )
@@ -186,8 +198,11 @@ def tuned(
     seed: int,
     checkpoint: Path | None = None,
     resume: bool = False,
-) -> tuple[Emulator, FitResult]:
+) -> tuple[Emulator, FitResult, dict[str, dict[str, float]]]:
     """Give the network after fine-tuning, `before` left as it is.
+
+    Also the error at the end of held windows, K, of the network before and after and of the exact
+    scheme from a start disturbed by `NOISE_K`: what lies near the latter no training can lower.
 
     `span` is the steps between starts and those of a window. The best epoch on held windows and
     columns counts; the mean error on training columns is then taken out of the bias, as after any
@@ -203,9 +218,12 @@ def tuned(
     net = learner(before)
     columns = tensors_of(before, train, Clouds())
     some = tensors_of(before, valid.take(torch.arange(min(N_COLUMN, len(valid)))), Clouds())
-    loss = OnlineLoss(
-        model, net, n_step=n_step, held=found[n_train:], columns=some, anchor=config.anchor
-    )
+    held = found[n_train:]
+    noise = torch.Generator().manual_seed(seed)
+    disturbed = [w._replace(start=model.perturbed(w.start, NOISE_K, noise)) for w in held]
+    rmse_k = {NOISE_FLOOR: window_rmse(model, disturbed, n_step)}
+    loss = OnlineLoss(model, net, n_step=n_step, held=held, columns=some, anchor=config.anchor)
+    rmse_k[BEFORE] = math.sqrt(loss.unit)
     order = epoch_order(n_train, seed)
 
     def batches(epoch: int) -> Iterator[tuple[list[Window], Batch]]:
@@ -236,7 +254,9 @@ def tuned(
     after = before.with_formats(before.spec.weight_format, before.spec.activation_format)
     after.adopt(net)
     correct_bias(after, columns)
-    return after.eval(), fitted
+    model.physics = Physics(LearningRadiation(after.eval()))
+    rmse_k[AFTER] = window_rmse(model, held, n_step)
+    return after, fitted, {name: {"window_rmse_k": value} for name, value in rmse_k.items()}
 
 
 def _n_train(config: FinetuneConfig) -> int:
@@ -297,4 +317,6 @@ def table(record: Record, verified: Verification) -> str:
         for name, scores in lines.items()
     ]
     head = f"{'unseen columns':18s}" + "".join(f"{metric:>20s}" for metric in metrics)
-    return "\n".join([head, *rows, "", str(verified)])
+    ends = {**lines, NOISE_FLOOR: record.baselines[NOISE_FLOOR]}
+    ends_k = "  ".join(f"{name} {x['test']['window_rmse_k']:.4f}" for name, x in ends.items())
+    return "\n".join([head, *rows, "", f"end of held windows, K: {ends_k}", "", str(verified)])

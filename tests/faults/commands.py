@@ -33,6 +33,7 @@ LIMIT_S = 600.0  # a command that takes longer hangs
 MODULES = [
     *("chemistry.train", "chemistry.answers", "chemistry.compress", "chemistry.benchmark.run"),
     *("weather.train", "weather.forecast.simulate", "weather.forecast.forecast"),
+    "weather.finetune",
     *("weather.verdict.score", "weather.verdict.climate", "weather.assimilation.assimilate"),
     *("suite.study", "suite.study.break_even", "suite.demo"),
 ]
@@ -50,6 +51,10 @@ SETTINGS = {
     ],
     "weather simulate": ["model.resolution=T21L8", "n_day=4", "output_every_h=12", "file_day=1"],
     "weather forecast": [*TINY, *DATES],
+    "weather finetune": [
+        *(*TINY, "skip_day=2", "n_window=4", "window_h=6", "spacing_h=6", "n_epoch=3", "batch=1"),
+        *("n_date=2", "spacing_day=1", "lead_day=1"),
+    ],
     "weather score": [*TINY, *DATES, "n_climatology_day=10"],
     "weather climate": [*TINY, "n_day=3", "n_settle_day=1", "audit_every_day=1"],
     "weather assimilate": [
@@ -136,7 +141,7 @@ class Bench:
             return ["demo", "--jobs", str(jobs), *out]
         if kind == "study":
             return ["study", str(self.inputs / "study.toml"), "--jobs", str(jobs), *out]
-        if kind in ("weather forecast", "weather score", "weather climate"):
+        if kind in ("weather forecast", "weather finetune", "weather score", "weather climate"):
             emulator = self.clean("weather train")[2] / "run"
             return [*kind.split(), "--emulator", str(emulator), *settings, *out]
         if kind == "weather train":

@@ -229,10 +229,11 @@ def _output_every(config: SimulateConfig, model: Model) -> int:
     every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
     day, last = min(config.file_day, config.n_day), config.n_day % config.file_day
     if any(n and model.n_step(n * DAY_S) % every for n in (day, last)):
+        rest = f" and one of {last}" if last not in (0, day) else ""
         raise ConfigError(
-            f"simulate: files of {day} days{f' and one of {last}' if last not in (0, day) else ''} hold no "
-            f"whole number of outputs {config.output_every_h:g} h apart; choose an output_every_h "
-            "that divides them, or other file_day and n_day"
+            f"simulate: files of {day} days{rest} hold no whole number of outputs "
+            f"{config.output_every_h:g} h apart; choose an output_every_h that divides them, or "
+            "other file_day and n_day"
         )
     return every
 

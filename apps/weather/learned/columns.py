@@ -17,7 +17,7 @@ from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.config import Config, config_sha256
 from apps.lab.progress import say, track
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.forecast.sample import SAMPLE_FILE
+from apps.weather.forecast.sample import sample_file
 from apps.weather.forecast.simulate import ModelConfig, first_state
 from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
 from apps.weather.physics.surface import SstShape
@@ -294,7 +294,8 @@ def cached_columns(
 def columns_key(config: ColumnsConfig, seed: int) -> str:
     """Digest of all that decides what `sample_columns` gives: settings, start, and the sources."""
     digest = hashlib.sha256(f"{config_sha256(config)} {seed}".encode())
-    begin = SAMPLE_FILE if config.start == "sample" else Path(config.start)
+    is_sample = config.start == "sample"
+    begin = sample_file(config.resolution) if is_sample else Path(config.start)
     sources = (path for part in _SOURCES for path in _WEATHER.glob(part))
     for path in (*([begin] if begin.is_file() else []), *sorted(sources)):
         digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())

@@ -13,6 +13,7 @@ the gradient against finite differences, over one radiation call, where it is wh
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -118,6 +119,13 @@ def forecast_error(model: Model, window: Window, n_step: int) -> Tensor:
     return ((error.square() @ model.equations.thickness) * area).sum()
 
 
+@torch.no_grad()
+def window_rmse(model: Model, held: Sequence[Window], n_step: int) -> float:
+    """Give the root mean square error of temperature, K, at the end of some windows."""
+    found = [float(forecast_error(model, window, n_step)) for window in held]
+    return math.sqrt(sum(found) / len(found))
+
+
 def learner(emulator: Emulator) -> Emulator:
     """Give a copy whose weights may move: those of layers of 8 bits and fewer stay as rounded.
 
@@ -182,8 +190,7 @@ class OnlineLoss:
     @torch.no_grad()
     def validate(self, net: torch.nn.Module) -> dict[str, float]:
         """Give the loss of the held windows and columns, and its two parts, 1 before training."""
-        errors = [float(forecast_error(self.model, window, self.n_step)) for window in self.held]
-        forecast = sum(errors) / len(errors) / self.unit
+        forecast = window_rmse(self.model, self.held, self.n_step) ** 2 / self.unit
         columns = float(training_loss(net, self.columns)) / self.unit_columns
         return {
             "valid_loss": forecast + self.anchor * columns,

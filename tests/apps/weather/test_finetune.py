@@ -67,6 +67,9 @@ def test_a_run_is_recorded_and_a_killed_one_goes_on_to_the_same_bits(
     for scores in (record.accuracy["test"], record.baselines["before"]["test"]):
         assert {"lw_rmse_k_per_day", "olr_bias_w_m2", "t_upper_rmse_k_day1"} <= scores.keys()
     assert [row["epoch"] for row in record.history] == [0, 1]
+    window_k = record.accuracy["test"]["window_rmse_k"]
+    assert window_k < record.baselines["before"]["test"]["window_rmse_k"]
+    assert 0.0 < record.baselines["noise_floor"]["test"]["window_rmse_k"] < window_k
     assert "finetuned" in text
     # what comes out is a network as `train` leaves one, of the same layers
     one, meta = load_emulator(tmp_path / "whole")

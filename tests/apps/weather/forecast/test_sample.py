@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from apps.weather.atmosphere.constants import DAY_S
-from apps.weather.forecast.sample import SAMPLE_FILE, SPIN_UP_DAY, load_sample
+from apps.weather.forecast.sample import (
+    FURTHER_DAY,
+    SAMPLE_FILE,
+    SPIN_UP_DAY,
+    load_sample,
+    sample_file,
+)
 from apps.weather.model import Model
 from apps.weather.physics import ExactRadiation, Physics
 
@@ -49,7 +55,7 @@ def test_a_finer_model_begins_from_the_same_fields():
     assert float(later.levels.current.vorticity[:, 22:].abs().sum()) > 0.0
 
 
-@pytest.mark.parametrize("resolution", ["T31L10", "T10L8", "T21L20"])
+@pytest.mark.parametrize("resolution", ["T31L8", "T10L8", "T21L20"])
 def test_other_levels_and_grids_begin_from_the_same_climate(resolution):
     coarse, other = Model("T21L8"), Model(resolution)
     one, two = coarse.diagnose(load_sample(coarse)), other.diagnose(load_sample(other))
@@ -63,3 +69,22 @@ def test_another_step_begins_anew_and_the_same_step_goes_on():
     assert same.levels.n_step > 0 == other.levels.n_step
     for a, b in zip(same.levels.current, other.levels.current, strict=True):
         assert torch.equal(a, b)
+
+
+def test_t31l10_goes_on_from_its_own_settled_state():
+    model = Model("T31L10")
+    state = load_sample(model)
+    assert state.time_s == (SPIN_UP_DAY + FURTHER_DAY["T31L10"]) * DAY_S
+    assert state.levels.n_step > 0  # no forward step
+    assert sample_file("T31L10").stat().st_size < LARGEST_BYTE
+    grid = model.equations.to_grid(state.levels.current)
+    # put on these levels the top begins at 204.2 K and needs months to warm
+    assert float(model.grid.mean(grid.temperature)[0]) == pytest.approx(209.5, abs=1.0)
+    assert model.diagnose(state)["min_temperature_k"] > 180.0
+    # other levels or another step have no use for it
+    for other in (Model("T31L10", dt=1200.0), Model("T31L8")):
+        assert load_sample(other).time_s == SPIN_UP_DAY * DAY_S
+
+
+def test_columns_are_known_by_the_state_they_begin_from():
+    assert sample_file("T31L10") != sample_file("T42L20") == SAMPLE_FILE == sample_file("T21L8")

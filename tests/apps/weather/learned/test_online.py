@@ -122,7 +122,7 @@ def test_the_loss_is_one_and_the_anchor_before_and_falls(world):
     assert after["valid_columns"] < 1.0
     # the parts are what they say
     assert after["valid_columns"] == pytest.approx(
-        float(training_loss(net, batch)) / loss.unit_columns
+        float(training_loss(net, batch).detach()) / loss.unit_columns
     )
 
 
