@@ -120,6 +120,8 @@ def timeline(
         ready_s = clock_s
         ahead, late = _split(comes[i], half)
         for piece in ahead:
+            if piece.i_task == i - 1:
+                empty()  # it may be among what the task before put there
             earliest_s = starts[piece.i_task] if piece.i_task >= 0 else 0.0
             while sum(b for _, b in arrived) + piece.byte > half * (1 + ROUNDING):
                 earliest_s = max(earliest_s, starts[arrived.popleft()[0]])

@@ -11,8 +11,8 @@ SUM = 1e-12
 OUTSIDE = -1
 
 
-def piece(byte: float, i_task: int = OUTSIDE) -> Piece:
-    return Piece(float(byte), i_task, "w")
+def piece(byte: float, i_task: int = OUTSIDE, name: str = "w") -> Piece:
+    return Piece(float(byte), i_task, name)
 
 
 def spans(line, *, comes: bool) -> list[tuple[int, float, float]]:
@@ -91,6 +91,13 @@ def test_a_tensor_that_made_room_comes_back_after_that():
     assert spans(line, comes=True) == [(2, 0, 1)]
 
 
+def test_a_tensor_that_left_for_the_task_before_comes_back_once_it_has_gone():
+    # it leaves when task 0 has ended, 3 to 4 s, is back at 5 and makes task 2 wait for nothing
+    line = timeline([3, 4, 1], [(), (), (piece(1, 1),)], [(), (piece(1),), ()], 1.0, 16.0)
+    assert [(t.comes, t.start_s) for t in line.transfers] == [(False, 3), (True, 4)]
+    assert line.wait_s == (0, 0, 0)
+
+
 #: None, or no smaller than what times can be told apart by.
 BUFFERS = st.one_of(st.just(0.0), st.floats(0.5, 60))
 
@@ -100,8 +107,10 @@ def programs(draw):
     """Draw times, and tensors that come and leave; what comes was outside, or left before."""
     work = draw(st.lists(st.floats(0, 20), min_size=1, max_size=8))
     byte = st.lists(st.floats(0.1, 20), max_size=3)
-    comes = [tuple(piece(b, draw(st.integers(OUTSIDE, i - 1))) for b in draw(byte))
-             for i in range(len(work))]  # fmt: skip
+    comes = []
+    for i in range(len(work)):
+        left = st.tuples(st.floats(0.1, 20), st.integers(OUTSIDE, i - 1))
+        comes.append(tuple(piece(b, j, f"{j}") for b, j in draw(st.lists(left, max_size=3))))
     leaves = [tuple(piece(b, i) for b in draw(byte)) for i in range(len(work))]
     return work, comes, leaves
 
@@ -145,6 +154,12 @@ def test_no_task_starts_before_its_tensors_are_there_and_the_halves_hold(p, rate
             assert end <= starts[t.i_task] + 1e-9
         else:
             assert t.start_s >= before[t.i_task] - 1e-9
+    # what left for a task comes again when all that left with it has gone
+    for place, t in enumerate(line.transfers):
+        if t.comes and int(t.name) >= 0:
+            later = [x.i_task for x in line.transfers[place + 1 :] if not x.comes]
+            assert int(t.name) not in later
+            assert t.start_s >= starts[int(t.name)] - 1e-9
     # whatever the moment, no half holds more than it can; what comes while the work stands flows
     # straight through
     half = buffer / 2 * (1 + 1e-9)
