@@ -22,6 +22,8 @@ from hw.work import (
 
 #: Entries that one worker takes at least: one vector access of the narrowest format.
 GRAIN = 8
+#: Numbers of tiles for one result that are tried: neighbours differ by a sixth at most.
+N_SPLIT = 48
 
 
 def plan_pointwise(item: Pointwise, machine: TileMachine) -> ItemCost:
@@ -227,7 +229,7 @@ def _reduction(
     `chain` makes the entries that are reduced; without it these come from memory.
     """
     most = max(1, min(item.n_reduced, machine.n_tile // min(item.n_out, machine.n_tile)))
-    split = np.unique(np.rint(np.geomspace(1, most, 12)))
+    split = np.unique(np.rint(np.geomspace(1, most, N_SPLIT)))
     byte = stored_byte(machine, item.in_format)
     n_group = np.minimum(item.n_out, machine.n_tile // split)
     out_l = np.ceil(item.n_out / n_group)
