@@ -41,7 +41,8 @@ LAYER_NORM = [
     *((1024, 4096, 79.60), (2048, 4096, 141.9), (8192, 4096, 284.9), (16384, 4096, 345.8)),
     (32768, 4096, 385.8),
 ]
-#: Coefficients by stage and testbed: fields of its machine, its `clock_fraction`, `overhead.OP`.
+#: Coefficients by stage and testbed: fields of its machine, its `clock_fraction`, `overhead.OP`,
+#: `host.OP`.
 STAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "tile": {
         "bow": (
@@ -59,7 +60,7 @@ STAGES: dict[str, dict[str, tuple[str, ...]]] = {
             "small_tile_loss",
             "l2_byte_per_s",
             "overhead.softmax",
-            "overhead.layer_norm",
+            "host.layer_norm",
         ),
         "a100 dgx": ("clock_fraction",),
     },
@@ -68,7 +69,7 @@ START = {
     **{"held_block_cycle": 10.0, "product_start_cycle": 600.0, "sparse_vertex_factor": 1.1},
     **{"sparse_piece_cycle": 200.0, "scatter_cycle_per_byte": 8.0, "hbm_fraction": 0.85},
     **{"wave_fill_s": 3e-6, "small_tile_loss": 0.08, "l2_byte_per_s": 4e12},
-    **{"overhead.softmax": 1.2e-5, "overhead.layer_norm": 4.5e-5, "clock_fraction": 0.8},
+    **{"overhead.softmax": 1.2e-5, "host.layer_norm": 5e-5, "clock_fraction": 0.8},
 }
 #: Values that a stage sets and does not fit.
 FIXED: dict[str, dict[tuple[str, str], float]] = {"move": {("bow", "sparse_piece_cycle"): 0.0}}
@@ -87,8 +88,9 @@ GROUPS = {
 
 def value_in_use(testbed: Testbed, name: str) -> float:
     """Return a coefficient as it stands."""
-    if name.startswith("overhead."):
-        return testbed.overhead_s[name.removeprefix("overhead.")]
+    kind, _, op = name.partition(".")
+    if op:
+        return float(getattr(testbed, f"{kind}_s")[op])
     if name == "clock_fraction":
         return testbed.clock_fraction
     return float(getattr(load_machine(testbed.machine), name))
@@ -100,9 +102,10 @@ def with_values(values: Mapping[tuple[str, str], float]) -> tuple[Testbed, ...]:
     fields: dict[str, dict[str, Any]] = {}
     for (label, name), value in values.items():
         testbed = by_label[label]
-        if name.startswith("overhead."):
-            overhead = {**testbed.overhead_s, name.removeprefix("overhead."): value}
-            by_label[label] = replace(testbed, overhead_s=overhead)
+        kind, _, op = name.partition(".")
+        if op:
+            times = {**getattr(testbed, f"{kind}_s"), op: value}
+            by_label[label] = replace(testbed, **{f"{kind}_s": times})
         elif name == "clock_fraction":
             by_label[label] = replace(testbed, clock_fraction=value)
         else:

@@ -45,10 +45,10 @@ SEEN: dict[tuple[str, str], Seen] = {
         0.27, {**_PRODUCT, "columns": (16, 65536), "density": (1 / 32, 1 / 4), "block": (1, 16)}
     ),
     ("gpu", "dense"): Seen(
-        0.18, {"rows": (64, 32768), "depth": (64, 32768), "columns": (16, 32768)}
+        0.19, {"rows": (64, 32768), "depth": (64, 32768), "columns": (16, 32768)}
     ),
     ("gpu", "softmax"): Seen(0.12, {"rows": (32, 32768), "columns": (32, 32768)}),
-    ("gpu", "layer_norm"): Seen(0.12, {"rows": (32, 32768), "columns": (32, 32768)}),
+    ("gpu", "layer_norm"): Seen(0.11, {"rows": (32, 32768), "columns": (32, 32768)}),
     ("gpu", "pointwise"): Seen(0.08, {"entries": (1024, 1.1e9)}),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from hw.item import ItemCost
@@ -212,7 +213,12 @@ def _best_throughput(cells: Cells, testbed: Testbed, *, dense: bool) -> float:
 @lru_cache(maxsize=4096)
 def operation_cost(work: Work, testbed: Testbed, op: str) -> ItemCost:
     """Return the cost of an item on a testbed, with the overhead of its benchmark."""
-    return cost_item(work, testbed.load(op))
+    cost = cost_item(work, testbed.load(op))
+    waits_s = testbed.host_s.get(op, 0.0) - cost.time_s
+    if waits_s <= 0:
+        return cost
+    parts_s = {**cost.parts_s, "host": waits_s}
+    return replace(cost, time_s=cost.time_s + waits_s, parts_s=parts_s)
 
 
 def product_of(cells: Cells, n: int, *, dense: bool) -> Contraction | SparseContraction:
