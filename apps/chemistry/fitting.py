@@ -76,6 +76,7 @@ def fit_network(
         )
     device = model.target_mean.device
     n_step = max(1, len(graphs) // config.batch_size)
+    size = np.array([graph.n_atom + graph.n_edge for graph in graphs])
     valid_batches = [
         pack(valid.graphs[i : i + 256], valid.exact[i : i + 256]).to(device)
         for i in range(0, len(valid) if is_picked else 0, 256)
@@ -83,7 +84,8 @@ def fit_network(
 
     def batches(epoch: int) -> Iterator[MolBatch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(graphs))
-        for rows in map(parallel.share, np.array_split(order, n_step)):
+        for whole in np.array_split(order, n_step):
+            rows = parallel.share_evenly(whole, size[whole])
             limits = None if bound is None else bound[rows]
             batch = pack([graphs[i] for i in rows], target[rows], limits)
             if hint is not None:

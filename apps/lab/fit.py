@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,6 +106,7 @@ def fit(
     ----------
     batches : callable, epoch -> iterable of batches
         A pure function of the epoch (seed the order by it), so that a resumed run sees the same.
+        A batch is asked for before the step of the one before it, while others are waited for.
     loss : callable, (model, batch) -> Tensor []
         Mean over the items of the batch.
     schedule : callable, progress -> multiplier, optional
@@ -180,22 +182,25 @@ def fit(
     weigh = loss_weight or item_count
     parallel.check_alike(model, state.n_step)
     parallel.share_norms(model)
+    gradients = parallel.Gradients(model, optimizer)
     for epoch in track(range(state.epoch, n_epoch), label, note=note):
         model.train()
         start = time.perf_counter()
         total = torch.zeros((), dtype=torch.float64)
         n_item = n_batch = 0
-        for batch in batches(epoch):
+        source = iter(batches(epoch))
+        upcoming = next(source, None)
+        while (batch := upcoming) is not None:
             rate = schedule(state.n_step / last_step) if schedule else 1.0
             for group, base in zip(optimizer.param_groups, state.base_rate, strict=True):
                 group["lr"] = base * rate
-            optimizer.zero_grad(set_to_none=True)
+            gradients.clear()
             value = loss(model, batch)
             share = weigh(batch) if parallel.n_rank() > 1 else 1.0
             value = parallel.weighted(value, share)
             (value if scaler is None else scaler.scaled(value)).backward()
             # detached, as a graph that lives on would hold the old patterns
-            value = parallel.reduce_gradients(model, value, share)
+            value, upcoming = gradients.reduce(value, share, partial(next, source, None))
             if clip_norm is not None:
                 scale = 1.0 if scaler is None else scaler.scale
                 nn.utils.clip_grad_norm_(model.parameters(), clip_norm * scale)

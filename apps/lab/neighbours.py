@@ -2,10 +2,10 @@
 
 A sum over TCP costs a millisecond or more where waking a process is slow, whatever its size; a
 training step of a small network has some twenty. Here every process writes into its own slot and
-reads the slots of the others; who is waited for is watched, so that a dead neighbour is an error
-and not a wait without end. Order of writing is what x86 keeps by itself; elsewhere, on several
-machines and where there is no shared memory, `neighbours` gives None and the backend of
-torch.distributed is used.
+reads the slots of the others where they lie; who is waited for is watched, so that a dead
+neighbour is an error and not a wait without end. Order of writing is what x86 keeps by itself;
+elsewhere, on several machines and where there is no shared memory, `neighbours` gives None and the
+backend of torch.distributed is used.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ import os
 import platform
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-N_BYTE_SLOT = 1 << 20  # what goes from one process to the others at once
+T = TypeVar("T")
+
+N_BYTE_SLOT = 1 << 20  # what goes from one process to the others at once, if not told otherwise
 PLACE = Path("/dev/shm")
 WAIT_S = 1800.0  # as long as the gloo backend waits by default
 _N_BYTE_LINE = 64  # a counter has a cache line to itself
@@ -40,47 +44,89 @@ class Neighbours:
     Parameters
     ----------
     file : Path
-        Shared file of `n_byte(n_rank)` bytes, zeros at first.
+        Shared file of `n_byte(n_rank, n_byte_slot)` bytes, zeros at first.
     rank, n_rank : int
         This process among all.
+    n_byte_slot : int
+        Longer messages go in parts; a multiple of 8.
 
     Two slots a process are written in turn: who writes message k + 2 has seen that all others
     have sent message k + 1, hence that they have read message k.
     """
 
-    def __init__(self, file: Path, rank: int, n_rank: int) -> None:
+    def __init__(self, file: Path, rank: int, n_rank: int, n_byte_slot: int = N_BYTE_SLOT) -> None:
         with file.open("r+b") as handle:
-            self._memory = mmap.mmap(handle.fileno(), n_byte(n_rank))
+            self._memory = mmap.mmap(handle.fileno(), n_byte(n_rank, n_byte_slot))
         whole = np.frombuffer(self._memory, dtype=np.uint8)
         head = whole[: n_rank * _N_BYTE_LINE].view(np.int64).reshape(n_rank, -1)
         self._sent, self._pid = head[:, 0], head[:, 1]
-        self._slot = torch.from_numpy(whole[n_rank * _N_BYTE_LINE :]).view(2, n_rank, N_BYTE_SLOT)
-        self.rank, self.n_rank, self._n_message = rank, n_rank, 0
+        self._slot = torch.from_numpy(whole[n_rank * _N_BYTE_LINE :]).view(2, n_rank, n_byte_slot)
+        self.rank, self.n_rank, self.n_byte_slot = rank, n_rank, n_byte_slot
+        self._n_message = 0
+        self._known: dict[tuple[int, int, torch.dtype], tuple[Tensor, Tensor]] = {}
         self._others = [r for r in range(n_rank) if r != rank]
         self._pid[rank] = os.getpid()
 
-    def gather(self, x: Tensor) -> Tensor:
-        """Give `x` of every process, in the order of ranks: [n_rank, ...]; all call it alike.
+    def gather(self, *parts: Tensor) -> Tensor:
+        """Give `parts` of every process, end to end: [n_rank, n], in the order of ranks.
+
+        All processes call it alike, with parts of one dtype. What it gives is the shared memory
+        itself, and stays until the next call.
 
         Raises
         ------
         NeighbourError
             If another process has ended, or is silent for half an hour.
         """
-        mine = x.detach().contiguous()
-        out = mine.new_empty((self.n_rank, mine.numel()))
-        flat = mine.view(-1)
-        n_part = N_BYTE_SLOT // mine.element_size()
-        for start in range(0, mine.numel(), n_part):
-            some = flat[start : start + n_part]
-            n = some.numel() * some.element_size()
-            slots = self._slot[self._n_message % 2, :, :n].view(some.dtype)
-            slots[self.rank].copy_(some)
-            self._n_message += 1
-            self._sent[self.rank] = self._n_message
+        flat = [part if part.dim() == 1 else part.reshape(-1) for part in parts]
+        n_most = self.n_byte_slot // flat[0].element_size()
+        if sum(map(len, flat)) <= n_most:
+            return self._exchange(flat)
+        pieces = torch.cat(flat).split(n_most)
+        return torch.cat([self._exchange([piece]).clone() for piece in pieces], dim=1)
+
+    def add_up(self, x: Tensor, meanwhile: Callable[[], T]) -> T:
+        """Replace `x` [n] by its sum over all processes, the same bits on each.
+
+        Gives what `meanwhile` does, which is called before the others are waited for. Called, and
+        fails, as `gather`.
+        """
+        pieces = x.split(self.n_byte_slot // x.element_size())
+        slots = self._send([pieces[0]])
+        done = meanwhile()
+        for i, piece in enumerate(pieces):
+            if i:
+                slots = self._send([piece])
             self._wait()
-            out[:, start : start + some.numel()] = slots
-        return out.view(self.n_rank, *mine.shape)
+            torch.add(slots[0], slots[1], out=piece)  # in the order of ranks
+            for more in slots[2:]:
+                piece += more
+        return done
+
+    def _exchange(self, parts: Sequence[Tensor]) -> Tensor:
+        """Send `parts` [n] that fit into a slot; give the slots of all processes [n_rank, n]."""
+        slots = self._send(parts)
+        self._wait()
+        return slots
+
+    def _send(self, parts: Sequence[Tensor]) -> Tensor:
+        """Give what `_exchange` does, to be read after `_wait`."""
+        mine, slots = self._slots(sum(map(len, parts)), parts[0].dtype)
+        torch.cat(list(parts), out=mine)
+        self._n_message += 1
+        self._sent[self.rank] = self._n_message
+        return slots
+
+    def _slots(self, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Give the place of the next message, of this process [n] and of all [n_rank, n].
+
+        Kept for the next step, which sends the same: making them takes longer than a message.
+        """
+        key = self._n_message % 2, n, dtype
+        if key not in self._known:
+            slots = self._slot[key[0], :, : n * dtype.itemsize].view(dtype)
+            self._known[key] = slots[self.rank], slots
+        return self._known[key]
 
     def _wait(self) -> None:
         """Return once all others have sent as many messages as this process."""
@@ -111,12 +157,12 @@ class Neighbours:
             )
 
 
-def n_byte(n_rank: int) -> int:
+def n_byte(n_rank: int, n_byte_slot: int = N_BYTE_SLOT) -> int:
     """Bytes of the shared file of `n_rank` processes."""
-    return n_rank * (_N_BYTE_LINE + 2 * N_BYTE_SLOT)
+    return n_rank * (_N_BYTE_LINE + 2 * n_byte_slot)
 
 
-def neighbours() -> Neighbours | None:
+def neighbours(n_byte_slot: int = N_BYTE_SLOT) -> Neighbours | None:
     """Meet the other processes of the group, or give None where they share no memory.
 
     Called by all processes of a group of torch.distributed at once, on its gloo backend.
@@ -128,14 +174,14 @@ def neighbours() -> Neighbours | None:
     made = False
     try:
         if rank == 0 and is_fit:
-            made = _make(file, n_byte(n_rank))
+            made = _make(file, n_byte(n_rank, n_byte_slot))
             text = file.name.encode() if made else b""
             name[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
         dist.broadcast(name, 0)
         file = PLACE / bytes(name.tolist()).rstrip(b"\0").decode()
         met = None
         if is_fit and file.is_file():  # on another machine the name leads nowhere
-            met = Neighbours(file, rank, n_rank)
+            met = Neighbours(file, rank, n_rank, n_byte_slot)
         all_met = torch.tensor([met is not None], dtype=torch.int64)
         dist.all_reduce(all_met, dist.ReduceOp.MIN)
         seen = torch.tensor(

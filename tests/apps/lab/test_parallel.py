@@ -8,8 +8,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from apps.chemistry.datasets import pocket
 from apps.lab import parallel
@@ -191,7 +193,60 @@ def test_a_process_of_several_can_train_by_itself(monkeypatch):
     assert parallel.share(rows).tolist() == [1, 3, 5]
 
 
+@pytest.mark.parametrize("n_rank", [2, 3])
+def test_even_shares_are_all_rows_of_like_sizes_in_order(monkeypatch, n_rank):
+    generator = np.random.default_rng(0)
+    rows, size = generator.permutation(500)[:101], generator.integers(10, 60, 500)
+    assert parallel.share_evenly(rows, size[rows]) is rows  # alone
+    monkeypatch.setattr(parallel, "n_rank", lambda: n_rank)
+    shares = []
+    for rank in range(n_rank):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        shares.append(parallel.share_evenly(rows, size[rows]))
+    assert sorted(np.concatenate(shares)) == sorted(rows)
+    counts = [len(share) for share in shares]
+    assert max(counts) - min(counts) <= 1
+    place = {row: i for i, row in enumerate(rows.tolist())}
+    assert all((np.diff([place[r] for r in share.tolist()]) > 0).all() for share in shares)
+    work = [int(size[share].sum()) for share in shares]
+    # to and fro, the sums differ by the largest row at most; by chance it is some ten rows
+    assert max(work) - min(work) <= size[rows].max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_shared_norm_is_torchs_norm_of_the_rows_of_all(monkeypatch, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(200, 16, generator=generator).mul(2).add(3).to(dtype) for _ in range(2))
+    wide = torch.promote_types(dtype, torch.float32)  # of weights and statistics
+
+    def result(rows, grad, is_shared):
+        norm = nn.BatchNorm1d(16, dtype=wide)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, 16))
+            norm.bias.copy_(torch.linspace(-1, 1, 16))
+        if is_shared:
+            parallel.share_norms(norm)
+        rows = rows.clone().requires_grad_()
+        out = norm(rows)
+        out.backward(grad)
+        assert out.dtype == rows.grad.dtype == dtype
+        return out, rows.grad, norm.running_mean, norm.running_var, norm.weight.grad
+
+    out, slope, *state, of_weight = result(torch.cat([x, x]), torch.cat([grad, grad]), False)
+    monkeypatch.setattr(parallel, "n_rank", lambda: 2)  # the other has the same rows
+    monkeypatch.setattr(parallel, "_gathered", lambda *parts: torch.cat(parts).expand(2, -1))
+    mine, my_slope, *my_state, my_weight = result(x, grad, True)
+    # sums of 400 terms in another order, then one rounding to `dtype`
+    near = dict.fromkeys(("rtol", "atol"), 400 * torch.finfo(wide).eps + torch.finfo(dtype).eps)
+    torch.testing.assert_close(mine, out[:200], **near)
+    torch.testing.assert_close(my_slope, slope[:200], **near)
+    torch.testing.assert_close(my_state, state, **near)
+    torch.testing.assert_close(my_weight / 200, of_weight / 400, **near)
+
+
 def test_a_batch_too_small_to_share_is_refused(monkeypatch):
     monkeypatch.setattr(parallel, "n_rank", lambda: 4)
     with pytest.raises(DataError, match="batch of 3 rows cannot be shared by 4 processes"):
         parallel.share(torch.arange(3))
+    with pytest.raises(DataError, match="batch of 3 rows cannot be shared by 4 processes"):
+        parallel.share_evenly(np.arange(3), np.ones(3))
