@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -33,14 +34,14 @@ from apps.lab.variant import REFERENCE_MACHINES
 ROOT = Path(__file__).resolve().parents[1]
 APPLICATIONS = ("chemistry", "weather")
 SIZE = {"chemistry": 256, "weather": 4096}  # items a process in a step
-N_STEP = {"chemistry": 12, "weather": 100}
+N_STEP = {"chemistry": 8, "weather": 50}
 N_STEP_OF_TASK = 1200
 
-Parts = tuple[torch.nn.Module, Callable[[Any, Any], Any], list[Any], Callable[[Any], Any]]
+Parts = tuple[torch.nn.Module, Callable[[Any, Any], Any], np.ndarray, Callable[[Any], Any]]
 
 
 def parts_of(application: str, size: int) -> Parts:
-    """Give a network at demo size, its loss, a list of items, and what packs some of them."""
+    """Give a network at demo size, its loss, the size of each item, and what packs some of them."""
     generator = torch.Generator().manual_seed(0)
     if application == "chemistry":
         from apps.chemistry.config import TrainConfig
@@ -52,12 +53,12 @@ def parts_of(application: str, size: int) -> Parts:
         model = build_network(TrainConfig(), n_task=1, seed=0)
         model.set_scale(table.target)
         graphs, target = table.graphs, table.target
-        rows = list(range(len(graphs)))
+        sizes = np.array([graph.n_atom + graph.n_edge for graph in graphs])
 
-        def packed(some: list[int]) -> Any:
+        def packed(some: np.ndarray) -> Any:
             return pack([graphs[i] for i in some], target[some])
 
-        return model, lambda net, batch: net.loss(batch), rows, packed
+        return model, lambda net, batch: net.loss(batch), sizes, packed
     from apps.weather.learned.fitting import NetworkConfig, make_emulator, training_loss
     from core import LayerSpec
 
@@ -65,10 +66,11 @@ def parts_of(application: str, size: int) -> Parts:
     n_in, n_out = len(emulator.input_mean), len(emulator.output_mean)
     x, y = (torch.randn(8 * size, n, generator=generator) for n in (n_in, n_out))
 
-    def batch_of(some: list[int]) -> Any:
-        return x[some], y[some], torch.ones(len(some), n_out)
+    def batch_of(some: np.ndarray) -> Any:
+        rows = torch.from_numpy(some)
+        return x[rows], y[rows], torch.ones(len(some), n_out)
 
-    return emulator, training_loss, list(range(8 * size)), batch_of
+    return emulator, training_loss, np.ones(8 * size), batch_of
 
 
 def rates(application: str, size: int, n_step: int, n_round: int) -> dict[str, float]:
@@ -78,15 +80,16 @@ def rates(application: str, size: int, n_step: int, n_round: int) -> dict[str, f
     `two`: both together, one model. Best of the rounds, as others may use the machine.
     """
     core.keep_freed_memory()  # as every training does
-    model, loss, items, packed = parts_of(application, size)
+    model, loss, sizes, packed = parts_of(application, size)
     optimizer = Recipe().make_optimizer(model, 1e-3, weight_decay=0.0)
 
     def batches(epoch: int) -> Iterable[Any]:
         whole = size * parallel.n_rank()
         for step in range(n_step):
-            order = torch.Generator().manual_seed(1000 * epoch + step)
-            pick = torch.randint(len(items), (whole,), generator=order).tolist()
-            yield packed(parallel.share(pick))
+            pick = np.random.default_rng([epoch, step]).integers(len(sizes), size=whole)
+            is_even = application == "weather"  # as each of them shares its batches
+            mine = parallel.share(pick) if is_even else parallel.share_evenly(pick, sizes[pick])
+            yield packed(mine)
 
     def count(batch: Any) -> int:
         return int(getattr(batch, "num_graphs", 0)) or len(batch[0])
@@ -144,8 +147,8 @@ def expected(application: str, size: int) -> dict[str, float]:
     import hw
     from hw.scale import Layout, scale, step_work
 
-    model, loss, items, packed = parts_of(application, size)
-    batch = packed(items[:size])
+    model, loss, _, packed = parts_of(application, size)
+    batch = packed(np.arange(size))
     optimizer = Recipe().make_optimizer(model, 1e-3, weight_decay=0.0)
 
     def step(batch: Any) -> None:
@@ -167,13 +170,13 @@ def short_training(seed: int) -> float:
     """Train a little, as a worker's task: about two seconds on one core. Gives the seconds."""
     start = time.perf_counter()
     torch.set_num_threads(1)
-    model, loss, items, packed = parts_of("weather", 256)
+    model, loss, sizes, packed = parts_of("weather", 256)
     optimizer = Recipe().make_optimizer(model, 1e-3, weight_decay=0.0)
 
     def batches(epoch: int) -> Iterable[Any]:
-        order = torch.Generator().manual_seed(1000 * seed + epoch)
+        order = np.random.default_rng([seed, epoch])
         for _ in range(N_STEP_OF_TASK):
-            yield packed(torch.randint(len(items), (256,), generator=order).tolist())
+            yield packed(order.integers(len(sizes), size=256))
 
     fit(
         model=model, optimizer=optimizer, batches=batches, loss=loss, n_epoch=1,
@@ -232,11 +235,11 @@ def two_ranks(application: str, size: int, n_step: int, n_round: int) -> dict[st
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a JSON line for each comparison."""
     parser = argparse.ArgumentParser(prog="tessera bench scale_out")
-    parser.add_argument("--rounds", type=int, help="of each comparison [training 3, workers 1]")
+    parser.add_argument("--rounds", type=int, help="of each comparison [training 16, workers 1]")
     parser.add_argument("--tasks", type=int, default=80, help="for the workers")
     parser.add_argument("--only", choices=(*APPLICATIONS, "workers"))
     parser.add_argument("--size", type=int, help="items a process in a step [256; weather 4096]")
-    parser.add_argument("--steps", type=int, help="of a round [12; weather 100]")
+    parser.add_argument("--steps", type=int, help="of a round [8; weather 50]")
     parser.add_argument("--rank-of", choices=APPLICATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--jobs-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -258,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.only in (None, application):
             size = args.size or SIZE[application]
             n_step = args.steps or N_STEP[application]
-            print(json.dumps(two_ranks(application, size, n_step, args.rounds or 3)), flush=True)
+            print(json.dumps(two_ranks(application, size, n_step, args.rounds or 16)), flush=True)
     return 0
 
 
