@@ -6,52 +6,12 @@
 #include <algorithm>
 #include <cstdint>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
-constexpr int LANE = 16;
-#elif defined(__AVX2__)
-constexpr int LANE = 8;
-#else
-constexpr int LANE = 4;
-#endif
+#include "lanes.h"
 
 constexpr int SIDE = 4, PAIR = SIDE * SIDE;  // rows of a tile, and their pairs
 constexpr int64_t BLOCK = 64;  // rows of a that stay in the second-level cache
 
-typedef float Vec __attribute__((vector_size(LANE * 4)));
-typedef int32_t IVec __attribute__((vector_size(LANE * 4)));
-typedef Vec VecAny __attribute__((aligned(4), may_alias));
-
 namespace {
-
-inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
-
-inline Vec smaller(Vec a, Vec b) {
-#if defined(__AVX512F__)
-  return Vec(_mm512_min_ps(__m512(a), __m512(b)));
-#elif defined(__AVX2__)
-  return Vec(_mm256_min_ps(__m256(a), __m256(b)));
-#else
-  return a < b ? a : b;
-#endif
-}
-
-// Lane i of the result is the sum over the lanes of a[i]: a tree that halves the vectors each time.
-template <int HALF = LANE / 2>
-inline Vec sums_of_lanes(Vec* a) {
-  IVec own, other;  // lanes with bit HALF go to the second of a pair, the others to the first
-  for (int l = 0; l < LANE; ++l) {
-    own[l] = l & HALF ? l + LANE : l;
-    other[l] = l & HALF ? l - HALF + LANE : l + HALF;
-  }
-  for (int i = 0; i < HALF; ++i)
-    a[i] = __builtin_shuffle(a[i], a[i + HALF], own) + __builtin_shuffle(a[i], a[i + HALF], other);
-  if constexpr (HALF > 1) return sums_of_lanes<HALF / 2>(a);
-  return a[0];
-}
 
 // found[i * SIDE + j]: sum over n entries of the smaller one of row i of a and row j of b.
 void sum_smaller(const float* const* a, const float* const* b, int64_t n, float* found) {
@@ -65,10 +25,7 @@ void sum_smaller(const float* const* a, const float* const* b, int64_t n, float*
       for (int i = 0; i < SIDE; ++i) sum[i * SIDE + j] += smaller(x[i], y);
     }
   }
-  for (int p = 0; p < PAIR; p += LANE) {
-    const Vec of = sums_of_lanes(sum + p);
-    *reinterpret_cast<VecAny*>(found + p) = of;
-  }
+  for (int p = 0; p < PAIR; p += LANE) store(found + p, sums_of_lanes(sum + p));
   for (; k < n; ++k)
     for (int p = 0; p < PAIR; ++p) found[p] += std::min(a[p / SIDE][k], b[p % SIDE][k]);
 }

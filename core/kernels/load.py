@@ -66,7 +66,8 @@ def library(level: str | None = None, folder: Path = _SOURCE) -> ctypes.CDLL | N
     level : str, optional
         A name out of `LEVELS`; without one, `chosen_level` decides.
     folder : Path
-        Of the C++ sources: these kernels', or those of a floor above.
+        Of the C++ sources: these kernels', or those of a floor above, which may include
+        these kernels' headers.
 
     Raises
     ------
@@ -119,7 +120,8 @@ def _built(compiler: str, flags: tuple[str, ...], source: Path) -> Path:
     digest = hashlib.sha256()
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60)
     digest.update(repr((version.stdout, _COMMON, flags, platform.machine())).encode())
-    for path in [*sources, *sorted(source.glob("*.h"))]:
+    headers = sorted({*_SOURCE.glob("*.h"), *source.glob("*.h")})
+    for path in [*sources, *headers]:
         digest.update(path.read_bytes())
     name = f"kernels-{digest.hexdigest()[:16]}.so"
     for folder in (_SOURCE / "build", cache_folder()):
@@ -129,7 +131,8 @@ def _built(compiler: str, flags: tuple[str, ...], source: Path) -> Path:
     # Two processes may both build; each renames a whole file into place, and both are the same.
     with tempfile.TemporaryDirectory(dir=folder) as work:
         out = Path(work) / name
-        command = [compiler, *_COMMON, *flags, *map(str, sources), "-o", str(out)]
+        include = f"-I{_SOURCE}"
+        command = [compiler, *_COMMON, *flags, include, *map(str, sources), "-o", str(out)]
         subprocess.run(command, capture_output=True, check=True, text=True, timeout=600)
         os.replace(out, folder / name)
     return folder / name

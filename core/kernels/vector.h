@@ -1,7 +1,4 @@
-// Vectors of the widest register of the build, and the few things all kernels share.
-//
-// Everything is written once with GCC vector extensions; `LANE` floats make one vector: 16 with
-// AVX-512, 8 with AVX2, 4 otherwise. Samples travel in tiles of 64, so that weights of any block
+// The few things that all kernels share. Samples travel in tiles of 64, so that weights of any block
 // size, 1x1 included, multiply whole vectors.
 #pragma once
 
@@ -9,31 +6,12 @@
 #include <cstring>
 #include <type_traits>
 
+#include "lanes.h"
 #include "threads.h"
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
-constexpr int LANE = 16;
-#elif defined(__AVX2__)
-constexpr int LANE = 8;
-#else
-constexpr int LANE = 4;
-#endif
 
 constexpr int TILE = 64;            // samples in a tile
 constexpr int PART = TILE / LANE;   // vectors in a tile of one feature
 
-typedef float Vec __attribute__((vector_size(LANE * 4)));
-typedef int32_t IVec __attribute__((vector_size(LANE * 4)));
-typedef Vec VecAny __attribute__((aligned(4), may_alias));
-typedef float Quad __attribute__((vector_size(16)));
-typedef Quad QuadAny __attribute__((aligned(4), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<VecAny*>(p) = v; }
 // The first n lanes, n < LANE; the others are zero, or stay as they are.
 inline Vec load_some(const float* p, int64_t n) {
 #if defined(__AVX512F__)
@@ -157,21 +135,6 @@ inline void transpose(Vec (&a)[LANE]) {
     for (int i = 0; i < LANE; ++i) a[i] = b[i];
   }
 #endif
-}
-
-// Lane i of the result is the sum over the lanes of a[i]: a tree that halves the vectors each time.
-template <int HALF = LANE / 2>
-inline Vec sums_of_lanes(Vec (&a)[LANE]) {
-  // Lanes with bit HALF go to the second entry of a pair, the others to the first.
-  IVec own, other;
-  for (int l = 0; l < LANE; ++l) {
-    own[l] = l & HALF ? l + LANE : l;
-    other[l] = l & HALF ? l - HALF + LANE : l + HALF;
-  }
-  for (int i = 0; i < HALF; ++i)
-    a[i] = __builtin_shuffle(a[i], a[i + HALF], own) + __builtin_shuffle(a[i], a[i + HALF], other);
-  if constexpr (HALF > 1) return sums_of_lanes<HALF / 2>(a);
-  return a[0];
 }
 
 // Lane 4 g + i of the result is the sum over the four lanes of group g of the i-th argument.

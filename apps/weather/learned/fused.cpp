@@ -11,23 +11,12 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-constexpr int LANE = 16;
-#elif defined(__AVX2__)
-constexpr int LANE = 8;
-#else
-constexpr int LANE = 4;
-#endif
+#include "lanes.h"
 
 constexpr int TILE = 32, PART = TILE / LANE, ROW = 8;
 constexpr int MOST = 2048;  // features of all layers together, levels included
 enum Kind : int32_t { FP32 = 0, BF16 = 1, INT8 = 2, N_KIND = 3 };
 constexpr int per_unit(int kind) { return 1 << kind; }
-
-typedef float Vec __attribute__((vector_size(LANE * 4)));
-typedef int32_t IVec __attribute__((vector_size(LANE * 4)));
-typedef Vec VecAny __attribute__((aligned(4), may_alias));
 
 struct Layer {
   int32_t kind, n_strip, n_row;  // n_row: outputs of a strip; ROW of them if it hands them on
@@ -56,16 +45,7 @@ struct Air {
 
 namespace {
 
-inline Vec load(const float* p) { return *reinterpret_cast<const VecAny*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<VecAny*>(p) = v; }
 inline Vec all(float x) { return Vec{} + x; }
-#if defined(__AVX512F__)  // of the general form compilers make a comparison and a choice
-inline Vec larger(Vec a, Vec b) { return Vec(_mm512_max_ps(__m512(a), __m512(b))); }
-inline Vec smaller(Vec a, Vec b) { return Vec(_mm512_min_ps(__m512(a), __m512(b))); }
-#else
-inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
-#endif
 
 inline Vec root(Vec x) {
 #if defined(__AVX512F__)
@@ -99,9 +79,6 @@ inline void gather(const float* field, int64_t stride, int64_t l, int64_t first,
 inline void scatter(const float* from, int64_t stride, int64_t l, int64_t first, int n, float* field) {
   for (int s = 0; s < n; ++s) field[(first + s) * stride + l] = from[s];
 }
-
-typedef float Quad __attribute__((vector_size(16)));
-typedef Quad QuadAny __attribute__((aligned(4), may_alias));
 
 // Transposes 4 x 4 numbers whose rows lie `step` and `to_step` apart.
 inline void turn_four(const float* from, int64_t step, float* to, int64_t to_step) {
