@@ -146,7 +146,7 @@ def spmm(
         cols, stride, bc = -(-cols // 2), stride // 2, bc // 2
     y = x.new_empty(batch, rows)
     plan = None
-    if not is_bf16 and (br % 4 or bc % 4):
+    if not is_bf16:
         of = (row_ptr,)
         plan = _plan(kernels, lambda: row_ptr, col_index, of, None, (br, bc), (rows, cols))
     status = kernels.spmm(
@@ -261,7 +261,7 @@ def linear_int8(
     """Return the product, float32 [batch, rows], or None where the processor has no int8."""
     if not kernels.has_int8():
         return None
-    x, codes = rows_of(x), codes.contiguous()
+    x, codes, scale = rows_of(x), codes.contiguous(), scale.contiguous()
     (n_block, br, bc), (batch, cols) = codes.shape, x.shape
     y = x.new_empty(batch, rows)
     status = kernels.linear_int8(
@@ -362,7 +362,7 @@ def pass_messages_backward(
     relu: bool, reduce: int, own: bool, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the gradients of the source rows and of `n_edge_row` rows of edges."""
-    g = g.contiguous()
+    g, winner = g.contiguous(), winner.contiguous()
     x, edge, kind = (None if t is None else t.contiguous() for t in (x, edge, kind))
     n_source, (n_target, n_feature) = source_ptr.numel() - 1, g.shape
     dx, dedge = g.new_empty(n_source, n_feature), g.new_empty(n_edge_row, n_feature)

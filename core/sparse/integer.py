@@ -15,7 +15,7 @@ from core.kernels import call
 from core.kernels.call import kernels_for
 from core.precision.formats import FORMATS
 from core.sparse import routes
-from core.sparse.ops import is_unwatched
+from core.sparse.ops import check_pattern_tensor, is_unwatched
 
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
 _LIBRARY.define(
@@ -39,6 +39,9 @@ def _linear_int8(
     n_row = row_ptr.numel() - 1
     check_shape(who, "scale", scale, (n_row * br, 1), "give one scale per padded row")
     check_shape(who, "x_scale", x_scale, (), "give one scale for all inputs")
+    check_dtype(who, "x_scale", x_scale, (torch.float32,))
+    for part in (row_ptr, col_index, row_index):
+        check_pattern_tensor(who, part, codes)
     if bc % 4 == 0 and x.shape[1] <= MAX_COLUMN and (kernels := kernels_for(x, scale)) is not None:
         y = call.linear_int8(kernels, x, x_scale, codes, scale, row_ptr, col_index, rows)
         if y is not None:

@@ -109,7 +109,7 @@ class DenseLinear(nn.Linear):
     ----------
     in_features, out_features : int
     bias : bool
-        Added in the dtype of the master weights.
+        Added in the dtype of the inputs.
     weight_format, activation_format, gradient_format : str
         See `Roles`. Narrow weights have one scale per output row, narrow activations one in all
         that follows their range while training and then stays (`activation_range`).

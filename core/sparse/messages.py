@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core.checks import check_dtype, check_index, check_shape
-from core.errors import ConfigError, DtypeError, IndexRangeError
+from core.errors import ConfigError, DtypeError, IndexRangeError, ShapeError
 from core.kernels import call
 from core.kernels.call import kernels_for
 from core.sparse.ops import is_unwatched
@@ -169,18 +169,6 @@ def pass_messages(
             [0.]])
     """
     who = "pass_messages"
-    n_source, n_edge = order.source_ptr.numel() - 1, order.source.numel()
-    check_shape(who, "x", x, (n_source, None), "give one row per source of the order")
-    if edge is not None:
-        n_row = n_edge if kind is None else None
-        check_shape(who, "edge", edge, (n_row, x.shape[1]), "give one row per edge, wide as x")
-        if edge.dtype != x.dtype:
-            raise DtypeError(f"{who}: x is {x.dtype} but edge is {edge.dtype}; convert one of them")
-    if kind is not None:
-        check_shape(who, "kind", kind, (n_edge,), "give one kind per edge")
-        check_dtype(who, "kind", kind, (torch.int32,))
-        if edge is None:
-            raise ConfigError(f"{who}: kind needs edge, the table of which it names the rows")
     if activation not in ("identity", "relu") or reduce not in _REDUCE:
         raise ConfigError(
             f"{who}: activation must be 'identity' or 'relu' and reduce 'sum', 'mean' or 'max', "
@@ -189,7 +177,8 @@ def pass_messages(
     if own and (reduce != "sum" or order.target_ptr.shape != order.source_ptr.shape):
         raise ConfigError(
             f"{who}: own needs sums over edges whose sources and targets are the same rows, got "
-            f"reduce {reduce!r}, {n_source} sources and {order.target_ptr.numel() - 1} targets"
+            f"reduce {reduce!r}, {order.source_ptr.numel() - 1} sources and "
+            f"{order.target_ptr.numel() - 1} targets"
         )
     arguments: Any = (x, edge, kind, *order.tensors, activation == "relu", reduce, own)
     if not is_unwatched(x):
@@ -254,8 +243,9 @@ def _forward(
     edge_t: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool, reduce: str,
     own: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    _check_order(target_ptr, source, edge_t, source_ptr, target, edge_s)
-    if own and not x.shape[0] == target_ptr.numel() - 1 == source_ptr.numel() - 1:
+    _check_order((target_ptr, source_ptr), (source, edge_t, target, edge_s))
+    _check_operands(x, edge, kind, source_ptr.numel() - 1, source.numel())
+    if own and target_ptr.numel() != source_ptr.numel():
         raise IndexRangeError(
             "core::pass_messages: own needs as many rows of x as targets; pass one EdgeOrder"
         )
@@ -295,6 +285,23 @@ def _gradients(
     target_ptr: Tensor, source_ptr: Tensor, target: Tensor, edge_s: Tensor, relu: bool,
     reduce: str, own: bool, n_edge_row: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    who, n_target, n_edge = "pass_messages", target_ptr.numel() - 1, target.numel()
+    _check_order((target_ptr, source_ptr), (target, edge_s))
+    _check_kind(kind, n_edge)
+    n_feature = None if x is None else x.shape[1]
+    check_shape(who, "g", g, (n_target, n_feature), "give one row per target of the order")
+    if x is None and relu:
+        raise ConfigError(f"{who}: the gradient of relu needs the x of the forward pass; pass it")
+    if x is not None:
+        _check_operands(x, edge, kind, source_ptr.numel() - 1, n_edge)
+    if reduce == "max":
+        check_shape(who, "winner", winner, tuple(g.shape), "pass what the forward pass gave")
+        check_dtype(who, "winner", winner, (torch.int32,))
+    if kind is None and n_edge_row not in (0, n_edge):
+        raise ShapeError(
+            f"{who}: n_edge_row must be 0 or {n_edge}, the number of edges, got {n_edge_row}; "
+            "give the number of rows of edge"
+        )
     if (kernels := _kernels(g, g if x is None else x)) is not None:
         index = target_ptr, source_ptr, target, edge_s
         how = relu, _REDUCE.index(reduce), own, n_edge_row
@@ -342,12 +349,39 @@ def _rows_of(ptr: Tensor, like: Tensor) -> Tensor:
     return rows.repeat_interleave(ptr.diff(), output_size=like.numel())
 
 
-def _check_order(*order: Tensor) -> None:
+def _check_operands(
+    x: Tensor, edge: Tensor | None, kind: Tensor | None, n_source: int, n_edge: int
+) -> None:
+    who = "pass_messages"
+    check_shape(who, "x", x, (n_source, None), "give one row per source of the order")
+    if edge is not None:
+        n_row = n_edge if kind is None else None
+        check_shape(who, "edge", edge, (n_row, x.shape[1]), "give one row per edge, wide as x")
+        if edge.dtype != x.dtype:
+            raise DtypeError(f"{who}: x is {x.dtype} but edge is {edge.dtype}; convert one of them")
+    _check_kind(kind, n_edge)
+    if kind is not None and edge is None:
+        raise ConfigError(f"{who}: kind needs edge, the table of which it names the rows")
+
+
+def _check_kind(kind: Tensor | None, n_edge: int) -> None:
+    if kind is not None:
+        check_shape("pass_messages", "kind", kind, (n_edge,), "give one kind per edge")
+        check_dtype("pass_messages", "kind", kind, (torch.int32,))
+
+
+def _check_order(starts: tuple[Tensor, ...], edges: tuple[Tensor, ...]) -> None:
+    order = *starts, *edges
     if any(t.dtype != torch.int32 for t in order):
         raise DtypeError(
             "core::pass_messages: index tensors must be int32; pass those of EdgeOrder"
         )
-    if len({t.numel() for t in (order[1], order[2], order[4], order[5])}) != 1:
+    if any(t.dim() != 1 or not t.is_contiguous() for t in order):
+        raise ShapeError(
+            "core::pass_messages: index tensors must be contiguous with one axis; "
+            "pass those of EdgeOrder"
+        )
+    if len({t.numel() for t in edges}) != 1:
         raise IndexRangeError(
             "core::pass_messages: index tensors differ in length; pass those of one EdgeOrder"
         )
@@ -366,6 +400,7 @@ def _(index: Tensor, n_group: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.register_fake("core::pass_messages", lib=_LIBRARY)
 def _(x, edge, kind, target_ptr, source, edge_t, source_ptr, target, edge_s, relu, reduce, own):  # type: ignore[no-untyped-def]
+    _check_operands(x, edge, kind, source_ptr.numel() - 1, source.numel())
     shape = target_ptr.numel() - 1, x.shape[1]
     return x.new_empty(shape), target_ptr.new_empty(shape if reduce == "max" else 0)
 

@@ -193,7 +193,7 @@ def _spmm(
 ) -> Tensor:  # fmt: skip
     _check_operands("core::spmm", "x", x, values)
     n_row = row_ptr.numel() - 1
-    _check_index("core::spmm", row_ptr, values)
+    check_pattern_tensor("core::spmm", row_ptr, values)
     _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
     if (
         kernels := _kernels(
@@ -210,8 +210,8 @@ def _spmm_t(
 ) -> Tensor:  # fmt: skip
     _check_operands("core::spmm_t", "dy", dy, values)
     n_col = col_ptr.numel() - 1
-    _check_index("core::spmm_t", col_ptr, values)
-    _check_index("core::spmm_t", order_t, values)
+    check_pattern_tensor("core::spmm_t", col_ptr, values)
+    check_pattern_tensor("core::spmm_t", order_t, values)
     _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
     if (
         kernels := _kernels(
@@ -230,8 +230,8 @@ def _sddmm(
     limit: float | None = None,
 ) -> Tensor:  # fmt: skip
     check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
-    _check_index("core::sddmm", row_index, x)
-    _check_index("core::sddmm", col_index, x)
+    check_pattern_tensor("core::sddmm", row_index, x)
+    check_pattern_tensor("core::sddmm", col_index, x)
     check_shape(
         "core::sddmm", "col_index", col_index, tuple(row_index.shape), "give one entry per block"
     )
@@ -260,7 +260,7 @@ def _both(
     who = "core::spmm_backward"
     check_shape(who, "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     for part in (row_index, col_index, col_ptr, row_index_t, order_t):
-        _check_index(who, part, values)
+        check_pattern_tensor(who, part, values)
     _check_pattern(who, "rows", dy.shape[1], -(-dy.shape[1] // br), br, values, row_index)
     _check_pattern(who, "cols", x.shape[1], col_ptr.numel() - 1, bc, values, row_index_t)
     index = row_index, col_index, col_ptr, row_index_t, order_t
@@ -311,7 +311,7 @@ def _check_operands(who: str, name: str, x: Tensor, values: Tensor) -> None:
 def _check_pattern(
     who: str, name: str, size: int, n: int, width: int, values: Tensor, index: Tensor
 ) -> None:
-    _check_index(who, index, values)
+    check_pattern_tensor(who, index, values)
     if not (n - 1) * width < size <= n * width or index.numel() != values.shape[0]:
         raise PatternError(
             f"{who}: {name} = {size} and {values.shape[0]} blocks of {list(values.shape[1:])} do "
@@ -320,11 +320,17 @@ def _check_pattern(
         )
 
 
-def _check_index(who: str, index: Tensor, operand: Tensor) -> None:
+def check_pattern_tensor(who: str, index: Tensor, operand: Tensor) -> None:
+    """Raise DtypeError or ShapeError unless kernels can read the tensor of a pattern."""
     if index.dtype != torch.int32 or index.device != operand.device:
         raise DtypeError(
             f"{who}: pattern tensors must be int32 on {operand.device}, got {index.dtype} on "
             f"{index.device}; move the pattern with the layer, layer.to(device)"
+        )
+    if index.dim() != 1 or not index.is_contiguous():
+        raise ShapeError(
+            f"{who}: pattern tensors must be contiguous with one axis, got {list(index.shape)} with "
+            f"strides {index.stride()}; pass the tensors of one BlockPattern"
         )
 
 

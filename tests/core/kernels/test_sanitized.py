@@ -74,7 +74,8 @@ for n_thread, block in itertools.product((1, 2), blocks):  # enough to share
         copies.read_blocks(kernels, dense, p.row_index, p.col_index, block)
         if block == (1, 1) and (mask := copies.mask_of(kernels, p.row_index, p.col_index, p.shape)):
             copies.write_entries(kernels, mask, values.to(dtype), p.shape)
-            copies.read_entries(kernels, mask, dense, 0, values.to(dtype))
+            for begin in (0, 20):
+                copies.read_entries(kernels, mask, dense[begin:], begin, values.to(dtype))
 for n_feature in (1, 16, 37, 300):
     index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
     for i in (index, index.sort().values, index[:0]):

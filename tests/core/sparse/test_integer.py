@@ -64,6 +64,8 @@ def test_fake_tensors_and_strides():
     assert torch.equal(
         call(p, codes, scale, wide[:, :141], x_scale), call(p, codes, scale, x, x_scale)
     )
+    apart = torch.stack([scale, scale + 1], dim=1)[:, 0]
+    assert torch.equal(call(p, codes, apart, x, x_scale), call(p, codes, scale, x, x_scale))
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert call(p, codes, scale, torch.empty(2, 6, 141), x_scale).shape == (2, 6, 75)
 
@@ -76,3 +78,8 @@ def test_clear_errors():
         call(p, codes.float(), scale, x, x_scale)
     with pytest.raises(ShapeError, match=r"scale must have shape \[80, 1\], got \[75, 1\]"):
         call(p, codes, scale[:75], x, x_scale)
+    with pytest.raises(DtypeError, match=r"x_scale must be float32, got float64"):
+        call(p, codes, scale, x, x_scale.double())
+    index = p.row_ptr, p.col_index.long(), p.row_index
+    with pytest.raises(DtypeError, match=r"core::linear_int8: pattern tensors must be int32 on cpu"):
+        integer.linear_int8(x, x_scale, codes, scale, index, 75)

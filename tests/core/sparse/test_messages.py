@@ -245,6 +245,30 @@ def test_clear_errors():
     broken = (index.target_ptr, index.source[1:], *index.tensors[2:])
     with pytest.raises(IndexRangeError, match=r"index tensors differ in length; pass those of one"):
         torch.ops.core.pass_messages(x, None, None, *broken, False, "sum", False)
+    spread = (index.target_ptr, index.source[:1].expand(N_EDGE), *index.tensors[2:])
+    with pytest.raises(ShapeError, match=r"index tensors must be contiguous with one axis; pass th"):
+        torch.ops.core.pass_messages(x, None, None, *spread, False, "sum", False)
+    with pytest.raises(ShapeError, match=r"edge must have shape \[40, 4\], got \[39, 4\]"):
+        torch.ops.core.pass_messages(x, edge[1:], None, *index.tensors, False, "sum", False)
+
+
+def test_the_gradient_op_reads_and_writes_nothing_beyond_its_operands():
+    edge_index, x, edge, _ = problem(4)
+    order = EdgeOrder.from_index(edge_index, N_SOURCE, N_TARGET)
+    index = order.target_ptr, order.source_ptr, order.target, order.edge_s
+    g, none, back = torch.ones(N_TARGET, 4), order.source[:0], torch.ops.core.pass_messages_backward
+    with pytest.raises(ShapeError, match=r"g must have shape \[9, any\], got \[8, 4\]"):
+        back(g[1:], None, None, None, none, *index, False, "sum", False, 0)
+    with pytest.raises(ShapeError, match=r"g must have shape \[9, 4\], got \[9, 3\]"):
+        back(g[:, 1:], x, edge, None, none, *index, True, "sum", False, 0)
+    with pytest.raises(ConfigError, match=r"the gradient of relu needs the x of the forward pass"):
+        back(g, None, None, None, none, *index, True, "sum", False, 0)
+    with pytest.raises(ShapeError, match=r"winner must have shape \[9, 4\], got \[0\]"):
+        back(g, None, None, None, none, *index, False, "max", False, 0)
+    with pytest.raises(ShapeError, match=r"n_edge_row must be 0 or 40, the number of edges, got 6"):
+        back(g, None, None, None, none, *index, False, "sum", False, 6)
+    with pytest.raises(ShapeError, match=r"kind must have shape \[40\], got \[39\]"):
+        back(g, None, None, none.new_zeros(39), none, *index, False, "sum", False, 6)
 
 
 def test_bad_indices_are_errors_not_crashes(route):

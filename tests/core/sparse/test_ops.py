@@ -259,6 +259,11 @@ def test_clear_errors():
         torch.ops.core.sddmm(torch.zeros(4, 8), torch.zeros(3, 12), p.row_index, p.col_index, 4, 4)
     with pytest.raises(DtypeError, match=r"pattern tensors must be int32 on cpu, got torch.int64"):
         torch.ops.core.spmm(torch.zeros(3, 12), v, p.row_ptr.long(), p.col_index, p.row_index, 8)
+    one = p.col_index[:1].expand(p.n_block)  # a single number in memory
+    with pytest.raises(ShapeError, match=r"must be contiguous with one axis, got \[3\] with strides"):
+        torch.ops.core.spmm(torch.zeros(3, 12), v, p.row_ptr, one, p.row_index, 8)
+    with pytest.raises(ShapeError, match=r"core::sddmm: pattern tensors must be contiguous"):
+        torch.ops.core.sddmm(torch.zeros(3, 8), torch.zeros(3, 12), one, p.col_index, 4, 4)
     with pytest.raises(ShapeError, match=r"col_index must have shape \[3\], got \[2\]"):
         torch.ops.core.sddmm(
             torch.zeros(3, 8), torch.zeros(3, 12), p.row_index, p.col_index[:2], 4, 4
