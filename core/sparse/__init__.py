@@ -3,8 +3,9 @@
 from core.sparse.attention import BlockSparseAttention, block_sparse_attention
 from core.sparse.build import LayerSpec, build_linear, freeze
 from core.sparse.convolution import SparseConv2d, dilated_taps
+from core.sparse.edges import EdgeOrder
 from core.sparse.linear import BlockSparseLinear, DenseLinear, FrozenLinear
-from core.sparse.messages import EdgeOrder, pass_messages
+from core.sparse.messages import pass_messages
 from core.sparse.ops import matmul
 from core.sparse.packed import PackedSequential
 from core.sparse.pattern import BlockPattern

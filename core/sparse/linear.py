@@ -9,97 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import ConfigError, FormatError, PatternError, ShapeError
-from core.precision.formats import Format, format_named
-from core.precision.quantize import fake_quantize, scale_of, straight_through
-from core.precision.rounding import round_to_format
+from core.errors import ConfigError, PatternError, ShapeError
+from core.precision.formats import Format
+from core.precision.quantize import scale_of, straight_through
 from core.precision.running import RunningRange
 from core.sparse.integer import linear_int8
 from core.sparse.ops import matmul, route_of
 from core.sparse.pattern import BlockPattern
-
-
-class Roles:
-    """Which format each operand of a layer has.
-
-    A native format (bf16, fp16, fp64) is the dtype in which the product really runs; a narrow one
-    (8 bits and fewer, tf32) is imitated: operands are rounded to it and the product runs in the
-    other operand's native format or, without one, in the dtype of the master weights. ``"fp32"``
-    leaves operands as they are, so a layer in double precision stays in double precision. The
-    gradient that enters a layer is rounded likewise, with one scale for 8 bits and fewer.
-    """
-
-    def __init__(
-        self, weight_format: str, activation_format: str, gradient_format: str = "fp32"
-    ) -> None:
-        self.weight, self.activation = format_named(weight_format), format_named(activation_format)
-        self.gradient = format_named(gradient_format)
-        native = {
-            f.dtype for f in (self.weight, self.activation) if f.is_native and f.name != "fp32"
-        }
-        if len(native) > 1:
-            raise FormatError(
-                f"linear layer: weight_format {weight_format!r} and activation_format "
-                f"{activation_format!r} ask for products in two dtypes; give both the same"
-            )
-        self.compute_dtype = native.pop() if native else None
-        #: Whether operands and gradients are left as they are.
-        self.is_plain = {weight_format, activation_format, gradient_format} == {"fp32"}
-
-    def cast(self, x: Tensor) -> Tensor:
-        """Return `x` in the dtype of the product."""
-        return x if self.compute_dtype is None else x.to(self.compute_dtype)
-
-    def running_range(self) -> RunningRange | None:
-        """Return the new running range of a layer's activations, where their format has one."""
-        return RunningRange(self.activation) if self.activation.needs_scale else None
-
-    def activate(self, x: Tensor, running: RunningRange | None) -> Tensor:
-        """Return the activation operand of the product."""
-        return self.cast(_imitate(x, self.activation) if running is None else running(x))
-
-    def receive(self, y: Tensor) -> Tensor:
-        """Return `y`, whose gradient will come in the gradient format."""
-        is_held = self.gradient.name == "fp32" or self.gradient.dtype == self.compute_dtype
-        return y if is_held else _RoundBack.apply(y, self.gradient)
-
-
-class _RoundThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, name: str) -> Tensor:
-        return round_to_format(x, name)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return g, None
-
-
-class _RoundBack(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, format: Format) -> Tensor:
-        ctx.format = format
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        format = ctx.format
-        if format.needs_scale:
-            return fake_quantize(g, format), None
-        return round_to_format(g, format), None
-
-
-def _imitate(x: Tensor, format: Format, axis: int | None = None) -> Tensor:
-    if format.is_native:
-        return x
-    return (
-        fake_quantize(x, format, axis=axis)
-        if format.needs_scale
-        else _RoundThrough.apply(x, format.name)
-    )
+from core.sparse.roles import Roles, imitate
 
 
 class DenseLinear(nn.Linear):
@@ -159,7 +76,7 @@ class DenseLinear(nn.Linear):
         roles = self.roles
         if roles.compute_dtype is None and roles.weight.is_native and roles.activation.is_native:
             return roles.receive(F.linear(x, self.weight, self.bias))
-        weight = roles.cast(_imitate(self.weight, roles.weight, axis=0))
+        weight = roles.cast(imitate(self.weight, roles.weight, axis=0))
         y = F.linear(roles.activate(x, self.activation_range), weight).to(x.dtype)
         return roles.receive(y if self.bias is None else y + self.bias.to(y.dtype))
 
@@ -285,7 +202,7 @@ class BlockSparseLinear(nn.Module):
             scale_of_block = _scale_of_block(scale, self.pattern)
             values = straight_through(values, scale_of_block, roles.weight.name)
         else:
-            values = _imitate(values, roles.weight)
+            values = imitate(values, roles.weight)
         operand, values = roles.activate(x, self.activation_range), roles.cast(values)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if operand.dtype == x.dtype:
@@ -400,7 +317,7 @@ def frozen(layer: DenseLinear | BlockSparseLinear) -> FrozenLinear:
     weight = (layer.values if isinstance(layer, BlockSparseLinear) else layer.weight).detach()
     bias = None if layer.bias is None else layer.bias.detach().clone()
     if not roles.weight.needs_scale:
-        weight = roles.cast(_imitate(weight, roles.weight)).clone()
+        weight = roles.cast(imitate(weight, roles.weight)).clone()
         return FrozenLinear(weight, None, bias, roles, pattern, running)
     if pattern is None:
         scale = full_scale = scale_of(weight, roles.weight, axis=0)

@@ -329,8 +329,8 @@ def check_pattern_tensor(who: str, index: Tensor, operand: Tensor) -> None:
         )
     if index.dim() != 1 or not index.is_contiguous():
         raise ShapeError(
-            f"{who}: pattern tensors must be contiguous with one axis, got {list(index.shape)} with "
-            f"strides {index.stride()}; pass the tensors of one BlockPattern"
+            f"{who}: pattern tensors must be contiguous with one axis, got {list(index.shape)} "
+            f"with strides {index.stride()}; pass the tensors of one BlockPattern"
         )
 
 

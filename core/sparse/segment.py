@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.checks import check_dtype, check_index, check_shape
-from core.kernels import call
+from core.kernels import messages
 from core.kernels.call import kernels_for
 
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
@@ -50,7 +50,7 @@ def segment_sum(x: Tensor, index: Tensor, n_segment: int) -> Tensor:
 def _segment_sum(x: Tensor, index: Tensor, n_segment: int) -> Tensor:
     _check(x, index)
     if (kernels := kernels_for(x, x)) is not None:
-        out = call.segment_sum(kernels, x, index, n_segment)
+        out = messages.segment_sum(kernels, x, index, n_segment)
         if out is not None:
             return out
     if index.device.type == "cpu":  # reading the index back would stall an accelerator

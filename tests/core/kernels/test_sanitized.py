@@ -13,7 +13,7 @@ from core.kernels import load
 SCRIPT = """
 import ctypes, itertools, sys
 import torch
-from core.kernels import call, copies, packed
+from core.kernels import call, copies, messages, packed
 from core.precision import FORMATS
 from core.sparse import BlockPattern
 
@@ -79,30 +79,30 @@ for n_thread, block in itertools.product((1, 2), blocks):  # enough to share
 for n_feature in (1, 16, 37, 300):
     index, x = torch.randint(1, 20, (200,)), torch.randn(200, n_feature)
     for i in (index, index.sort().values, index[:0]):
-        call.segment_sum(kernels, x[: len(i)], i, 23)
+        messages.segment_sum(kernels, x[: len(i)], i, 23)
 for n_feature, dtype, with_kind, reduce, relu in itertools.product(
     (1, 37, 211), (torch.float32, torch.bfloat16), (False, True), (0, 1, 2), (False, True)
 ):
     x, g_out = torch.randn(11, n_feature).to(dtype), torch.randn(9, n_feature).to(dtype)
     source, target = torch.randint(0, 11, (40,)), torch.randint(1, 8, (40,))
-    into, edge_t = call.group_rows(kernels, target, 9)
-    out_of, edge_s = call.group_rows(kernels, source, 11)
+    into, edge_t = messages.group_rows(kernels, target, 9)
+    out_of, edge_s = messages.group_rows(kernels, source, 11)
     kind = torch.randint(0, 6, (40,), dtype=torch.int32) if with_kind else None
     edge = torch.randn(6 if with_kind else 40, n_feature).to(dtype)
     by_target = into, source[edge_t].int(), edge_t
-    _, winner = call.pass_messages(kernels, x, edge, kind, *by_target, relu, reduce, False)
+    _, winner = messages.pass_messages(kernels, x, edge, kind, *by_target, relu, reduce, False)
     by_source = into, out_of, target[edge_s].int(), edge_s
-    call.pass_messages_backward(
+    messages.pass_messages_backward(
         kernels, g_out, x, edge, kind, winner, *by_source, relu, reduce, False, len(edge)
     )
     if reduce == 0:
-        square, _ = call.group_rows(kernels, target, 11)
-        call.pass_messages(kernels, x, edge, kind, square, *by_target[1:], relu, reduce, True)
+        square, _ = messages.group_rows(kernels, target, 11)
+        messages.pass_messages(kernels, x, edge, kind, square, *by_target[1:], relu, reduce, True)
         by_source = square, *by_source[1:]
-        call.pass_messages_backward(
+        messages.pass_messages_backward(
             kernels, x, x, edge, kind, winner, *by_source, relu, reduce, True, len(edge)
         )
-assert call.group_rows(kernels, torch.tensor([0, 9]), 9) is None
+assert messages.group_rows(kernels, torch.tensor([0, 9]), 9) is None
 odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e-40, 3e38, -0.0])
 x = torch.cat([torch.randn(20_001) * 1e3, odd])
 for format in FORMATS.values():

@@ -81,5 +81,5 @@ def test_clear_errors():
     with pytest.raises(DtypeError, match=r"x_scale must be float32, got float64"):
         call(p, codes, scale, x, x_scale.double())
     index = p.row_ptr, p.col_index.long(), p.row_index
-    with pytest.raises(DtypeError, match=r"core::linear_int8: pattern tensors must be int32 on cpu"):
+    with pytest.raises(DtypeError, match=r"core::linear_int8: pattern tensors must be int32"):
         integer.linear_int8(x, x_scale, codes, scale, index, 75)
