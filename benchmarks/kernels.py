@@ -1,4 +1,8 @@
-"""The command `tessera bench kernels`: one layer or the whole table; rows kept, tables made."""
+"""The command `tessera bench kernels`: one layer or the whole table; rows kept, tables made.
+
+Rows are appended as they are measured; once the tables are made from them, the newest of every
+question stay.
+"""
 
 import argparse
 import json
@@ -249,6 +253,12 @@ def read(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def _replace(file: Path, text: str) -> None:
+    whole = file.with_suffix(".part")
+    whole.write_text(text, "utf-8")
+    os.replace(whole, file)
+
+
 def _measure_all(file: Path, n_repeat: int, only: str) -> list[Row]:
     """Measure the whole table; rows are kept at once, so that an end in between loses nothing."""
     rows: list[Row] = []
@@ -291,7 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", metavar="TEXT", help="of the whole table, what has this in its name"
     )
     parser.add_argument(
-        "--readme", action="store_true", help="measure nothing; write the tables from the rows kept"
+        "--readme",
+        action="store_true",
+        help="measure nothing; keep the newest rows and write the tables from them",
     )
     a = parser.parse_args(arguments)
     if a.dtype == "int8" and a.passes not in (None, "forward"):
@@ -318,9 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         torch.set_num_threads(before)
     if a.json is None:
-        whole = README.with_suffix(".part")
-        whole.write_text(page(read(RESULTS)), "utf-8")
-        os.replace(whole, README)
+        kept = newest(read(RESULTS))
+        _replace(RESULTS, "".join(json.dumps(row) + "\n" for row in kept))
+        _replace(README, page(kept))
     print(tables(rows), end="")
     return 0
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks import kernels
 from benchmarks import kernels_measure as m
 from benchmarks.kernels import README, RESULTS, goals, main, page, read, tables
 from benchmarks.kernels_rows import measure_messages, measure_rounding, measure_segment_sum
@@ -54,6 +55,17 @@ def test_a_step_that_never_wins_is_the_worst_there_is():
 
 def test_the_page_is_what_its_rows_say():
     assert README.read_text(encoding="utf-8") == page(read(RESULTS))
+
+
+def test_the_newest_rows_stay_when_the_page_is_made(tmp_path, monkeypatch):
+    results, readme = tmp_path / "kernels.jsonl", tmp_path / "README.md"
+    monkeypatch.setattr(kernels, "RESULTS", results)
+    monkeypatch.setattr(kernels, "README", readme)
+    rows = [row(0.1, 3.0), row(0.2, 2.0), row(0.1, 4.0)]
+    kernels.keep(rows, results)
+    assert main(["--readme"]) == 0
+    assert read(results) == [rows[2], rows[1]]
+    assert readme.read_text(encoding="utf-8") == page(rows)
 
 
 @pytest.mark.skipif(call.kernels() is None, reason="no compiled kernels")
