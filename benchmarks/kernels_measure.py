@@ -97,11 +97,12 @@ def peak_flop_per_s(dtype: str, kernels: call.Kernels | None = None) -> float:
 
 @functools.cache
 def _host() -> tuple[str, str]:
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+    said = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    words = {key.strip(): value.strip() for key, _, value in reversed(said)}  # of the first core
+    # Virtual machines give several generations one name.
+    name = words.get("model name") or platform.processor()
+    if "cpu family" in words:
+        name += f" (family {words['cpu family']}, model {words.get('model')})"
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -114,7 +115,7 @@ def _host() -> tuple[str, str]:
         "diff", "--name-only", "HEAD", "--", ":/core", *Path(__file__).parent.glob("ker*.py")
     )
     commit = git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
-    return names[0] if names else platform.processor(), commit
+    return name, commit
 
 
 def machine() -> dict[str, Any]:
@@ -211,7 +212,11 @@ def _products(x: torch.Tensor, dy: torch.Tensor, values: torch.Tensor, p: BlockP
     return {
         "forward": lambda: core.matmul(x, values, p),
         "dx": lambda: ops._spmm_t(dy, values, *index_t, x.shape[1], NEVER_DENSE),
-        "dw": lambda: ops._sddmm(dy, x, *index, *p.block, NEVER_DENSE),
+        "dw": lambda: (
+            call.sddmm(kernels, dy, x, *index, *p.block, p.row_ptr)
+            if kernels
+            else ops._sddmm(dy, x, *index, *p.block, NEVER_DENSE)
+        ),
         "backward": lambda: (
             call.spmm_backward(kernels, dy, x, values, *index, *index_t)
             if kernels

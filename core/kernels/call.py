@@ -144,7 +144,7 @@ def spmm(
     plan = None
     if not is_bf16:
         of = (row_ptr,)
-        plan = _plan(kernels, lambda: row_ptr, col_index, of, None, (br, bc), (rows, cols))
+        plan = _plan(kernels, lambda: row_ptr, col_index, of, None, (br, bc), (rows, cols), "spmm")
     status = kernels.spmm(
         x.data_ptr(), stride, batch, cols, values.data_ptr(), row_ptr.data_ptr(),
         col_index.data_ptr(), row_ptr.numel() - 1, n_col, n_block, br, bc,
@@ -157,11 +157,12 @@ def spmm(
 
 def _plan(
     kernels: Kernels, starts: Callable[[], Tensor], index: Tensor, others: tuple[Tensor, ...],
-    order: Tensor | None, block: tuple[int, int], shape: tuple[int, int],
+    order: Tensor | None, block: tuple[int, int], shape: tuple[int, int], who: str,
 ) -> Plan | None:  # fmt: skip
     """Return the plan of blocks that are not quads, or None for those that need none.
 
-    `starts` gives the first block of each row, made from `others`.
+    `starts` gives the first block of each row, made from `others`; `who` tells products apart that
+    are made from others.
     """
     (br, bc), (rows, cols) = block, shape
     if br % 4 == 0 and bc % 4 == 0:
@@ -174,10 +175,10 @@ def _plan(
             index.numel(), br, bc, rows, cols, ctypes.byref(address),
         )  # fmt: skip
         if status:
-            raise_for(status, "spmm")
+            raise_for(status, who)
         return Plan(address.value or 0, kernels.free_plan)
 
-    return plan_for(index, others, (kernels, block, shape, order is None), make)
+    return plan_for(index, others, (who, kernels, block, shape), make)
 
 
 def _starts_of(row_index: Tensor, n_row: int) -> Tensor:
@@ -202,9 +203,13 @@ def transpose_blocks(kernels: Kernels, values: Tensor, order: Tensor) -> Tensor:
 
 
 def sddmm(
-    kernels: Kernels, dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int
-) -> Tensor:
-    """Return the live blocks of ``dy^T @ x``, dtype of `x` [n_block, br, bc], summed in float32."""
+    kernels: Kernels, dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int,
+    row_ptr: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the live blocks of ``dy^T @ x``, dtype of `x` [n_block, br, bc], summed in float32.
+
+    With the `row_ptr` of the same pattern it shares the plan of `spmm`.
+    """
     dtype = x.dtype
     has_quads = br % 4 == 0 and bc % 4 == 0
     is_bf16 = dtype == torch.bfloat16 and has_quads and bool(kernels.has_bf16())
@@ -215,9 +220,12 @@ def sddmm(
     out = torch.empty(n_block, br, bc)
     plan = None
     if not is_bf16:
-        of = (row_index,)
-        starts = functools.partial(_starts_of, row_index, -(-rows // br))
-        plan = _plan(kernels, starts, col_index, of, None, (br, bc), (rows, cols))
+        size, starts = ((br, bc), (rows, cols)), row_ptr
+        if starts is not None:
+            plan = _plan(kernels, lambda: starts, col_index, (starts,), None, *size, "spmm")
+        else:
+            made = functools.partial(_starts_of, row_index, -(-rows // br))
+            plan = _plan(kernels, made, col_index, (row_index,), None, *size, "sddmm")
     status = kernels.sddmm(
         dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, x.shape[0],
         row_index.data_ptr(), col_index.data_ptr(), -(-rows // br), -(-cols // bc), n_block,
@@ -238,7 +246,8 @@ def spmm_backward(
     values = values.contiguous()
     dx, dvalues = x.new_empty(batch, cols), torch.empty(n_block, br, bc)
     of = (col_ptr, order_t)
-    plan = _plan(kernels, lambda: col_ptr, row_index_t, of, order_t, (bc, br), (cols, rows))
+    size = (bc, br), (cols, rows)
+    plan = _plan(kernels, lambda: col_ptr, row_index_t, of, order_t, *size, "spmm_backward")
     status = kernels.spmm_backward(
         dy.data_ptr(), dy.stride(0), rows, x.data_ptr(), x.stride(0), cols, batch,
         values.data_ptr(), row_index.data_ptr(), col_index.data_ptr(), col_ptr.data_ptr(),

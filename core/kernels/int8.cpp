@@ -36,6 +36,20 @@ bool round_row(const float* x, int64_t n_feature, int64_t n_padded, float scale,
   return !odd;
 }
 
+// The same of the rows of a tile, whose pieces follow each other; is_odd marks those not all finite. A
+// stretch of features at a time: over the whole length of a row, pieces lie so far apart that writing
+// each would wait for a line of its own.
+void round_rows(const float* x, int64_t stride, int n_sample, int64_t n_feature, int64_t n_padded,
+                float scale, uint8_t* out, int64_t apart, float* is_odd) {
+  constexpr int64_t STRETCH = 512;
+  std::fill_n(is_odd, n_sample, 0.0f);
+  for (int64_t f = 0; f < n_padded; f += STRETCH)
+    for (int i = 0; i < n_sample; ++i)
+      if (!round_row(x + i * stride + f, n_feature - f, std::min(STRETCH, n_padded - f), scale,
+                     out + f / LANE * apart + i * LANE, apart))
+        is_odd[i] = 1;
+}
+
 // What the move by 128 adds to each output of the block rows: 128 times the sum of its codes, which
 // lie in units of four.
 void sum_moves(const Pattern& s, const float* codes, int32_t* moved) {
@@ -107,9 +121,8 @@ void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const float
     multiply_by_panels<Int8Quad>(
         s, x, turned.get(), y, rows, n_thread,
         [&](int64_t tile, int n_sample, int slot, float* in, float* is_odd) {
-          const float* from = x.at(tile, slot);
-          for (int i = 0; i < n_sample; ++i, from += x.stride)
-            is_odd[i] = !round_row(from, x.n, 4 * n_in, x_scale, reinterpret_cast<uint8_t*>(in + i * NARROW), slot * 16);
+          round_rows(x.at(tile, slot), x.stride, n_sample, x.n, 4 * n_in, x_scale,
+                     reinterpret_cast<uint8_t*>(in), slot * LANE, is_odd);
           for (int64_t f = 0; f < narrow_of(n_in) && n_sample < slot; f += NARROW)
             std::memset(in + f * slot + n_sample * NARROW, 0, (slot - n_sample) * 16);
         },
@@ -187,10 +200,8 @@ struct AsCodes : Output {
 template <class Out, class Place, class Write>
 void multiply_layer(const Pattern& s, const float* turned, const float* in, int slot, int n_sample,
                     Out* y, const Place& place, const Write& write, Ahead ahead) {
-  const auto run = s.bc == 8   ? multiply_panels<Int8Quad, 2, 8, Out, Place, Write>
-                   : s.bc == 4 ? multiply_panels<Int8Quad, 2, 4, Out, Place, Write>
-                               : multiply_panels<Int8Quad, 2, 2, Out, Place, Write>;
-  run(s, turned, 0, s.n_row, in, slot, n_sample, y, s.n_row * s.br, place, write, ahead);
+  panels_kernel<Int8Quad, Out, Place, Write>(s)(
+      s, turned, 0, s.n_row, in, slot, n_sample, y, s.n_row * s.br, place, write, ahead);
 }
 
 // Every layer has panels and whole blocks, and takes as many features as the one before it gives.
@@ -218,10 +229,8 @@ void multiply_stack(const std::vector<Layer>& layers, const Rows<float>& x, floa
     const int n_sample = x.n_sample(tile, slot);
     const Scratch scratch((2 * n_unit + 1) * slot);
     float *in = scratch.get(), *out = in + n_unit * slot, *is_odd = out + n_unit * slot;
-    const float* from = x.at(tile, slot);
-    for (int i = 0; i < n_sample; ++i, from += x.stride)
-      is_odd[i] = !round_row(from, x.n, 4 * n_first, layers[0].x_scale,
-                             reinterpret_cast<uint8_t*>(in + i * NARROW), slot * 16);
+    round_rows(x.at(tile, slot), x.stride, n_sample, x.n, 4 * n_first, layers[0].x_scale,
+               reinterpret_cast<uint8_t*>(in), slot * LANE, is_odd);
     for (size_t l = 0; l < layers.size(); ++l) {
       const Layer& layer = layers[l];
       const Output output{reinterpret_cast<int32_t*>(of(l, 1)), of(l, 0), layer.bias, layer.is_relu};

@@ -34,16 +34,26 @@ class Lines {
 };
 using Ahead = Lines<false>;
 
+// work(sample, begin, end) on stretches of features, for each of them `step` samples after the other: a
+// stretch makes 32 KB of the result. Over the whole length of a row, features of a sample lie so far
+// apart that writing each would wait for a line of its own.
+template <class Work>
+inline void for_stretches(int64_t n_feature, int n_slot, int step, const Work& work) {
+  const int64_t stretch = n_slot * LANE < 8192 ? 8192 / n_slot / LANE * LANE : LANE;
+  for (int64_t begin = 0; begin < n_feature; begin += stretch)
+    for (int s = 0; s < n_slot; s += step)
+      work(s, begin, begin + stretch < n_feature ? begin + stretch : n_feature);
+}
+
 // Rows x[sample][feature] of one tile -> features layout; samples from n_sample on are zero, and so
 // are features from n_feature to n_padded.
 template <int TILE = ::TILE>
 void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_feature,
                    int64_t n_padded, float* out) {
   const int64_t n_whole = n_feature / LANE * LANE;
-  // LANE samples along their whole length: memory sees LANE sequential streams.
-  for (int s0 = 0; s0 < TILE; s0 += LANE) {
+  for_stretches(n_whole, TILE, LANE, [&](int s0, int64_t begin, int64_t end) {
     const int n = n_sample - s0;
-    for (int64_t f = 0; f < n_whole; f += LANE) {
+    for (int64_t f = begin; f < end; f += LANE) {
       const float* from = x + s0 * stride + f;
       Vec a[LANE];
       if (n >= LANE)
@@ -54,7 +64,7 @@ void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_featu
       float* to = out + f * TILE + s0;
       for (int i = 0; i < LANE; ++i) store(to + i * TILE, a[i]);
     }
-  }
+  });
   const int n_rest = int(n_feature - n_whole);
   for (int s0 = 0; n_rest && s0 < TILE; s0 += LANE) {
     Vec a[LANE];
@@ -145,10 +155,10 @@ inline void transpose_quads(Vec (&a)[STEP]) {
 inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot, int64_t n_feature,
                        float* out) {
   const int64_t n_whole = n_feature / LANE * LANE;
-  for (int s0 = 0; s0 < n_slot; s0 += STEP) {
+  for_stretches(n_whole, n_slot, STEP, [&](int s0, int64_t begin, int64_t end) {
     const int n = n_sample - s0;
     const float* row = x + s0 * stride;
-    for (int64_t f = 0; f < n_whole; f += LANE) {
+    for (int64_t f = begin; f < end; f += LANE) {
       Vec a[STEP];
       if (n >= STEP)
         for (int i = 0; i < STEP; ++i) a[i] = load(row + i * stride + f);
@@ -158,7 +168,7 @@ inline void pack_quads(const float* x, int64_t stride, int n_sample, int n_slot,
       float* to = out + (f * n_slot + s0 * 4);
       for (int i = 0; i < STEP; ++i) store(to + i * n_slot * 4, a[i]);
     }
-  }
+  });
   const int n_rest = int(n_feature - n_whole);
   for (int s0 = 0; n_rest && s0 < n_slot; s0 += STEP) {
     Vec a[STEP];

@@ -88,7 +88,7 @@ int32_t check(const Pattern& s, const Places& at) {
 
 // Samples in a tile of a packed batch: many, as a weight gradient is summed over lanes once a tile.
 extern "C" int32_t tessera_packed_slot(int64_t batch, int32_t n_thread) {
-  return batch >= 128 * int64_t(n_thread) ? 128 : slot_for(batch, 2048, 16, n_thread);
+  return batch >= 128 * int64_t(n_thread) ? 128 : slot_for(batch, 2048, n_thread);
 }
 
 // x[batch][n_feature], rows `stride` apart, into tiles of `slot` samples, and back.

@@ -6,8 +6,8 @@
 // A unit is 32 bits: four int8 that are neighbours in a row of S, or one feature of two samples in
 // bf16. A unit of a sample, spread over a vector, multiplies the weights of eight rows, so outputs
 // come out as they lie in memory. Narrow products are so quick that transposing inputs and outputs,
-// as the other layouts do, takes about as long as multiplying. Vectors of half the width of a
-// register, because two of these are loaded and spread in a cycle, and only one of the full.
+// as the other layouts do, takes about as long as multiplying. On Zen 4 vectors have half the width of
+// a register, because two of these are loaded and spread in a cycle, and only one of the full.
 //
 // Measured and left: fp32 and the other two bf16 products this way. They save a quarter of what a
 // call costs besides multiplying, but multiply at 0.9 of the rate of the quads, which spread four
@@ -29,12 +29,41 @@ inline Half spread_half(const float* p) {
   std::memcpy(&bits, p, 4);
   return Half(_mm256_set1_epi32(bits));
 }
+template <class Wide>
+inline Wide load_wide(const float* p) {
+  if constexpr (sizeof(Wide) == sizeof(Half)) return load_half(p);
+  else return load(p);
+}
+template <class Wide>
+inline Wide spread_wide(const float* p) {
+  if constexpr (sizeof(Wide) == sizeof(Half)) return spread_half(p);
+  else return spread(p);
+}
+inline Vec join(Half low, Half high) {
+  return Vec(_mm512_insertf32x8(_mm512_castps256_ps512(__m256(low)), __m256(high), 1));
+}
+// Half `h` of sums that lie in one register, or in two.
+inline Half half_of(const Vec (&sum)[1], int h) {
+  const __m512 v = __m512(sum[0]);
+  return Half(h ? _mm512_extractf32x8_ps(v, 1) : _mm512_castps512_ps256(v));
+}
+template <int V>
+inline Half half_of(const Half (&sum)[V], int h) {
+  return sum[h];
+}
+// Zen 4 multiplies full registers in two goes, as it loads them.
+inline bool has_full_registers() {
+  static const bool full = !__builtin_cpu_is("amdfam19h");
+  return full;
+}
 inline Half mac(Bf16Pair, Half sum, Half a, Half b) {
   return Half(_mm256_dpbf16_ps(__m256(sum), (__m256bh)(__m256(a)), (__m256bh)(__m256(b))));
 }
 inline Half mac(Int8Quad, Half sum, Half weight, Half x) {
   return Half(_mm256_dpbusd_epi32(__m256i(sum), __m256i(x), __m256i(weight)));
 }
+
+inline Vec mac(Int8Quad, Vec sum, Vec weight, Vec x) { return Int8Quad::mac(sum, weight, x); }
 
 inline int64_t panels_of(int64_t n_unit) { return (n_unit + PANEL - 1) / PANEL * PANEL; }
 inline int64_t narrow_of(int64_t n_unit) { return (n_unit + NARROW - 1) / NARROW * NARROW; }
@@ -113,16 +142,17 @@ struct InPanels {
 
 // y = in S^T for one tile in panels, block rows first..last-1 of S, whose blocks are turned.
 // Sums begin at write.start(f); write(to, sums, f, n) writes outputs f..f+7 of one sample, or the
-// first n of them; among panels, write(to, sums, more, f) writes sixteen.
-template <class Number, int V, int BC, class Out, class Place, class Write>
+// first n of them; among panels, write(to, sums, more, f) writes sixteen. V vectors of Wide, full
+// registers or halves, hold the rows that are multiplied at once.
+template <class Number, class Wide, int V, int BC, class Out, class Place, class Write>
 void multiply_panels(const Pattern& s, const float* weights, int64_t first, int64_t last,
                      const float* in, int slot, int n_sample, Out* y, int64_t rows,
                      const Place& place, const Write& write, Ahead ahead) {
-  constexpr int N = 16 / V, LINE = 64 / sizeof(Out);
+  constexpr int N = 16 / V, LINE = 64 / sizeof(Out), W = sizeof(Wide) / 4, ROW = V * W;
   const int64_t n_ahead =
-      ahead.share((last - first) * (s.br / (8 * V)) * ((n_sample + N - 1) / N));
+      ahead.share((last - first) * (s.br / ROW) * ((n_sample + N - 1) / N));
   for (int64_t i = first; i < last; ++i)
-    for (int r0 = 0; r0 < s.br; r0 += 8 * V)
+    for (int r0 = 0; r0 < s.br; r0 += ROW)
       for (int s0 = 0; s0 < n_sample; s0 += N) {
         ahead.fetch(n_ahead);
         const int64_t f = i * s.br + r0;
@@ -130,21 +160,25 @@ void multiply_panels(const Pattern& s, const float* weights, int64_t first, int6
         Out* to = y + s0 * place.stride + place.at(f);
         if (Place::is_far && f % LINE == 0 && f + LINE < rows)
           for (int j = 0; j < n; ++j) __builtin_prefetch(to + j * place.stride + LINE, 1, 2);
-        Half sum[N][V];
-        for (int v = 0; v < V; ++v)
-          for (int j = 0; j < N; ++j) sum[j][v] = write.start(f + v * 8);
+        Wide sum[N][V];
+        for (int v = 0; v < V; ++v) {
+          Wide start;
+          if constexpr (W == 8) start = write.start(f + v * 8);
+          else start = join(write.start(f), write.start(f + 8));
+          for (int j = 0; j < N; ++j) sum[j][v] = start;
+        }
         for (int64_t k = s.row_ptr[i]; k < s.row_ptr[i + 1]; ++k) {
           const float* weight = weights + k * s.br * BC + r0;
           const int64_t column = int64_t(s.col_index[k]) * BC;
           const float* from = in + column / NARROW * NARROW * slot + s0 * NARROW + column % NARROW;
           for (int c = 0; c < BC; ++c) {
             const float* unit = from + c / NARROW * NARROW * slot + c % NARROW;
-            Half w[V];
+            Wide w[V];
 #pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) w[v] = load_half(weight + c * s.br + v * 8);
+            for (int v = 0; v < V; ++v) w[v] = load_wide<Wide>(weight + c * s.br + v * W);
 #pragma GCC unroll 16
             for (int j = 0; j < N; ++j) {
-              const Half x = spread_half(unit + j * NARROW);
+              const Wide x = spread_wide<Wide>(unit + j * NARROW);
 #pragma GCC unroll 2
               for (int v = 0; v < V; ++v) sum[j][v] = mac(Number(), sum[j][v], w[v], x);
             }
@@ -152,13 +186,28 @@ void multiply_panels(const Pattern& s, const float* weights, int64_t first, int6
         }
         for (int j = 0; j < n; ++j)
           if constexpr (Place::is_far) {
-            for (int v = 0; v < V && f + v * 8 < rows; ++v)
-              write(to + j * place.stride + v * 8, sum[j][v], f + v * 8, rows - f - v * 8);
+            for (int h = 0; h < ROW / 8 && f + h * 8 < rows; ++h)
+              write(to + j * place.stride + h * 8, half_of(sum[j], h), f + h * 8, rows - f - h * 8);
           } else {
-            static_assert(V == 2);
-            write(to + j * place.stride, sum[j][0], sum[j][1], f);
+            static_assert(ROW == 16);
+            write(to + j * place.stride, half_of(sum[j], 0), half_of(sum[j], 1), f);
           }
       }
+}
+
+template <class Number, class Out, class Place, class Write>
+auto panels_kernel(const Pattern& s) {
+  auto kernel = [&](auto wide, auto n_vector) {
+    constexpr int V = decltype(n_vector)::value;
+    using Wide = decltype(wide);
+    return s.bc == 8   ? multiply_panels<Number, Wide, V, 8, Out, Place, Write>
+           : s.bc == 4 ? multiply_panels<Number, Wide, V, 4, Out, Place, Write>
+                       : multiply_panels<Number, Wide, V, 2, Out, Place, Write>;
+  };
+  if constexpr (Place::is_far)
+    if (s.br % 16) return kernel(Half(), std::integral_constant<int, 1>());
+  return has_full_registers() ? kernel(Vec(), std::integral_constant<int, 1>())
+                              : kernel(Half(), std::integral_constant<int, 2>());
 }
 
 // Samples in a tile: few enough that their inputs lie in the second-level cache.
@@ -176,14 +225,7 @@ template <class Number, class In, class Out, class Pack, class Write, class Fini
 void multiply_by_panels(const Pattern& s, const Rows<In>& x, const float* weights, Out* y,
                         int64_t rows, int n_thread, const Pack& pack, const Write& write,
                         const Finish& finish) {
-  auto kernel = [&](auto n_vector) {
-    constexpr int V = decltype(n_vector)::value;
-    return s.bc == 8   ? multiply_panels<Number, V, 8, Out, InRows, Write>
-           : s.bc == 4 ? multiply_panels<Number, V, 4, Out, InRows, Write>
-                       : multiply_panels<Number, V, 2, Out, InRows, Write>;
-  };
-  const auto run = s.br % 16 ? kernel(std::integral_constant<int, 1>())
-                             : kernel(std::integral_constant<int, 2>());
+  const auto run = panels_kernel<Number, Out, InRows, Write>(s);
   const int64_t n_in = narrow_of(s.n_col * s.bc);
   const int slot = panel_slot(x.batch, n_in, n_thread);
   const int64_t n_tile = (x.batch + slot - 1) / slot;

@@ -181,11 +181,15 @@ void pack_quads_padded(const In* x, int64_t stride, int n_sample, int slot, int6
   std::memset(out + full * slot, 0, (n_padded - full) * slot * sizeof(float));
 }
 
+// Outputs in a section: rows of y are then written in pieces long enough for the processor to fetch
+// what follows by itself.
+constexpr int SECTION = 128;
+
 // y = in S^T for packed inputs, a section of block rows at a time: it is written to the rows of y
 // while it lies in the first-level cache. `ahead` is fetched meanwhile. Where there is `turned`, it has
 // the values.
 struct Quads {
-  explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(64 / s.br ? 64 / s.br : 1) {}
+  explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(SECTION / s.br ? SECTION / s.br : 1) {}
   int64_t room(int slot) const { return int64_t(step) * s.br * slot; }
   void multiply(const float* values, int64_t first, int64_t last, const float* in, int slot,
                 float* room, int n_sample, float* y, int64_t rows, const float* bias, Ahead ahead,
@@ -212,10 +216,9 @@ struct Quads {
 };
 
 // Samples in a tile: few enough that `n_feature` of them lie in the second-level cache, whole
-// multiples of sixteen, and as many tiles as there are threads where that is possible. Rows of large
-// blocks are read one after the other, so more of them may come from beyond that cache.
-inline int slot_for(int64_t batch, int64_t n_feature, int block, int n_thread) {
-  const int64_t most = n_feature <= (block >= 8 ? 1024 : 512) ? 128 : 64;
+// multiples of sixteen, and as many tiles as there are threads where that is possible.
+inline int slot_for(int64_t batch, int64_t n_feature, int n_thread) {
+  const int64_t most = n_feature <= 512 ? 128 : 64;
   int64_t n_tile = (batch + most - 1) / most;
   n_tile = (n_tile + n_thread - 1) / n_thread * n_thread;
   const int64_t slot = ((batch + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;

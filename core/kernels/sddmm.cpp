@@ -27,7 +27,7 @@ void gradients_by_quads(const Pattern* t, const float* values, const int32_t* or
                         float* dx, float* out, int n_thread) {
   constexpr int PER_UNIT = sizeof(float) / sizeof(In);
   const int64_t n_dy = n_row * s.br, n_x = n_col * s.bc;
-  const int unit = slot_for((x.batch + PER_UNIT - 1) / PER_UNIT, std::max(n_x, n_dy), std::min(s.br, s.bc), n_thread);
+  const int unit = slot_for((x.batch + PER_UNIT - 1) / PER_UNIT, std::max(n_x, n_dy), n_thread);
   const int slot = unit * PER_UNIT;
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));

@@ -11,7 +11,7 @@ void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* valu
                        const float* bias, float* y, int64_t rows, int n_thread) {
   const Quads layout(s);
   const int64_t n_in = s.n_col * s.bc;
-  const int slot = slot_for(x.batch, n_in, s.bc, n_thread);
+  const int slot = slot_for(x.batch, n_in, n_thread);
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   // A batch of few tiles is also cut by rows, so that every thread has work.
   const int64_t n_cut = n_tile >= n_thread ? 1 : std::min<int64_t>(s.n_row, n_thread);

@@ -179,7 +179,7 @@ class _Matmul(torch.autograd.Function):
         elif needs_dvalues:
             where = p.row_index, p.col_index, p.block[0], p.block[1]
             if kernels is not None:
-                dvalues = call.sddmm(kernels, dy, x, *where)
+                dvalues = call.sddmm(kernels, dy, x, *where, p.row_ptr)
             elif is_direct:
                 dvalues = _sddmm(dy, x, *where, ctx.limit)
             else:

@@ -215,6 +215,28 @@ def test_a_plan_is_kept_with_its_pattern_and_made_anew_when_that_is_written_to(b
     assert len(plans._known) < before
 
 
+def test_products_over_one_pattern_leave_each_other_their_plans(monkeypatch):
+    p, values, x, dy = problem((1, 1), 9)
+    k, n_made = call.kernels(), 0
+
+    def made(*arguments):
+        nonlocal n_made
+        n_made += 1
+        return make_plan(*arguments)
+
+    make_plan = k.make_plan
+    monkeypatch.setattr(k, "make_plan", made)
+    index = p.row_index, p.col_index
+    for _ in range(3):
+        call.spmm(k, x, values, p.row_ptr, p.col_index, p.shape[0])
+        with_starts = call.sddmm(k, dy, x, *index, 1, 1, p.row_ptr)
+        alone = call.sddmm(k, dy, x, *index, 1, 1)
+        call.spmm(k, dy, values, p.col_ptr, p.row_index_t, p.shape[1])
+        call.spmm_backward(k, dy, x, values, *index, p.col_ptr, p.row_index_t, p.order_t)
+    assert torch.equal(with_starts, alone)
+    assert n_made == 4  # spmm's is that of sddmm with starts
+
+
 def test_a_plan_in_inference_mode_is_made_each_time():
     with torch.inference_mode():
         p, values, x, _ = problem((1, 1), 9)
