@@ -161,9 +161,14 @@ GOALS: tuple[tuple[str, str, float, Row, str], ...] = (
 
 
 def goals(rows: Sequence[Row]) -> str:
-    """Markdown: each goal, the worst and the middle row, in how many rows it is reached."""
+    """Markdown: each goal, the worst and the middle row of one processor, how many rows reach it."""
     head = ["", "goal", "worst", "where", "median", "reached in"]
-    lines = ["## Goals", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [
+        f"## Goals, {rows[0]['processor']}",
+        "",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+    ]
     for text, sense, bound, wanted, figure in GOALS:
         mine = [r for r in newest(rows) if all(r.get(k) == v for k, v in wanted.items())]
         known = sorted((r for r in mine if not math.isnan(r.get(figure, math.nan))),
@@ -245,7 +250,9 @@ def page(rows: Sequence[Row]) -> str:
         "(load average of two and more, or not noted):\nsmall layers and threads suffer from that "
         "most.\n\n"
     )
-    return INTRODUCTION + load + goals(rows) + "\n" + tables(rows)
+    processors = dict.fromkeys(row["processor"] for row in reversed(mine))  # latest first
+    reached = (goals([r for r in mine if r["processor"] == name]) for name in processors)
+    return INTRODUCTION + load + "\n".join([*reached, tables(rows)])
 
 
 def read(file: Path) -> list[Row]:
