@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+import core
 from benchmarks import kernels_measure as m
 from benchmarks.kernels_rows import measure_messages, measure_rounding, measure_segment_sum
 from benchmarks.kernels_stack import measure_integer_stack, measure_stack
@@ -161,7 +162,7 @@ GOALS: tuple[tuple[str, str, float, Row, str], ...] = (
 
 
 def goals(rows: Sequence[Row]) -> str:
-    """Markdown: each goal, the worst and the middle row of one processor, how many rows reach it."""
+    """Markdown: each goal, the worst and middle row of one processor, how many rows reach it."""
     head = ["", "goal", "worst", "where", "median", "reached in"]
     lines = [
         f"## Goals, {rows[0]['processor']}",
@@ -319,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = (a.features, a.out_features, a.block, a.density, a.passes, a.dtype)
     before = torch.get_num_threads()
     torch.set_num_threads(a.threads)
+    core.keep_freed_memory()  # as the commands do; it serves the peers as well
     rows: list[Row] = []
     try:
         if a.readme:
