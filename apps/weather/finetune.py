@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,11 @@ from core.errors import ConfigError, DataError
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BEFORE, AFTER = "before", "finetuned"
+NO_GAIN = "no epoch did better on held windows and columns: the network is left as it was"
 # Columns beside each step's windows, as many as the error of the held columns is taken of.
 N_COLUMN = 4096
+# Of the averaged weights that are kept: over some twenty steps, an epoch or two.
+EMA_DECAY = 0.95
 
 
 class FinetuneConfig(Config):
@@ -92,7 +94,7 @@ class FinetuneConfig(Config):
     window_h: float = Field(default=6.0, ge=6.0, le=24.0)
     n_epoch: int = Field(default=4, ge=1)
     batch: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0.0)
+    learning_rate: float = Field(default=1e-4, gt=0.0)
     anchor: float = Field(default=1.0, ge=0.0)
     n_date: int = Field(default=4, ge=1)
     spacing_day: int = Field(default=5, ge=1)
@@ -184,7 +186,7 @@ def run(
         )
         write_record(place.dir, record)
         kept.unlink()
-    return record, table(record, verified)
+    return record, table(record, verified, has_gained=_has_gained(config, fitted.history))
 
 
 def tuned(
@@ -205,8 +207,8 @@ def tuned(
     scheme from a start disturbed by `NOISE_K`: what lies near the latter no training can lower.
 
     `span` is the steps between starts and those of a window. The best epoch on held windows and
-    columns counts; the mean error on training columns is then taken out of the bias, as after any
-    training (`fitting.correct_bias`).
+    columns counts, or the network as it was if none does better; the mean error on training columns
+    is then taken out of the bias, as after any training (`fitting.correct_bias`).
     """
     state = first_state(model, config.start, seed)
     state = model.run(state, config.skip_day * DAY_S)
@@ -222,8 +224,9 @@ def tuned(
     noise = torch.Generator().manual_seed(seed)
     disturbed = [w._replace(start=model.perturbed(w.start, NOISE_K, noise)) for w in held]
     rmse_k = {NOISE_FLOOR: window_rmse(model, disturbed, n_step)}
+    model.physics = Physics(LearningRadiation(before))
+    rmse_k[BEFORE] = window_rmse(model, held, n_step)
     loss = OnlineLoss(model, net, n_step=n_step, held=held, columns=some, anchor=config.anchor)
-    rmse_k[BEFORE] = math.sqrt(loss.unit)
     order = epoch_order(n_train, seed)
 
     def batches(epoch: int) -> Iterator[tuple[list[Window], Batch]]:
@@ -245,6 +248,7 @@ def tuned(
         item_count=lambda batch: len(batch[0]),
         steps_per_epoch=-(-n_train // config.batch),
         schedule=one_cycle,
+        ema_decay=EMA_DECAY,
         validate=loss.validate,
         monitor="valid_loss",
         checkpoint=checkpoint,
@@ -252,11 +256,18 @@ def tuned(
         label="in the model",
     )
     after = before.with_formats(before.spec.weight_format, before.spec.activation_format)
-    after.adopt(net)
-    correct_bias(after, columns)
+    after.adopt(before)
+    if _has_gained(config, fitted.history):
+        after.adopt(net)
+        correct_bias(after, columns)
     model.physics = Physics(LearningRadiation(after.eval()))
     rmse_k[AFTER] = window_rmse(model, held, n_step)
     return after, fitted, {name: {"window_rmse_k": value} for name, value in rmse_k.items()}
+
+
+def _has_gained(config: FinetuneConfig, history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether an epoch did better on held windows and columns than the network before."""
+    return any(row["valid_loss"] < 1.0 + config.anchor for row in history)
 
 
 def _n_train(config: FinetuneConfig) -> int:
@@ -308,7 +319,7 @@ def _verified(
     return score_forecasts(truth, schemes, kept)
 
 
-def table(record: Record, verified: Verification) -> str:
+def table(record: Record, verified: Verification, *, has_gained: bool) -> str:
     """Spell what the fine-tuning changed on unseen columns, and in forecasts from unseen dates."""
     metrics = ("lw_rmse_k_per_day", "sw_rmse_k_per_day", "olr_rmse_w_m2", "olr_bias_w_m2")
     lines: dict[str, Any] = {BEFORE: record.baselines[BEFORE], AFTER: record.accuracy}
@@ -319,4 +330,5 @@ def table(record: Record, verified: Verification) -> str:
     head = f"{'unseen columns':18s}" + "".join(f"{metric:>20s}" for metric in metrics)
     ends = {**lines, NOISE_FLOOR: record.baselines[NOISE_FLOOR]}
     ends_k = "  ".join(f"{name} {x['test']['window_rmse_k']:.4f}" for name, x in ends.items())
-    return "\n".join([head, *rows, "", f"end of held windows, K: {ends_k}", "", str(verified)])
+    kept = "" if has_gained else NO_GAIN
+    return "\n".join([head, *rows, kept, f"end of held windows, K: {ends_k}", "", str(verified)])

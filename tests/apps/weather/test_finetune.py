@@ -104,6 +104,17 @@ def _stopping(validate, at):
     return stopped
 
 
+def test_a_network_that_only_gets_worse_is_left_as_it_was(trained, tmp_path):
+    wild = config(learning_rate=20.0, n_epoch=1, n_window=3)
+    record, text = run(wild, emulator=trained, out=tmp_path / "run", device="cpu")
+    lost = record.history[0]["valid_loss"]
+    assert lost is None or lost > 2.0  # nothing finite comes of such weights
+    before, after = (load_emulator(path)[0].state_dict() for path in (trained, tmp_path / "run"))
+    assert all(tensor.equal(after[name]) for name, tensor in before.items())
+    assert record.accuracy["test"] == record.baselines["before"]["test"]
+    assert module.NO_GAIN in text
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
