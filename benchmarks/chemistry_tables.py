@@ -68,7 +68,10 @@ COMPRESSED = """## Compressed networks
 `tessera chemistry compress MODEL` on networks of the run above: pruned by blocks while they learn
 the dense network's own answers, weights rounded as they rest, no measured value read. With
 `--process` both answer by Gaussian processes on what they count, fitted to the training rows. Test
-parts; rank correlation is between the predictions of both on each set's own test molecules.
+parts; rank correlation is between the predictions of both on each set's own test molecules. Rows of
+12 and 16 epochs whose dense rmse is 0.7217 or 0.6658 were made before the counts were learned too,
+and at a third of the learning rate. The network of three sets: `tessera chemistry train --set
+kernel=off --set teacher=false`, the sets as `--data`.
 """
 
 
@@ -201,12 +204,9 @@ def _by_set(documents: Sequence[dict[str, Any]]) -> list[str]:
     """Return, for networks of several sets, what each variant adds to the error of each set."""
     many = [one for one in documents if len(one["data"]) > 1]
     lines = []
-    kinds = dict.fromkeys((tuple(one["data"]), bool(one.get("process"))) for one in many)
-    for names, process in kinds:  # either has a dense network of its own
-        same = [
-            one for one in many
-            if (tuple(one["data"]), bool(one.get("process"))) == (names, process)
-        ]  # fmt: skip
+    kinds = dict.fromkeys((tuple(one["data"]), one["dense"]["rmse"]) for one in many)
+    for names, dense in kinds:
+        same = [one for one in many if (tuple(one["data"]), one["dense"]["rmse"]) == (names, dense)]
         title = [f"{_variant(one)}, {one['n_epoch']} epochs" for one in same]
         lines += [
             "Test rmse of the dense network, and what each variant adds (rank correlation)",

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import Table
 from apps.chemistry.evaluate import score_rows
 from apps.chemistry.fitting import fit_network, share_density
 from apps.chemistry.metrics import spearman
-from apps.chemistry.network import BindingNetwork
+from apps.chemistry.network import BindingNetwork, MolBatch
 from apps.chemistry.predictor import MODEL_FILE, Predictor, build_network
 from apps.chemistry.summary import aligned
 from apps.chemistry.train import MEMBER_STRIDE, read_table
@@ -24,8 +25,13 @@ from core.sparse import BlockSparseLinear
 SCHEMA = "tessera.chemistry.compress/1"
 SMALL = Variant(density=0.1, block=16, weight_format="int8")
 N_EPOCH = 60  # three fifths of them to prune, the rest to recover
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
+# Of distances between counts beside distances between answers, each over its variance, where
+# processes answer from the counts. On three MoleculeACE sets, 24 epochs, their rank correlation was
+# .976 with answers alone and .994 with both.
+COUNT_WEIGHT = 1.0
+SMALLEST_SPREAD = 1e-6  # of logarithms of counts, where all molecules of a batch are alike
 
 
 @dataclass(frozen=True)
@@ -138,12 +144,13 @@ def compress(
     Notes
     -----
     Each network starts from the weights of its dense original, all blocks live, and learns the
-    original's own answers on the training molecules, which carry no noise of an assay; the blocks
-    of least norm go in twenty steps (gradual pruning: Zhu and Gupta, arXiv:1710.01878) while the
-    weights are rounded to int8 in every forward pass. Narrow layers keep a larger share of them
-    (`fitting.share_density`). The epoch is picked by agreement with the original on the valid part;
-    no measured value is read but to judge the test part, and by processes, which learn from the
-    values that they learned from before.
+    original's own answers on the training molecules, each once, which carry no noise of an assay;
+    where processes answer, what it counts as well. The blocks of least norm go in twenty steps
+    (gradual pruning: Zhu and Gupta, arXiv:1710.01878) while the weights are rounded to int8 in
+    every forward pass. Narrow layers keep a larger share of them (`fitting.share_density`). The
+    epoch is picked by agreement with the original on the valid part; no measured value is read but
+    to judge the test part, and by processes, which learn from the values that they learned from
+    before.
     """
     plain = Variant.model_validate("dense-fp32")
     if dense.config.variant.density < 1 or variant == plain:
@@ -162,16 +169,17 @@ def compress(
         members=[_plain(dense, member, plain) for member in dense.members],
     )  # fmt: skip
     config = _student_config(dense.config, variant, n_epoch)
+    process = process or bool(dense.processes)
     members = [
         _plain(dense, member, variant) if n_epoch == 0 else
         _student(Predictor(dense.config, dense.target_names, dense.unit, [s], [member]),
-                 table, config, seed=s + seed)
+                 table, config, seed=s + seed, learns_counts=process)
         for s, member in zip(dense.seeds, dense.members, strict=True)
     ]  # fmt: skip
     small = replace(dense, config=config, members=members, processes=())
     test = table.select("test")
     layers = _judge(replace(dense, processes=()), small, test, n_epoch)
-    if not (process or dense.processes):
+    if not process:
         return layers
     fold = run_folds(dense.config, table, dense.seeds[0] % MEMBER_STRIDE)
     small = add_processes(small, table, fold)[0]
@@ -213,18 +221,46 @@ def _student_config(config: TrainConfig, variant: Variant, n_epoch: int) -> Trai
     return config.model_copy(update={"variant": variant, "train": train})
 
 
-def _student(teacher: Predictor, table: Table, config: TrainConfig, *, seed: int) -> BindingNetwork:
-    answers = teacher.predict(table.graphs)
-    taught = replace(table, target=answers, bound=None)
-    model = build_network(config, n_task=answers.shape[1], seed=seed)
+def _student(
+    teacher: Predictor, table: Table, config: TrainConfig, *, seed: int, learns_counts: bool
+) -> BindingNetwork:
+    taught = _taught(teacher, table)
+    model = build_network(config, n_task=taught.target.shape[1], seed=seed)
+    original = teacher.members[0]
     with torch.no_grad():
-        _adopt(model, teacher.members[0])
+        _adopt(model, original)
+
+    def loss(model: BindingNetwork, batch: MolBatch) -> Tensor:
+        return imitation_loss(model, original, batch) if learns_counts else model.loss(batch)
+
     label = f"compress to {config.variant.name}"
     fit_network(
         model, taught, config.train, seed, density=config.variant.density, prepare=share_density,
-        label=label,
+        loss=loss, label=label,
     )  # fmt: skip
     return model.eval()
+
+
+def _taught(teacher: Predictor, table: Table) -> Table:
+    """Return the train and valid parts with the teacher's answers, each molecule of a part once."""
+    names = [f"{part} {smiles}" for part, smiles in zip(table.split, table.smiles, strict=True)]
+    first = np.sort(np.unique(names, return_index=True)[1])
+    kept = table.take(first[table.split[first] != "test"])
+    return replace(kept, target=teacher.predict(kept.graphs), bound=None)
+
+
+def imitation_loss(model: BindingNetwork, original: BindingNetwork, batch: MolBatch) -> Tensor:
+    """Return the loss of answers and counts against those of another network, of order one.
+
+    The batch holds the other's answers. Logarithms of the counts are compared, over their variance
+    in the batch.
+    """
+    with torch.no_grad():
+        aim = torch.log1p(original.count(batch))
+        spread = (aim - aim.mean(dim=0)).square().mean().clamp(min=SMALLEST_SPREAD)
+    count = model.count(batch)
+    distance = (torch.log1p(count) - aim).square().mean() / spread
+    return model.loss_of(model.answer(count, batch.ptr), batch) + COUNT_WEIGHT * distance
 
 
 def _adopt(model: BindingNetwork, dense: BindingNetwork) -> None:

@@ -45,6 +45,7 @@ def fit_network(
     prepare: Callable[[PatternUpdater], None] | None = None,
     hint: np.ndarray | None = None,
     lesson: Lesson | None = None,
+    loss: Callable[[BindingNetwork, MolBatch], torch.Tensor] = BindingNetwork.loss,
     checkpoint: Path | None = None,
     resume: bool = False,
     label: str = "train",
@@ -54,7 +55,7 @@ def fit_network(
     `density` is that of the variant, where `config.method` lets patterns change; `prepare` may then
     say more to what changes them, such as `share_density`. `hint`, float32 [row, task], is what
     `apps.chemistry.baselines.JointKernel` says of the rows, NaN for nothing; the molecules of
-    `lesson` are learned from along with them.
+    `lesson` are learned from along with them. `loss` gives the loss of a batch.
     """
     valid = table.select("valid")
     is_picked = len(valid) > 0 and config.pick == "valid"
@@ -110,7 +111,7 @@ def fit_network(
         model=model,
         optimizer=optimizer,
         batches=batches,
-        loss=lambda _, batch: model.loss(batch),
+        loss=lambda _, batch: loss(model, batch),
         n_epoch=config.n_epoch,
         item_count=lambda batch: batch.num_graphs,
         schedule=lambda progress: one_cycle(progress, config.warmup),

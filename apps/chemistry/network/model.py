@@ -134,7 +134,10 @@ class BindingNetwork(nn.Module):
         A value that is a bound costs nothing on its right side. Where the batch brings answers of
         a teacher (`MolBatch.hint`), distances from them are added as `MolBatch.hint_weight` says.
         """
-        out = self(batch)
+        return self.loss_of(self(batch), batch)
+
+    def loss_of(self, out: Tensor, batch: Any) -> Tensor:
+        """Return `loss` where the scaled predictions, float32 [molecule, task], are at hand."""
         error = out - (batch.y - self.target_mean) / self.target_sd
         bound = getattr(batch, "bound", None)
         if bound is not None:

@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from apps.chemistry.compress import SMALL, _adopt, compress, compress_run
+from apps.chemistry.compress import (
+    COUNT_WEIGHT,
+    SMALL,
+    _adopt,
+    _taught,
+    compress,
+    compress_run,
+    imitation_loss,
+)
 from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets import load_table
 from apps.chemistry.fitting import fit_network
+from apps.chemistry.network import pack
 from apps.chemistry.predictor import Predictor, build_network
 from apps.lab.config import load_config
 from apps.lab.variant import Variant
@@ -63,6 +72,51 @@ def test_ends_at_the_density_and_close_to_the_dense_network(small_run):
     assert kept["dense"]["rmse"] == pytest.approx(answer.scores_before["rmse"], abs=1e-4)
     assert "rank correlation of the predictions" in str(answer)
     assert "int8" in answer.predictor.config.variant.name
+
+
+def test_a_copy_has_nothing_to_learn_and_each_distance_counts(small_run):
+    dense, table = small_run
+    original, copy = (build_network(dense.config, n_task=1, seed=1).eval() for _ in range(2))
+    with torch.no_grad():
+        for model in (original, copy):
+            model.load_state_dict(dense.members[0].state_dict())
+            model.out.weight.zero_()  # answers are the last bias, whatever is counted
+        batch = pack(table.graphs[:20])
+        batch = batch._replace(y=original.predict(batch), y_weight=torch.ones(20, 1))
+        assert float(imitation_loss(copy, original, batch)) < FLOAT32**2
+        copy.out.bias += 0.5
+        assert float(imitation_loss(copy, original, batch)) == pytest.approx(0.25, rel=FLOAT32)
+        copy.out.bias -= 0.5
+        for detect in copy.readout.detect:  # doubles all counts
+            detect.weight *= 2.0
+            detect.bias *= 2.0
+        aim, twice = (torch.log1p(model.count(batch)) for model in (original, copy))
+        expected = (twice - aim).square().mean() / aim.var(dim=0, correction=0).mean()
+        found = imitation_loss(copy, original, batch)
+    assert float(found) == pytest.approx(COUNT_WEIGHT * float(expected), rel=FLOAT32)
+
+
+def test_where_processes_answer_the_counts_are_learned(small_run):
+    dense, table = small_run
+    half = Variant(density=0.5, block=16)
+    known = np.log1p(dense.run_networks(table.graphs)[1][0])
+    distance = []
+    for on in (False, True):
+        small = compress(dense, table, variant=half, n_epoch=10, process=on).predictor
+        distance.append(np.abs(np.log1p(small.run_networks(table.graphs)[1][0]) - known).mean())
+    assert distance[1] < 0.8 * distance[0]
+
+
+def test_each_molecule_is_taught_once_and_none_of_the_test_part(small_run):
+    dense, table = small_run
+    rows = np.r_[np.arange(len(table)), np.nonzero(table.split == "train")[0]]
+    taught = _taught(dense, table.take(rows))
+    part = {p: set(table.select(p).smiles) for p in ("train", "valid")}
+    assert {p: sorted(taught.select(p).smiles) for p in part} == {
+        p: sorted(names) for p, names in part.items()
+    }
+    assert "test" not in taught.split
+    np.testing.assert_allclose(taught.target, dense.predict(taught.graphs), atol=FLOAT32)
 
 
 @pytest.mark.parametrize(("name", "least"), [("bf16", 0.999), ("int8", 0.999), ("int4", 0.9)])
