@@ -57,7 +57,6 @@ LEVELS: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
 }
 
 
-@functools.cache
 def library(level: str | None = None, folder: Path = _SOURCE) -> ctypes.CDLL | None:
     """Return the kernels, building them on first use, or None where there is no way to.
 
@@ -75,8 +74,11 @@ def library(level: str | None = None, folder: Path = _SOURCE) -> ctypes.CDLL | N
         If ``TESSERA_KERNELS`` asks for something unknown or for what the processor lacks.
     """
     level = level or chosen_level()
-    if level is None:
-        return None
+    return None if level is None else _loaded(level, folder)
+
+
+@functools.cache
+def _loaded(level: str, folder: Path) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
     if compiler is None:
         _say("no C++ compiler found (g++, c++ or $CXX)")
@@ -106,6 +108,7 @@ def chosen_level() -> str | None:
     return wanted
 
 
+@functools.cache
 def _processor_flags() -> frozenset[str]:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
