@@ -13,13 +13,14 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +33,7 @@ N_TRY = 2
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 _N_CLOSE = 10  # times that the end of a cluster is tried, half a second apart
+_CLOSE_S = 20.0  # that one try may take
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -221,14 +223,24 @@ def _client(n_job: int, scheduler: str | None, module: str) -> Iterator[Any]:
 
 
 def _close(cluster: Any) -> None:
-    """End a cluster; a worker that died and is just being replaced cannot be ended at once."""
-    for i_try in range(_N_CLOSE):
+    """End a cluster; a worker that died and is just being replaced cannot be ended at once.
+
+    All results are here by then: a cluster that does not end in time loses its processes.
+    """
+    from distributed.core import Status
+
+    for _ in range(_N_CLOSE):
         try:
-            return cluster.close()
+            return cluster.close(timeout=_CLOSE_S)
         except AssertionError:  # dask's own: the process has no number yet
-            if i_try == _N_CLOSE - 1:
-                raise
+            cluster.status = Status.failed  # left at closing, the next try would wait for this one
             time.sleep(0.5)
+        except TimeoutError:
+            break
+    for nanny in list(cluster.workers.values()):
+        if nanny.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _by_processes(

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,39 @@ def test_a_killed_worker_is_replaced_and_its_task_tried_again(engine, tmp_path):
     assert isinstance(ended["bad"].error, WorkerLostError)
     assert "died, twice" in str(ended["bad"].error)
     assert isinstance(ended["wrong"].error, DataError)
+
+
+class Stuck:
+    """A cluster one of whose workers has no number yet, or never ends; ends as dask's does."""
+
+    def __init__(self, *failures):
+        self.failures, self.n_close, self.status, self.workers = list(failures), 0, None, {}
+
+    def close(self, timeout):
+        from distributed.core import Status
+
+        assert timeout is not None
+        if self.status == Status.closing:
+            raise RuntimeError("a second close waits for the first, for ever")
+        self.status = Status.closing
+        self.n_close += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        self.status = Status.closed
+
+
+@pytest.mark.skipif(not pool.has_dask(), reason="no dask")
+def test_a_cluster_that_does_not_end_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(pool.time, "sleep", lambda seconds: None)
+    late = Stuck(AssertionError(), AssertionError())
+    pool._close(late)
+    assert (late.n_close, late.failures) == (3, [])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    never = Stuck(TimeoutError())
+    never.workers = {0: types.SimpleNamespace(pid=child.pid), 1: types.SimpleNamespace(pid=None)}
+    pool._close(never)
+    assert never.n_close == 1
+    assert child.wait(timeout=30) == -9
 
 
 def setting(name):
