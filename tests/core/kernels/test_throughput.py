@@ -85,8 +85,8 @@ def test_int8_forward_at_90_percent_zeros_rounding_included():
     assert_faster(lambda: torch.ops.core.linear_int8(*operands), lambda: x @ weight, 7.0)
 
 
-# 2.3 and 3.3 on a Zen 5 core, more on a Zen 4, whose plain route is slower.
-@pytest.mark.parametrize(("with_edge", "bound"), [(False, 1.6), (True, 2.2)])
+# 2.3 and 3.3 on a Zen 5 core, more on a Zen 4, where the plain route is slower.
+@pytest.mark.parametrize(("with_edge", "bound"), [(False, 1.2), (True, 1.7)])
 def test_messages_forward_and_backward(with_edge, bound):
     g = torch.Generator().manual_seed(2)
     n_molecule, n_feature = 200, 128
