@@ -28,10 +28,13 @@ N_ROUND = 3
 _TOLERANCE, _MAX_STEP = 1e-2, 200  # of the conjugate gradients; errors are flat in both beyond
 
 
-def drug_kernel(smiles: Sequence[str]) -> np.ndarray:
-    """Return float64 [D, D]: the kernel mix of `apps.chemistry.baselines`."""
-    mols = [mol_from_smiles(text) for text in smiles]
-    return MixKernel.of(mols).against(mols)
+def drug_kernel(smiles: Sequence[str], others: Sequence[str] = ()) -> np.ndarray:
+    """Return float32 [D + N, D]: the kernel mix of `apps.chemistry.baselines`.
+
+    Its rows are the drugs in `smiles`, then those in `others`, which have no part in its scales.
+    """
+    mols, more = ([mol_from_smiles(text) for text in some] for some in (smiles, others))
+    return MixKernel.of(mols).against([*mols, *more])
 
 
 def sequence_kernel(sequences: Sequence[str], *, k: int = 6, reduced: bool = True) -> np.ndarray:
@@ -87,7 +90,18 @@ class Spectrum(NamedTuple):
 def solve_pairs(
     drug: Spectrum, target: Spectrum, value: np.ndarray, train: np.ndarray, noise: float
 ) -> np.ndarray:
-    """Return the posterior mean of every pair, float64 [D, T].
+    """Return the posterior mean of every pair, float64 [D, T]; arguments of `pair_weights`."""
+    mean, weight = pair_weights(drug, target, value, train, noise)
+    return mean + (drug.kernel @ weight @ target.kernel).astype(np.float64)
+
+
+def pair_weights(
+    drug: Spectrum, target: Spectrum, value: np.ndarray, train: np.ndarray, noise: float
+) -> tuple[float, np.ndarray]:
+    """Return the mean, and the weight of each pair in the posterior mean, float32 [D, T].
+
+    What is added to the mean for any pair is the product of its drug's kernels with those of the
+    table [D], the weights, and its protein's [T].
 
     The prior covariance of pairs (d, t) and (e, u) is ``drug[d, e] target[t, u]``; the mean of
     the training values is taken off first.
@@ -133,7 +147,7 @@ def solve_pairs(
         guess = closed_form(residual)
         along, before = float(np.vdot(residual, guess)), along
         direction = guess + np.float32(along / before) * direction
-    return mean + (a @ weight @ b).astype(np.float64)
+    return mean, weight
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,28 @@ class PairKernel:
     def _spectra(self) -> tuple[Spectrum, Spectrum]:
         return Spectrum.of(self.drug + COMMON), Spectrum.of(self._with_own(self.target))
 
+    def answers_of(self, value: np.ndarray, drug: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return what the values of the table say of other pairs, as `ridge` does of its own.
+
+        Parameters
+        ----------
+        value : ndarray, float [D, T]
+            NaN where nothing was measured.
+        drug, target : ndarray, float [N, D] and [M, T]
+            Similarity of other drugs and proteins to those of the table.
+
+        Returns
+        -------
+        ndarray, float64 [N, M]
+        """
+        mean, weight = pair_weights(*self._spectra, value, np.isfinite(value), NOISE)
+        return mean + (drug + COMMON) @ weight.astype(np.float64) @ (target + COMMON).T
+
+    def with_drug_profiles(self, profile: np.ndarray) -> "PairKernel":
+        """Return the kernel that also calls drugs alike whose rows of float [D, any] are close."""
+        alike = _gaussian(profile @ profile.T)
+        return PairKernel(_mixed(self.drug, alike), self.target)
+
     def profiles(self, value: np.ndarray, train: np.ndarray) -> np.ndarray:
         """Return every pair, similarity also judged by what binds alike, float64 [D, T].
 
@@ -167,7 +203,7 @@ class PairKernel:
         for _ in range(N_ROUND):
             centred = np.where(train, value, filled) - value[train].mean()
             drug, target = (
-                (1.0 - PROFILE_SHARE) * kernel + PROFILE_SHARE * _gaussian(rows @ rows.T)
+                _mixed(kernel, _gaussian(rows @ rows.T))
                 for kernel, rows in ((self.drug, centred), (self.target, centred.T))
             )
             spectra = Spectrum.of(drug + COMMON), Spectrum.of(self._with_own(target))
@@ -176,6 +212,10 @@ class PairKernel:
 
     def _with_own(self, target: np.ndarray) -> np.ndarray:
         return target + COMMON + OWN * np.eye(len(target))
+
+
+def _mixed(kernel: np.ndarray, profiles: np.ndarray) -> np.ndarray:
+    return (1.0 - PROFILE_SHARE) * kernel + PROFILE_SHARE * profiles
 
 
 def _gaussian(product: np.ndarray) -> np.ndarray:

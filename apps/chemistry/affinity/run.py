@@ -8,10 +8,11 @@ from statistics import mean
 import numpy as np
 
 from apps.chemistry.affinity.document import METRICS, WHOLE, affinity_document
+from apps.chemistry.affinity.elsewhere import OTHER, elsewhere_answers
 from apps.chemistry.affinity.kernels import drug_kernel
 from apps.chemistry.affinity.network import network_answer
 from apps.chemistry.affinity.pairs import Kind, PairTable, Split, draw_splits, read_pairs
-from apps.chemistry.affinity.stack import Stacked, Views, pair_features, stack
+from apps.chemistry.affinity.stack import ELSEWHERE, Stacked, Views, pair_features, stack
 from apps.chemistry.metrics import ci, mse, rm2, roc_auc
 from apps.chemistry.summary import aligned
 from apps.lab.config import Config, config_sha256
@@ -34,11 +35,16 @@ class AffinityConfig(Config):
         Also train the network of pairs (`apps.chemistry.affinity.network`) on every part. It is
         part of the whole answer where it lowers the error on held pairs of the training part; the
         record has both answers beside each other.
+    other_set : bool
+        Also heed what the other set (KIBA for Davis, Davis for KIBA) says of the pairs, with all
+        drugs of this one left out of it (`apps.chemistry.affinity.elsewhere`). The record has the
+        answer without it as the member `this_set_alone`.
     """
 
     suite: str = "davis"
     split: Kind = "warm"
     network: bool = False
+    other_set: bool = False
 
 
 def run_affinity(config: AffinityConfig, *, out: Path, seeds: Sequence[int]) -> list[Record]:
@@ -52,7 +58,8 @@ def run_affinity(config: AffinityConfig, *, out: Path, seeds: Sequence[int]) -> 
         drugs and proteins, and published errors.
     """
     table = read_pairs(config.suite)
-    drug = drug_kernel(table.smiles)
+    heeded = elsewhere_answers(table, read_pairs(OTHER[table.name])) if config.other_set else None
+    views = Views.of(table, drug_kernel(table.smiles), heeded)
     records = []
     for seed in seeds:
         folder = out / f"{config.suite}-{config.split}" / f"seed-{seed}"
@@ -60,14 +67,12 @@ def run_affinity(config: AffinityConfig, *, out: Path, seeds: Sequence[int]) -> 
         if kept is not None and kept.config_sha256 == config_sha256(config):
             records.append(kept)
         else:
-            records.append(_run_seed(config, table, drug, folder, seed))
+            records.append(_run_seed(config, views, folder, seed))
     return records
 
 
-def _run_seed(
-    config: AffinityConfig, table: PairTable, drug: np.ndarray, folder: Path, seed: int
-) -> Record:
-    views = Views.of(table, drug)
+def _run_seed(config: AffinityConfig, views: Views, folder: Path, seed: int) -> Record:
+    table = views.table
     splits = draw_splits(table, config.split, seed=seed)
     with start_run(
         folder, config, seed=seed, device="cpu", resume=True, command="chemistry benchmark",
@@ -114,6 +119,10 @@ def _answer(
     parts = list(track([*split.inner, split.outer], label))
     *inner, outer = [pair_features(views, part.train) for part in parts]
     answer = stack(split, views, inner, outer, seed=seed)
+    if views.elsewhere is not None:
+        without = [{k: v for k, v in one.items() if k not in ELSEWHERE} for one in (*inner, outer)]
+        alone = stack(split, views, without[:-1], without[-1], seed=seed)
+        answer = answer._replace(members=answer.members | {"this_set_alone": alone.whole})
     if network:
         for features, part in zip([*inner, outer], parts, strict=True):
             features["network"] = network_answer(views.table, part.train, seed=seed)
@@ -122,7 +131,7 @@ def _answer(
         best = min(answer, more, key=lambda one: one.held_out_mse)
         say(f"{label}: held pairs without the network {answer.held_out_mse:.4f}, "
             f"with it {more.held_out_mse:.4f}")  # fmt: skip
-        answer = best._replace(members=more.members | both, weights=more.weights
+        answer = best._replace(members=answer.members | more.members | both, weights=more.weights
                                if best is more else answer.weights | {"network": 0.0})  # fmt: skip
     level = views.table.value[split.outer.train].mean()
     simple = {

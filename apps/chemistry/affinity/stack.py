@@ -12,6 +12,7 @@ _HIT_QUANTILES = (0.75, 0.9, 0.97)  # of the training values: thresholds of the 
 _SHARPNESS = (12.0, 6.0)  # of the weights of neighbouring drugs and proteins
 _OTHER_WORDS = ((3, False), (4, False), (5, True))  # further sequence kernels: k, reduced
 _N_TREE = 100
+ELSEWHERE = ("elsewhere", "ridge_elsewhere")
 
 Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
@@ -22,16 +23,18 @@ class Views(NamedTuple):
     table: PairTable
     kernel: PairKernel
     others: list[PairKernel]
+    elsewhere: np.ndarray | None = None
+    """float64 [D, T]: what another set says of the pairs (`elsewhere.answers`), in its unit."""
 
     @classmethod
-    def of(cls, table: PairTable, drug: np.ndarray) -> "Views":
+    def of(cls, table: PairTable, drug: np.ndarray, elsewhere: np.ndarray | None = None) -> "Views":
         """Make the kernels of a table; `drug` is that of its drugs."""
         kernel = PairKernel(drug, sequence_kernel(table.sequence))
         others = [
             PairKernel(drug, sequence_kernel(table.sequence, k=k, reduced=reduced))
             for k, reduced in _OTHER_WORDS
         ]
-        return cls(table, kernel, others)
+        return cls(table, kernel, others, elsewhere)
 
 
 def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
@@ -39,7 +42,8 @@ def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
 
     "ridge" and "profiles" are predictions in the unit of the data (see `PairKernel`); the others
     are further sequence kernels, the chance of values above thresholds, and means, extremes and
-    neighbours within the row and the column of each pair.
+    neighbours within the row and the column of each pair. Names in `ELSEWHERE` are there where
+    another set is heeded.
     """
     value, kernel = views.table.value, views.kernel
     out = {"ridge": kernel.ridge(value, train), "profiles": kernel.profiles(value, train)}
@@ -50,7 +54,23 @@ def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
     for i, threshold in enumerate([*thresholds, views.table.floor or min(thresholds)]):
         above = (value > threshold).astype(np.float64)
         out[f"above_{i}"] = kernel.ridge(above, train, noise=2.0 * NOISE)
-    return out | dict(_neighbourhood(value, train, kernel))
+    out |= dict(_neighbourhood(value, train, kernel))
+    if views.elsewhere is not None:
+        out |= _heeded(views.elsewhere, value, train, kernel)
+    return out
+
+
+def _heeded(
+    elsewhere: np.ndarray, value: np.ndarray, train: np.ndarray, kernel: PairKernel
+) -> dict[str, np.ndarray]:
+    """Give another set's answer in this one's unit, and a ridge on drugs that it finds alike.
+
+    What a drug has in common with all proteins is taken off before drugs are compared.
+    """
+    slope, level = np.polyfit(elsewhere[train], value[train], 1)
+    selective = elsewhere - elsewhere.mean(axis=1, keepdims=True)
+    answers = level + slope * elsewhere, kernel.with_drug_profiles(selective).ridge(value, train)
+    return dict(zip(ELSEWHERE, answers, strict=True))
 
 
 def _neighbourhood(
@@ -122,7 +142,7 @@ def stack(
         each = [_blind(fit, x, y, i) for i in range(len(x))]
         learned[name] = (np.concatenate(each), fit(np.concatenate(x), np.concatenate(y))(x_test))
     for j, name in enumerate(names):
-        if name in ("profiles", "network") or name.startswith("ridge"):
+        if name in ("profiles", "network", "elsewhere") or name.startswith("ridge"):
             learned[name] = (np.concatenate([block[:, j] for block in x]), x_test[:, j])
     blind, known = np.stack([v[0] for v in learned.values()], axis=1), np.concatenate(y)
     weights = _weights(blind, known)
