@@ -80,6 +80,11 @@ AFFINITY = """## Drugs with proteins
 `tessera chemistry benchmark --suite davis|kiba --split S --results FILE`. Warm: the published fold;
 cold: five folds of drugs, of sequences (with every entry that has one), or of both. Settings were
 fixed on training folds of Davis warm. Published errors stand beside the warm fold alone.
+
+With `--set other_set=true` (names ending in `heeded`) the other set has a say: a ridge on its own
+values answers for each pair (`elsewhere`), and drugs for which it answers alike count as similar
+(`ridge_elsewhere`). Drugs that stand in both sets, in whatever stereo form or charge, are left out
+of it, so that a drug held out is unknown there too; proteins may stand in both.
 """
 
 
