@@ -20,9 +20,11 @@ NONE = "none"
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, and a key that it does not know is an error."""
+    """Base of every configuration: frozen; unknown keys and infinite numbers are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 C = TypeVar("C", bound=Config)

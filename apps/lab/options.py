@@ -31,7 +31,10 @@ VariantOption = Annotated[
     typer.Option("--variant", help="dense-fp32, dense-bf16, sparse-16x16-75, ... [dense-fp32]"),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; new or empty.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", min=0)]
+# Streams of a run are seeded with millions of times the seed, which has to fit 64 bits.
+SeedOption = Annotated[
+    int, typer.Option("--seed", help="Seed of every random choice.", min=0, max=2**40)
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Processes at a time.", min=1)]

@@ -94,6 +94,8 @@ def test_an_override_goes_into_a_section_given_by_name(tmp_path):
             r"no variant is named 'dense-bf61'; did you mean 'dense-bf16",
         ),
         ("", ["variant.density=0"], r"--set \[variant\]: density: .*greater than 0.*, got 0"),
+        ("", ["train.learning_rate=inf"], r"\[train\]: learning_rate: .*finite number, got inf"),
+        ("", ["train.clip=nan"], r"--set \[train\]: clip: .*finite number, got nan"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, overrides, message):
@@ -125,7 +127,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @given(
-    rate=st.floats(allow_nan=False),
+    rate=st.floats(allow_nan=False, allow_infinity=False),
     widths=st.lists(st.integers()).map(tuple),
     clip=st.none() | st.floats(allow_nan=False, allow_infinity=False),
     label=st.text(st.characters(codec="utf-8")).filter(lambda s: s != "none"),
