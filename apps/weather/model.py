@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -131,6 +132,8 @@ class Model:
 
     def n_step(self, duration_s: float, who: str = "duration") -> int:
         """Count the steps in `duration_s`; ConfigError, with the nearest two, unless whole."""
+        if not math.isfinite(duration_s):
+            raise ConfigError(f"Model: {who} must be finite, got {duration_s} s")
         n = round(duration_s / self.dt)
         if n < 1 or abs(n * self.dt - duration_s) > 1e-6 * self.dt:
             below = int(duration_s // self.dt)

@@ -34,6 +34,7 @@ from apps.weather.learned.columns import (
     ColumnsConfig,
     LabelledColumns,
     cached_columns,
+    check_columns,
     split_index,
 )
 from apps.weather.learned.emulator import (
@@ -143,8 +144,12 @@ def run(
     DataError
         If the start of the columns cannot be read, or the folder holds something else.
     ConfigError
-        If the settings do not fit together.
+        If the settings do not fit together; the folder is not made then.
     """
+    check_columns(config.columns)
+    # what cannot be built is told before minutes are spent on columns
+    n_level, spec = parse_resolution(config.columns.resolution)[1], config.variant.layer_spec()
+    make_emulator(n_level, config.network, spec, torch.Generator())
     with start_run(
         out,
         config,
@@ -159,8 +164,6 @@ def run(
         index = split_index(found.time_s, config.columns)
         parts = {name: found.take(rows) for name, rows in index.items()}
         generator = set_seed(seed)
-        n_level = found.columns.temperature.shape[1]
-        spec = config.variant.layer_spec()
         emulator = make_emulator(n_level, config.network, spec, generator)
         fitted = fit_emulator(
             emulator,

@@ -46,6 +46,7 @@ from apps.weather.atmosphere.constants import DAY_S, HEAT_CAPACITY
 from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.model import Model, ModelState
 from apps.weather.verdict.metrics import box_weight, hours_lost
+from core.errors import ConfigError
 
 # South, north, west, east in degrees; the second adjoins the first on the side of the westerlies.
 Box = tuple[float, float, float, float]
@@ -55,6 +56,7 @@ _ROWS = (
     ("spread / skill", "spread_skill"),
 )
 _REFERENCE_K = 300.0  # of the energy norm
+N_REPORT = 12  # of one flight
 # Holds the ensembles on their way, until the record is written; kept every so many cycles.
 KEPT_FOLDER = "ensembles"
 _KEPT_EVERY = 4
@@ -72,7 +74,7 @@ class AssimilateConfig(Config):
     member_spacing_day : int
         Days between the states of one free run that begin as members.
     n_station, n_flight : int
-        Radiosonde stations, and flights a cycle.
+        Radiosonde stations, and flights a cycle; no more places in all than the grid has columns.
     use_swath : bool
         Whether the satellite flies.
     basin, downstream : tuple of float
@@ -81,8 +83,8 @@ class AssimilateConfig(Config):
 
     model: ModelConfig = ModelConfig(n_longwave=41, n_shortwave=16)
     start: str = "sample"
-    n_member: int = Field(default=20, ge=3)
-    member_spacing_day: int = Field(default=2, ge=1)
+    n_member: int = Field(default=20, ge=3, le=200)
+    member_spacing_day: int = Field(default=2, ge=1, le=360)
     cycle_h: float = Field(default=6.0, gt=0)
     n_day: int = Field(default=8, ge=1)
     n_withheld_day: int = Field(default=6, ge=1)
@@ -92,7 +94,7 @@ class AssimilateConfig(Config):
     n_flight: int = Field(default=12, ge=0)
     use_swath: bool = True
     radius_km: float = Field(default=3000.0, gt=0)
-    inflation: float = Field(default=1.0, ge=1.0)
+    inflation: float = Field(default=1.0, ge=1.0, le=10.0)
     relaxation: float = Field(default=0.7, ge=0.0, le=1.0)
     basin: Box = (-60.0, 60.0, 150.0, 240.0)
     downstream: Box = (-60.0, 60.0, 240.0, 330.0)
@@ -117,6 +119,32 @@ class Experiment(NamedTuple):
     truth: list[ModelState]
     observed: list[tuple[Places, Tensor]]
     spread: dict[str, float]
+
+
+def check(config: AssimilateConfig, model: Model) -> None:
+    """Raise ConfigError unless days hold whole cycles, a forecast begins, and the grid has room.
+
+    Time and memory of an analysis grow with columns times places, and a grid tells no more places
+    apart than it has columns.
+    """
+    model.n_step(3600.0 * config.cycle_h, "cycle_h")
+    if not (24.0 / config.cycle_h).is_integer():
+        raise ConfigError(
+            f"assimilate: cycle_h must divide the 24 hours of a day, got {config.cycle_h:g}; take 6"
+        )
+    if config.forecast_every_day > config.n_withheld_day:
+        raise ConfigError(
+            f"assimilate: forecasts every {config.forecast_every_day} days begin on none of the "
+            f"{config.n_withheld_day} days side by side; lower forecast_every_day"
+        )
+    n_column = model.grid.n_lon * model.grid.n_lat
+    n_place = config.n_station + N_REPORT * config.n_flight
+    if n_place > n_column:
+        raise ConfigError(
+            f"assimilate: {config.n_station:,} stations and {config.n_flight:,} flights of "
+            f"{N_REPORT} reports are {n_place:,} places, more than the {n_column:,} columns of "
+            f"{config.model.resolution}; lower n_station or n_flight, or raise model.resolution"
+        )
 
 
 def prepare(config: AssimilateConfig, model: Model, seed: int) -> Experiment:
@@ -148,7 +176,7 @@ def prepare(config: AssimilateConfig, model: Model, seed: int) -> Experiment:
         truth.append(state)
         if i >= n_cycle:
             continue
-        networks = [fixed, aircraft(where, config.n_flight, 12, generator)]
+        networks = [fixed, aircraft(where, config.n_flight, N_REPORT, generator)]
         if config.use_swath:
             networks.append(swath(state.time_s, cycle_s, levels[1::2]))
         places = join(networks)
@@ -273,7 +301,7 @@ def run(
     truth and observations are made again, the cycles that are done are not.
     """
     model = config.model.build(resolve_device(device))
-    model.n_step(3600.0 * config.cycle_h, "cycle_h")
+    check(config, model)
     for box in (config.basin, config.downstream):
         box_weight(model.grid, *box)
     with start_run(

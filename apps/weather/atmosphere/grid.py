@@ -15,6 +15,9 @@ from core.errors import ConfigError
 # Largest truncation that a quadratic product resolves without aliasing: 3 T + 1 <= n_lon,
 # with n_lon a product of small factors and n_lat = n_lon / 2.
 _N_LON = {5: 16, 10: 32, 21: 64, 31: 96, 42: 128, 63: 192}
+# The implicit solve holds a matrix of levels by levels for every total wavenumber; forecast models
+# have some 140.
+MOST_LEVELS = 200
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,10 @@ def parse_resolution(resolution: str) -> tuple[int, int]:
     (21, 8)
     """
     match = re.fullmatch(r"T(\d+)L(\d+)", resolution)
-    if match is None or int(match[2]) < 2:
+    if match is None or not 2 <= int(match[2]) <= MOST_LEVELS:
         known = ", ".join(f"T{t}" for t in _N_LON)
         raise ConfigError(
-            "resolution must look like T21L8 (truncation, levels, two or more), got "
+            f"resolution must look like T21L8 (truncation, levels, two to {MOST_LEVELS}), got "
             f"{resolution!r}; known grids are {known}"
         )
     return int(match[1]), int(match[2])

@@ -25,7 +25,7 @@ from apps.weather.forecast.verify import (
     score_forecasts,
 )
 from apps.weather.model import Model, ModelState
-from apps.weather.physics import Columns, ExactRadiation, Physics, Radiation
+from apps.weather.physics import MOST_POINTS, Columns, ExactRadiation, Physics, Radiation
 from core.errors import ConfigError
 
 LEARNED, COARSE = "learned", "coarse_radiation"
@@ -56,8 +56,8 @@ class ForecastConfig(Config):
     n_date: int = Field(default=4, ge=1)
     spacing_day: int = Field(default=5, ge=1)
     lead_day: int = Field(default=5, ge=1)
-    coarse_longwave: int = Field(default=16, ge=2)
-    coarse_shortwave: int = Field(default=8, ge=8)
+    coarse_longwave: int = Field(default=16, ge=2, le=MOST_POINTS)
+    coarse_shortwave: int = Field(default=8, ge=8, le=MOST_POINTS)
 
 
 def at_home(config: C, meta: Mapping[str, Any]) -> C:

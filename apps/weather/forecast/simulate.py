@@ -39,12 +39,14 @@ from apps.weather.forecast.restart import load_extra, load_state, save_state
 from apps.weather.forecast.sample import load_sample
 from apps.weather.forecast.sea import sea_surface
 from apps.weather.model import Model, ModelState
-from apps.weather.physics import ExactRadiation, Physics
+from apps.weather.physics import MOST_POINTS, ExactRadiation, Physics
 from apps.weather.physics.surface import SstShape
 from core.errors import ConfigError, DataError
 
 PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
 RESTART_FILE = "restart.safetensors"
+#: Of the states of one file, which is written in one go.
+MOST_GIGABYTE = 4.0
 
 
 class ModelConfig(Config):
@@ -56,14 +58,14 @@ class ModelConfig(Config):
 
     resolution: str = "T21L8"
     physics: Literal["moist", "held-suarez"] = "moist"
-    dt_s: float | None = Field(default=None, gt=0)
+    dt_s: float | None = Field(default=None, ge=1.0)
     precision: Literal["fp32", "fp64"] = "fp32"
-    n_longwave: int = Field(default=128, ge=2)
-    n_shortwave: int = Field(default=32, ge=8)
+    n_longwave: int = Field(default=128, ge=2, le=MOST_POINTS)
+    n_shortwave: int = Field(default=32, ge=8, le=MOST_POINTS)
     radiation_interval_h: float = Field(default=3.0, gt=0)
     sst: str = "qobs"
-    warming_k: float = 0.0
-    co2_ppmv: float = Field(default=348.0, gt=0)
+    warming_k: float = Field(default=0.0, ge=-50.0, le=50.0)
+    co2_ppmv: float = Field(default=348.0, gt=0, le=1e6)
     seasonal: bool = False
     diurnal: bool = True
     mountain_m: float = Field(default=0.0, ge=0, le=10_000)
@@ -113,7 +115,7 @@ class SimulateConfig(Config):
 
     model: ModelConfig = ModelConfig(resolution="T31L10")
     start: str = "sample"
-    n_day: int = Field(default=10, ge=1)
+    n_day: int = Field(default=10, ge=1, le=1_000_000)
     output_every_h: float = Field(default=12.0, gt=0)
     file_day: int = Field(default=30, ge=1)
     file_format: Literal["netcdf", "zarr"] = "netcdf"
@@ -225,7 +227,7 @@ def run(
 
 
 def _output_every(config: SimulateConfig, model: Model) -> int:
-    """Count the steps between outputs; ConfigError unless every file holds some, evenly."""
+    """Count the steps between outputs; ConfigError unless files hold some, evenly, not too many."""
     every = model.n_step(3600.0 * config.output_every_h, "output_every_h")
     day, last = min(config.file_day, config.n_day), config.n_day % config.file_day
     if any(n and model.n_step(n * DAY_S) % every for n in (day, last)):
@@ -234,6 +236,15 @@ def _output_every(config: SimulateConfig, model: Model) -> int:
             f"simulate: files of {day} days{rest} hold no whole number of outputs "
             f"{config.output_every_h:g} h apart; choose an output_every_h that divides them, or "
             "other file_day and n_day"
+        )
+    n_output = model.n_step(day * DAY_S) // every
+    n_value = model.grid.n_lon * model.grid.n_lat * (4 * model.levels.n_level + 4)
+    gigabyte = n_output * n_value * torch.finfo(model.transform.dtype).bits / 8e9
+    if gigabyte > MOST_GIGABYTE:
+        raise ConfigError(
+            f"simulate: a file of {day} days would hold {n_output:,} states of {model.resolution}, "
+            f"{gigabyte:,.1f} GB that stay in memory until it is written, more than "
+            f"{MOST_GIGABYTE:g}; lower file_day or raise output_every_h"
         )
     return every
 

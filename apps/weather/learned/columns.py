@@ -17,9 +17,10 @@ from apps.lab.checkpoint import load_checkpoint, save_checkpoint
 from apps.lab.config import Config, config_sha256
 from apps.lab.progress import say, track
 from apps.weather.atmosphere.constants import DAY_S
+from apps.weather.atmosphere.grid import GaussianGrid, parse_resolution
 from apps.weather.forecast.sample import sample_file
 from apps.weather.forecast.simulate import ModelConfig, first_state
-from apps.weather.physics import Columns, ExactRadiation, Physics, RadiationResult
+from apps.weather.physics import MOST_POINTS, Columns, ExactRadiation, Physics, RadiationResult
 from apps.weather.physics.surface import SstShape
 from apps.weather.physics.thermodynamics import saturation_humidity
 from core.errors import ConfigError, DataError
@@ -41,8 +42,8 @@ class Climate(Config):
     """A world that differs from the control one by its sea surface and its carbon dioxide."""
 
     sst: SstShape = "qobs"
-    warming_k: float = 0.0
-    co2_factor: float = Field(default=1.0, gt=0.0)
+    warming_k: float = Field(default=0.0, ge=-50.0, le=50.0)
+    co2_factor: float = Field(default=1.0, gt=0.0, le=1e3)
 
 
 class ColumnsConfig(Config):
@@ -88,10 +89,10 @@ class ColumnsConfig(Config):
     train_share: float = Field(default=0.7, gt=0.0, lt=1.0)
     gap_day: float = Field(default=1.0, ge=0.0)
     n_column_per_call: int = Field(default=256, ge=1)
-    run_longwave: int = Field(default=41, ge=2)
-    run_shortwave: int = Field(default=16, ge=8)
-    label_longwave: int = Field(default=128, ge=2)
-    label_shortwave: int = Field(default=32, ge=8)
+    run_longwave: int = Field(default=41, ge=2, le=MOST_POINTS)
+    run_shortwave: int = Field(default=16, ge=8, le=MOST_POINTS)
+    label_longwave: int = Field(default=128, ge=2, le=MOST_POINTS)
+    label_shortwave: int = Field(default=32, ge=8, le=MOST_POINTS)
     other_co2_share: float = Field(default=0.25, ge=0.0, le=1.0)
     other_warmth_share: float = Field(default=0.4, ge=0.0, le=1.0)
     climate: Climate = Climate()
@@ -147,20 +148,31 @@ class _Sampler(Physics):
         return super().radiate(columns)
 
 
+def check_columns(config: ColumnsConfig) -> None:
+    """Raise ConfigError if days do not make three splits, or a call has too few columns to draw."""
+    if config.n_day * (1.0 - config.train_share) < 2.0 * config.gap_day + 2.0:
+        raise ConfigError(
+            f"sample_columns: n_day = {config.n_day} leaves no days to validate and test after a "
+            f"train_share of {config.train_share} and gaps of {config.gap_day} days; run longer"
+        )
+    grid = GaussianGrid(parse_resolution(config.resolution)[0])
+    if config.n_column_per_call > grid.n_lon * grid.n_lat:
+        raise ConfigError(
+            f"sample_columns: n_column_per_call = {config.n_column_per_call} is more than the "
+            f"{grid.n_lon * grid.n_lat} columns of {config.resolution}; draw fewer, or run a finer "
+            "model"
+        )
+
+
 def sample_columns(config: ColumnsConfig, *, seed: int) -> LabelledColumns:
     """Run the model and draw labelled columns from it.
 
     Raises
     ------
     ConfigError
-        If the days do not leave room for the three splits, or a call has fewer columns than are to
-        be drawn from it.
+        As `check_columns` does.
     """
-    if config.n_day * (1.0 - config.train_share) < 2.0 * config.gap_day + 2.0:
-        raise ConfigError(
-            f"sample_columns: n_day = {config.n_day} leaves no days to validate and test after a "
-            f"train_share of {config.train_share} and gaps of {config.gap_day} days; run longer"
-        )
+    check_columns(config)
     generator = torch.Generator().manual_seed(seed)
     columns, time_s = _drawn(config, config.climate, config.skip_day, config.n_day, seed, generator)
     for climate in config.other_climates:
@@ -193,11 +205,6 @@ def _drawn(
         co2_ppmv=climate.co2_factor * control.co2_ppmv,
     ).build()
     area = model.grid.area_weight.expand(model.grid.n_lon, -1).reshape(-1)
-    if config.n_column_per_call > len(area):
-        raise ConfigError(
-            f"sample_columns: n_column_per_call = {config.n_column_per_call} is more than the "
-            f"{len(area)} columns of {config.resolution}; draw fewer, or run a finer model"
-        )
     state = first_state(model, config.start, seed)
     for _ in track(range(skip_day), "before sampling, days"):
         state = model.run(state, DAY_S)

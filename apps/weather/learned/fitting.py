@@ -59,8 +59,8 @@ class NetworkConfig(Recipe):
     method: Literal["static", "set", "rigl", "prune", "dense-to-sparse"] = "prune"
     optimizer: Literal["muon", "adamw", "lamb", "sgd"] = "muon"  # type: ignore[assignment]
     kind: Literal["mlp", "gru"] = "mlp"
-    width: int = Field(default=96, ge=1)
-    n_hidden: int = Field(default=2, ge=1)
+    width: int = Field(default=96, ge=1, le=4096)
+    n_hidden: int = Field(default=2, ge=1, le=16)
     n_epoch: int = Field(default=24, ge=1)
     sparse_stretch: float = Field(default=6.0, ge=1.0)
     batch: int = Field(default=256, ge=1)

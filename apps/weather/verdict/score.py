@@ -36,7 +36,7 @@ from apps.weather.forecast.simulate import ModelConfig, first_state, run_data
 from apps.weather.forecast.verify import NOISE_FLOOR, NOISE_K, PERSISTENCE
 from apps.weather.learned import LearnedRadiation, load_emulator
 from apps.weather.model import Model, ModelState
-from apps.weather.physics import ExactRadiation, Radiation
+from apps.weather.physics import MOST_POINTS, ExactRadiation, Radiation
 from apps.weather.verdict.card import (
     EXACT_ANALYSIS,
     FROM_ANALYSIS,
@@ -84,8 +84,8 @@ class ScoreConfig(Config):
     spacing_day: int = Field(default=5, ge=1)
     lead_day: int = Field(default=14, ge=1)
     n_climatology_day: int = Field(default=60, ge=10)
-    coarse_longwave: int = Field(default=16, ge=2)
-    coarse_shortwave: int = Field(default=8, ge=8)
+    coarse_longwave: int = Field(default=16, ge=2, le=MOST_POINTS)
+    coarse_shortwave: int = Field(default=8, ge=8, le=MOST_POINTS)
     infrequent_h: float = Field(default=12.0, gt=0)
     analysis_error: float = Field(default=0.1, gt=0)
     significance: float = Field(default=0.05, gt=0, lt=1)

@@ -7,7 +7,7 @@ from apps.lab.config import load_config
 from apps.lab.record import read_record
 from apps.weather.learned import load_emulator
 from apps.weather.train import TrainConfig, run, table
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, TesseraError
 
 TINY = TrainConfig.model_validate(
     {
@@ -125,6 +125,22 @@ def test_a_misspelt_setting_names_its_neighbour():
 def test_a_setting_out_of_bounds_is_refused_before_anything_is_made(setting, asked):
     with pytest.raises(ConfigError, match=asked):
         load_config(TrainConfig, overrides=[f"network.{setting}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked"),
+    [
+        ("variant.weight_format=fp3", "fp3"),
+        ("columns.n_day=2", "n_day = 2 leaves no days to validate and test"),
+        ("columns.n_column_per_call=999999", "999999 is more than the 2048 columns of T21L8"),
+        ("columns.resolution=T22L8", "truncation must be one of .* got T22"),
+    ],
+)
+def test_what_cannot_be_built_leaves_no_folder(tmp_path, setting, asked):
+    config = load_config(TrainConfig, overrides=["forecast=none", setting])
+    with pytest.raises(TesseraError, match=asked):
+        run(config, out=tmp_path / "run", seed=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_no_training_can_fill_is_refused(done, tmp_path):

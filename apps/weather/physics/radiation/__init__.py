@@ -1,6 +1,11 @@
 """Radiation at any number of spectral points: the scheme that a learned one is to replace."""
 
-from apps.weather.physics.radiation.exact import ExactRadiation, Radiation, result_from_fluxes
+from apps.weather.physics.radiation.exact import (
+    MOST_POINTS,
+    ExactRadiation,
+    Radiation,
+    result_from_fluxes,
+)
 from apps.weather.physics.radiation.longwave import Longwave
 from apps.weather.physics.radiation.shortwave import Shortwave
 from apps.weather.physics.radiation.sun import (
@@ -11,6 +16,7 @@ from apps.weather.physics.radiation.sun import (
 )
 
 __all__ = [
+    "MOST_POINTS",
     "SOLAR_CONSTANT",
     "ExactRadiation",
     "Longwave",

@@ -12,6 +12,9 @@ from apps.weather.physics.radiation.longwave import ENTRIES_PER_CHUNK, Longwave
 from apps.weather.physics.radiation.shortwave import Shortwave
 from apps.weather.physics.thermodynamics import heating_from_net_flux
 
+#: Spectral points that a setting may ask for: 128 are converged, more than this only takes time.
+MOST_POINTS = 4096
+
 
 class Radiation(Protocol):
     """Anything that turns columns into radiative heating and fluxes."""

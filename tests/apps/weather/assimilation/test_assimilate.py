@@ -112,9 +112,19 @@ def test_observations_scatter_about_the_truth_by_their_error():
         assert float(some.std()) == pytest.approx(1.0, abs=4 / np.sqrt(2 * len(some)))
 
 
-def test_a_cycle_of_broken_steps_and_an_empty_box_are_refused_first(tmp_path):
+def test_what_cannot_work_is_refused_first(tmp_path):
     with pytest.raises(ConfigError, match="cycle_h of 21,960 s is not a whole number"):
         run(TINY.model_copy(update={"cycle_h": 6.1}), out=tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match="100,000 stations and 2 flights of 12 reports are 100,024"
+    ):
+        run(TINY.model_copy(update={"n_station": 100_000}), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="more than the 512 columns of T10L4; lower n_station"):
+        run(TINY.model_copy(update={"n_flight": 42}), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"cycle_h must divide the 24 hours of a day, got 36"):
+        run(TINY.model_copy(update={"cycle_h": 36.0}), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="forecasts every 2 days begin on none of the 1 days"):
+        run(TINY.model_copy(update={"forecast_every_day": 2}), out=tmp_path / "run")
     with pytest.raises(ConfigError, match="widen the box"):
         run(TINY.model_copy(update={"basin": (0.1, 0.2, 0.0, 10.0)}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -39,5 +39,5 @@ def test_unknown_truncation_and_resolution_are_refused():
     with pytest.raises(ConfigError, match=r"must look like T21L8 .* got 'T21'"):
         parse_resolution("T21")
     for flat in ("T21L0", "T21L1"):
-        with pytest.raises(ConfigError, match=r"levels, two or more\), got 'T21L.'; known .* T63"):
+        with pytest.raises(ConfigError, match=r"levels, two to 200\), got 'T21L.'; known .* T63"):
             parse_resolution(flat)

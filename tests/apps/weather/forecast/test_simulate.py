@@ -4,6 +4,7 @@ import torch
 import xarray as xr
 
 from apps.lab.checkpoint import load_checkpoint
+from apps.lab.config import load_config
 from apps.lab.record import read_record
 from apps.weather.atmosphere.cases import rossby_haurwitz
 from apps.weather.atmosphere.held_suarez import HeldSuarez
@@ -110,6 +111,9 @@ def test_settings_that_cannot_work_leave_no_folder(tmp_path):
         rare = SimulateConfig(model=TINY, n_day=n_day, file_day=3, output_every_h=every_h)
         with pytest.raises(ConfigError, match=sentence):
             run(rare, out=tmp_path / "run", device="cpu")
+    huge = SimulateConfig(model=TINY, n_day=10**6, file_day=10**6, output_every_h=1.0)
+    with pytest.raises(ConfigError, match=r"24,000,000 states of T\d+L\d+, .* lower file_day or"):
+        run(huge, out=tmp_path / "run", device="cpu")
     odd = SimulateConfig(model=TINY, start="rest", output_every_h=0.7)
     with pytest.raises(ConfigError, match="output_every_h of 2,520 s is not a whole number"):
         run(odd, out=tmp_path / "run", device="cpu")
@@ -118,6 +122,20 @@ def test_settings_that_cannot_work_leave_no_folder(tmp_path):
     with pytest.raises(ConfigError, match=r"start must be 'sample', 'rest'.* got 'warm'"):
         run(SimulateConfig(model=TINY, start="warm"), out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("n_longwave=1000000000", "n_longwave: .* less than or equal to 4096, got 1000000000"),
+        ("warming_k=1e300", "warming_k: .* less than or equal to 50, got 1e"),
+        ("radiation_interval_h=inf", "radiation_interval_h: .* finite number, got inf"),
+        ("resolution=T21L100000", "two to 200"),
+    ],
+)
+def test_settings_without_measure_are_refused(setting, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(SimulateConfig, overrides=[f"model.{setting}"]).model.build()
 
 
 def test_held_suarez_by_configuration():
