@@ -88,7 +88,7 @@ class FinetuneConfig(Config):
     model: ModelConfig = ModelConfig()
     start: str = "sample"
     skip_day: int = Field(default=25, ge=1)
-    n_window: int = Field(default=40, ge=2)
+    n_window: int = Field(default=40, ge=2, le=5000)
     train_share: float = Field(default=0.8, gt=0.0, lt=1.0)
     spacing_h: float = Field(default=12.0, gt=0.0)
     window_h: float = Field(default=6.0, ge=6.0, le=24.0)
@@ -96,9 +96,9 @@ class FinetuneConfig(Config):
     batch: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0.0)
     anchor: float = Field(default=1.0, ge=0.0)
-    n_date: int = Field(default=4, ge=1)
-    spacing_day: int = Field(default=5, ge=1)
-    lead_day: int = Field(default=3, ge=1)
+    n_date: int = Field(default=4, ge=1, le=1000)
+    spacing_day: int = Field(default=5, ge=1, le=360)
+    lead_day: int = Field(default=3, ge=1, le=360)
 
 
 def run(

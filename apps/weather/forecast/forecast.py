@@ -53,9 +53,9 @@ class ForecastConfig(Config):
 
     model: ModelConfig = ModelConfig()
     start: str = "sample"
-    n_date: int = Field(default=4, ge=1)
-    spacing_day: int = Field(default=5, ge=1)
-    lead_day: int = Field(default=5, ge=1)
+    n_date: int = Field(default=4, ge=1, le=1000)
+    spacing_day: int = Field(default=5, ge=1, le=360)
+    lead_day: int = Field(default=5, ge=1, le=360)
     coarse_longwave: int = Field(default=16, ge=2, le=MOST_POINTS)
     coarse_shortwave: int = Field(default=8, ge=8, le=MOST_POINTS)
 

@@ -79,9 +79,9 @@ class ClimateConfig(Config):
 
     model: ModelConfig = ModelConfig()
     start: str = "sample"
-    n_day: int = Field(default=360, ge=2)
+    n_day: int = Field(default=360, ge=2, le=100_000)
     n_settle_day: int = Field(default=20, ge=0)
-    n_twin: int = Field(default=2, ge=2)
+    n_twin: int = Field(default=2, ge=2, le=100)
     audit_every_day: int = Field(default=5, ge=1)
     n_audit: int = Field(default=256, ge=1)
     fallback: bool = True

@@ -80,14 +80,14 @@ class ScoreConfig(Config):
 
     model: ModelConfig = ModelConfig()
     start: str = "sample"
-    n_date: int = Field(default=20, ge=2)
-    spacing_day: int = Field(default=5, ge=1)
-    lead_day: int = Field(default=14, ge=1)
-    n_climatology_day: int = Field(default=60, ge=10)
+    n_date: int = Field(default=20, ge=2, le=1000)
+    spacing_day: int = Field(default=5, ge=1, le=360)
+    lead_day: int = Field(default=14, ge=1, le=360)
+    n_climatology_day: int = Field(default=60, ge=10, le=10_000)
     coarse_longwave: int = Field(default=16, ge=2, le=MOST_POINTS)
     coarse_shortwave: int = Field(default=8, ge=8, le=MOST_POINTS)
     infrequent_h: float = Field(default=12.0, gt=0)
-    analysis_error: float = Field(default=0.1, gt=0)
+    analysis_error: float = Field(default=0.1, gt=0, le=10.0)
     significance: float = Field(default=0.05, gt=0, lt=1)
 
 
@@ -218,6 +218,7 @@ def run(
             f"{config.lead_day} days; take more dates or space them wider"
         )
     model = config.model.build(resolve_device(device))
+    model.n_step(3600.0 * config.infrequent_h, "infrequent_h")
     for network in networks.values():
         network.check_levels(model.levels.n_level)
     with start_run(

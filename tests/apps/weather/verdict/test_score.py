@@ -143,6 +143,9 @@ def test_too_few_dates_are_refused_before_the_folder_is_made(tmp_path):
     few = TINY.model_copy(update={"n_date": 2})
     with pytest.raises(ConfigError, match="2 dates 1 days apart cannot judge leads of 2 days"):
         run(few, emulator=tmp_path / "train", out=tmp_path / "run")
+    broken = TINY.model_copy(update={"infrequent_h": 0.001})
+    with pytest.raises(ConfigError, match=r"infrequent_h of 3\.6 s is not a whole number of"):
+        run(broken, emulator=tmp_path / "train", out=tmp_path / "run")
     dry = TINY.model_copy(update={"model": ModelConfig(physics="held-suarez")})
     with pytest.raises(ConfigError, match=r"model\.physics must be 'moist' to have radiation"):
         run(dry, emulator=tmp_path / "train", out=tmp_path / "run")
