@@ -1,4 +1,5 @@
 import math
+import time
 
 import pytest
 import torch
@@ -93,3 +94,11 @@ def test_cpu_time_counts_work():
         min(radiation_cpu_s(ExactRadiation(n, 8), columns) for _ in range(5)) for n in (8, 512)
     )
     assert many > 2 * few  # sixty-four times the points; a machine that is shared blurs it
+
+
+def test_cpu_time_is_counted_where_the_clock_of_the_process_stands(monkeypatch):
+    """Under `ulimit -t` it moves in ticks, longer than many calls."""
+    model = TINY.build()
+    columns = model.columns(model.equations.to_grid(model.initial().levels.current), 0.0)
+    monkeypatch.setattr(time, "process_time", lambda: 0.0)
+    assert radiation_cpu_s(ExactRadiation(8, 8), columns, n_repeat=1) > 0.0
