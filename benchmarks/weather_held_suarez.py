@@ -39,6 +39,7 @@ OURS, PAPER, THEIRS = (4, 6 * 3600.0), (4, 8640.0), (18, 75.0)
 # Isca's held_suarez_test_case.py: half levels exp(-6 z), z = (x + x^7.5) / 2 for x from 1 at the
 # top to 0.
 ISCA = "T42L25"
+REST_K = 264.0  # of Isca's air at rest
 KINDS = ("u", "t", "heat_flux", "momentum_flux", "t_variance")
 COLUMNS = (
     "core", "resolution", "filter", "n_day", "jet_m_s", "jet_m_s_error", "jet_latitude",
@@ -69,11 +70,12 @@ def ours(
     skip: int,
     folder: Path,
     levels: SigmaLevels | None = None,
+    from_rest: bool = False,
 ) -> tuple[Model, np.ndarray, list[int]]:
     """Run this core on; give the model, mean `KINDS` of each chunk, and days in each."""
     model = _model(resolution, filter_, levels)
-    isca = "" if levels is None else "_isca"
-    label = f"held_suarez_{resolution}_{filter_[0]}_{filter_[1]:.0f}{isca}"
+    isca, rest = "" if levels is None else "_isca", "_rest" if from_rest else ""
+    label = f"held_suarez_{resolution}_{filter_[0]}_{filter_[1]:.0f}{isca}{rest}"
     restart, kept = folder / f"{label}.safetensors", folder / f"{label}_sums.safetensors"
     shape = (len(KINDS), model.grid.n_lat, model.levels.n_level)
     total, done, counts = torch.zeros(0, *shape, dtype=torch.float64), 0, []
@@ -81,6 +83,8 @@ def ours(
         tensors, meta = load_checkpoint(kept)
         total, done, counts = tensors["total"], meta["done"], meta["counts"]
         state = load_state(restart, model)
+    elif from_rest:
+        state = model.initial(temperature=REST_K)
     else:
         state = _spun_up(model, label, filter_, folder)
     for day in track(range(done + 1, n_day + 1), f"{resolution}, days"):
@@ -232,8 +236,9 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.isca:
         levels = isca_levels(parse_resolution(ISCA)[1])
-        found = ours(ISCA, PAPER, args.n_day, args.skip, args.folder, levels)
-        yield _row("ours, levels of Isca", _spelt(PAPER), ISCA, found)
+        found = ours(ISCA, PAPER, args.n_day, args.skip, args.folder, levels, args.rest)
+        name = "ours, levels of Isca" + (f", from rest, day {args.skip} on" if args.rest else "")
+        yield _row(name, _spelt(PAPER), ISCA, found)
         return
     filters = (OURS, THEIRS) if args.peer else (PAPER,) if args.paper else (OURS,)
     for filter_ in filters:
@@ -266,6 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peer", action="store_true", help="dinosaur too, and filters exchanged")
     parser.add_argument("--paper", action="store_true", help="with the filter of the paper")
     parser.add_argument("--isca", action="store_true", help="that, on the levels of Isca, T42L25")
+    parser.add_argument("--rest", action="store_true", help="begin --isca at rest, as that does")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="keeps what is done")
     parser.add_argument("--json", action="store_true", help="a JSON line for each row")
     parser.add_argument("--keep", action="store_true", help="add rows to results/weather.jsonl")

@@ -8,6 +8,7 @@ from apps.weather.model import Model
 from benchmarks.weather_held_suarez import (
     KINDS,
     OURS,
+    REST_K,
     between_rows,
     climate,
     mirrored,
@@ -88,3 +89,11 @@ def test_a_run_that_goes_on_keeps_its_chunks(tmp_path):
     assert isinstance(parts[0].physics, HeldSuarez)
     assert parts[2] == whole[2] == [20, 20, 1]
     assert np.array_equal(parts[1], whole[1])
+
+
+def test_a_run_from_rest_begins_as_isca_does_and_is_kept_apart(tmp_path):
+    """A day of Newtonian cooling moves 264 K by less than its fastest rate, a quarter of 50 K."""
+    _, chunks, _ = ours("T5L4", OURS, 1, 0, tmp_path, None, True)
+    assert abs(chunks[0, KINDS.index("t")] - REST_K).max() < 13.0
+    other = ours("T5L4", OURS, 1, 0, tmp_path)[1]
+    assert not np.array_equal(chunks, other)
