@@ -177,7 +177,7 @@ def mirrored(mean: np.ndarray) -> np.ndarray:
 
 def summary(model: Model, mean: np.ndarray) -> dict[str, float]:
     """Give the numbers by which Held-Suarez climates are compared, of the northern half."""
-    fine = np.arange(0.0, 90.0, 0.05)
+    fine = np.arange(1800) / 20.0
     u = between_rows(mean[0], model.grid.truncation, fine)
     lat, level = np.unravel_index(np.argmax(u), u.shape)
     north = model.grid.latitude.numpy() > 0
