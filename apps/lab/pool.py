@@ -187,6 +187,11 @@ def _client(n_job: int, scheduler: str | None, module: str) -> Iterator[Any]:
         "distributed.comm.timeouts.connect": "60s",
         # A run holds its process for minutes; that is no reason to speak up.
         "distributed.admin.tick.limit": "1h",
+        # Nobody reads how the workers feel, and asking a thread that takes many small steps for
+        # its interpreter fifty times a second slows it down.
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "10s",
+        "distributed.worker.profile.enabled": False,
         "distributed.worker.multiprocessing-method": _METHOD,
     }
     with dask.config.set(settings), _one_thread_each():
