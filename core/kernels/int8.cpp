@@ -139,13 +139,13 @@ void multiply(const Pattern& s, const Rows<float>& x, float x_scale, const float
     const float* from = x.at(tile, TILE);
     for (int i = 0; i < n_sample; ++i, from += x.stride)
       is_odd[i] = !round_row(from, x.n, 4 * n_in, x_scale, reinterpret_cast<uint8_t*>(scratch.get() + i * n_row_unit), 16);
-    pack_features(scratch.get(), n_row_unit, n_sample, n_in, n_in, in);
+    pack_features(scratch.get(), n_row_unit, n_sample, TILE, n_in, n_in, in);
   };
   multiply_by_features<Int8Quad>(
       s, x, codes, y, rows, n_thread, pack,
       [&](const float* room, const float* is_odd, int64_t first, int64_t n, float* to,
           int n_sample) {
-        unpack_features(room, n, n_sample, to, rows, Scaled{moved + first, by + first});
+        unpack_features(room, TILE, n, n_sample, to, rows, Scaled{moved + first, by + first});
         mark(n_sample, is_odd, to, n);
       });
 }

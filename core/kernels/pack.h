@@ -1,6 +1,6 @@
-// The two layouts in which a tile of 64 samples is multiplied.
+// The two layouts in which a tile of samples is multiplied.
 //
-// features: [feature][64 samples]        a weight multiplies whole vectors of samples
+// features: [feature][sample]            a weight multiplies whole vectors of samples
 // quads:    [feature / 4][sample][4]     outer products of 4 by 4 features, summed over samples
 #pragma once
 
@@ -45,13 +45,16 @@ inline void for_stretches(int64_t n_feature, int n_slot, int step, const Work& w
       work(s, begin, begin + stretch < n_feature ? begin + stretch : n_feature);
 }
 
-// Rows x[sample][feature] of one tile -> features layout; samples from n_sample on are zero, and so
-// are features from n_feature to n_padded.
-template <int TILE = ::TILE>
-void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_feature,
+// Rows x[sample][feature] of one tile -> features layout of n_slot samples; those from n_sample on are
+// zero, and so are features from n_feature to n_padded.
+template <int SLOT = 0>
+void pack_features(const float* x, int64_t stride, int n_sample, int n_slot, int64_t n_feature,
                    int64_t n_padded, float* out) {
+  // Addresses that the compiler knows: packing takes half of the time.
+  if (!SLOT && n_slot == TILE) return pack_features<TILE>(x, stride, n_sample, TILE, n_feature, n_padded, out);
+  if (SLOT) n_slot = SLOT;
   const int64_t n_whole = n_feature / LANE * LANE;
-  for_stretches(n_whole, TILE, LANE, [&](int s0, int64_t begin, int64_t end) {
+  for_stretches(n_whole, n_slot, LANE, [&](int s0, int64_t begin, int64_t end) {
     const int n = n_sample - s0;
     for (int64_t f = begin; f < end; f += LANE) {
       const float* from = x + s0 * stride + f;
@@ -61,19 +64,19 @@ void pack_features(const float* x, int64_t stride, int n_sample, int64_t n_featu
       else
         for (int i = 0; i < LANE; ++i) a[i] = i < n ? load(from + i * stride) : Vec{};
       transpose(a);
-      float* to = out + f * TILE + s0;
-      for (int i = 0; i < LANE; ++i) store(to + i * TILE, a[i]);
+      float* to = out + f * n_slot + s0;
+      for (int i = 0; i < LANE; ++i) store(to + i * n_slot, a[i]);
     }
   });
   const int n_rest = int(n_feature - n_whole);
-  for (int s0 = 0; n_rest && s0 < TILE; s0 += LANE) {
+  for (int s0 = 0; n_rest && s0 < n_slot; s0 += LANE) {
     Vec a[LANE];
     for (int i = 0; i < LANE; ++i)
       a[i] = s0 + i < n_sample ? load_some(x + (s0 + i) * stride + n_whole, n_rest) : Vec{};
     transpose(a);
-    for (int i = 0; i < n_rest; ++i) store(out + (n_whole + i) * TILE + s0, a[i]);
+    for (int i = 0; i < n_rest; ++i) store(out + (n_whole + i) * n_slot + s0, a[i]);
   }
-  std::memset(out + n_feature * TILE, 0, (n_padded - n_feature) * TILE * sizeof(float));
+  std::memset(out + n_feature * n_slot, 0, (n_padded - n_feature) * n_slot * sizeof(float));
 }
 
 inline void write(float* to, Vec v) { store(to, v); }
@@ -100,25 +103,33 @@ struct WithBias {  // room for LANE numbers beyond the last
 
 // The way back, for n_feature features that start with y[sample][0]; `finish` has the last word on
 // the numbers of features from f on.
-template <int TILE = ::TILE, class Out, class Finish = AsTheyAre>
-void unpack_features(const float* in, int64_t n_feature, int n_sample, Out* y, int64_t stride,
-                     const Finish& finish = {}) {
+template <int SLOT = 0, class Out, class Finish = AsTheyAre>
+void unpack_features(const float* in, int n_slot, int64_t n_feature, int n_sample, Out* y,
+                     int64_t stride, const Finish& finish = {}) {
+  if (!SLOT && n_slot == TILE) return unpack_features<TILE>(in, TILE, n_feature, n_sample, y, stride, finish);
+  if (SLOT) n_slot = SLOT;
   const int64_t n_whole = n_feature / LANE * LANE;
+  // Pieces of rows are put together before they are written: a line to each of sixteen rows, that often lie
+  // in one set of the first-level cache, takes twice the time of a row's lines one after the other.
+  constexpr int64_t PIECE = 128;
+  alignas(64) float piece[LANE * PIECE];
   for (int s0 = 0; s0 < n_sample; s0 += LANE) {
-    for (int64_t f = 0; f < n_whole; f += LANE) {
-      Vec a[LANE];
-      for (int i = 0; i < LANE; ++i) a[i] = load(in + (f + i) * TILE + s0);
-      transpose(a);
-      Out* to = y + s0 * stride + f;
-      if (s0 + LANE <= n_sample)
-        for (int i = 0; i < LANE; ++i, to += stride) write(to, finish(a[i], f));
-      else
-        for (int i = 0; s0 + i < n_sample; ++i) write(to + i * stride, finish(a[i], f));
+    for (int64_t f0 = 0; f0 < n_whole; f0 += PIECE) {
+      const int64_t end = f0 + PIECE < n_whole ? f0 + PIECE : n_whole;
+      for (int64_t f = f0; f < end; f += LANE) {
+        Vec a[LANE];
+        for (int i = 0; i < LANE; ++i) a[i] = load(in + (f + i) * n_slot + s0);
+        transpose(a);
+        for (int i = 0; i < LANE; ++i) store(piece + i * PIECE + f - f0, a[i]);
+      }
+      for (int i = 0; i < LANE && s0 + i < n_sample; ++i)
+        for (int64_t f = f0; f < end; f += LANE)
+          write(y + (s0 + i) * stride + f, finish(load(piece + i * PIECE + f - f0), f));
     }
     if (const int n_rest = int(n_feature - n_whole)) {
       Vec a[LANE];
       for (int i = 0; i < LANE; ++i)
-        a[i] = i < n_rest ? load(in + (n_whole + i) * TILE + s0) : Vec{};
+        a[i] = i < n_rest ? load(in + (n_whole + i) * n_slot + s0) : Vec{};
       transpose(a);
       for (int i = 0; i < LANE && s0 + i < n_sample; ++i)
         write_some(y + (s0 + i) * stride + n_whole, finish(a[i], n_whole), n_rest);

@@ -51,11 +51,6 @@ template <int V>
 inline Half half_of(const Half (&sum)[V], int h) {
   return sum[h];
 }
-// Zen 4 multiplies full registers in two goes, as it loads them.
-inline bool has_full_registers() {
-  static const bool full = !__builtin_cpu_is("amdfam19h");
-  return full;
-}
 inline Half mac(Bf16Pair, Half sum, Half a, Half b) {
   return Half(_mm256_dpbf16_ps(__m256(sum), (__m256bh)(__m256(a)), (__m256bh)(__m256(b))));
 }

@@ -185,30 +185,52 @@ void pack_quads_padded(const In* x, int64_t stride, int n_sample, int slot, int6
 // what follows by itself.
 constexpr int SECTION = 128;
 
-// y = in S^T for packed inputs, a section of block rows at a time: it is written to the rows of y
-// while it lies in the first-level cache. `ahead` is fetched meanwhile. Where there is `turned`, it has
-// the values.
+// Block rows first..last-1 of one tile of y = in S^T, a section at a time: run(first, last, ahead, n_ahead,
+// outputs, n_output) makes it in `room`, in the layout, and it is written to the rows of y while it lies
+// in the first-level cache. `ahead` is fetched meanwhile.
+template <class Layout, class Run>
+void multiply_sections(const Layout& layout, int64_t first, int64_t last, int slot, float* room,
+                       int n_sample, float* y, int64_t rows, const float* bias, Ahead ahead,
+                       const Run& run) {
+  const Pattern& s = layout.s;
+  const int64_t n_ahead = ahead.share(layout.n_fetch(first, last, slot));
+  auto width = [&](int64_t i) { return (std::min(i + layout.step, last) * s.br < rows ? std::min(i + layout.step, last) * s.br : rows) - i * s.br; };
+  for (int64_t i = first; i < last; i += layout.step) {
+    const int64_t end = std::min(i + layout.step, last), next = end * s.br;
+    Lines<true> outputs;  // of the next section
+    if (end < last) outputs = {y + next, rows, n_sample, width(end)};
+    run(i, end, ahead, n_ahead, outputs, outputs.share(layout.n_fetch(i, end, slot)));
+    if (bias)
+      layout.unpack(room, slot, width(i), n_sample, y + i * s.br, rows, WithBias{bias + i * s.br});
+    else
+      layout.unpack(room, slot, width(i), n_sample, y + i * s.br, rows, AsTheyAre());
+  }
+}
+
+inline int64_t rows_of_section(int br) { return SECTION / br ? SECTION / br : 1; }
+
+// Products in the quads layout. Where there is `turned`, it has the values.
 struct Quads {
-  explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(SECTION / s.br ? SECTION / s.br : 1) {}
-  int64_t room(int slot) const { return int64_t(step) * s.br * slot; }
+  explicit Quads(const Pattern& s) : s(s), run(quads_kernel(s.br, s.bc)), step(rows_of_section(s.br)) {}
+  int64_t room(int slot) const { return step * s.br * slot; }
+  // How often ahead.fetch is called for block rows first..last-1: never less.
+  int64_t n_fetch(int64_t first, int64_t last, int slot) const { return (last - first) * (s.br / 4 * (slot * 4 / (4 * LANE))); }
+  void pack(const float* x, int64_t stride, int n_sample, int slot, int64_t n_feature, float* out) const {
+    pack_quads_padded(x, stride, n_sample, slot, n_feature, s.n_col * s.bc, out);
+  }
+  template <class Finish>
+  void unpack(const float* in, int slot, int64_t n, int n_sample, float* y, int64_t stride, const Finish& finish) const {
+    unpack_quads(in, slot, n, n_sample, y, stride, finish);
+  }
   void multiply(const float* values, int64_t first, int64_t last, const float* in, int slot,
                 float* room, int n_sample, float* y, int64_t rows, const float* bias, Ahead ahead,
                 Turned* turned = nullptr) const {
-    const int64_t n_pass = s.br / 4 * (slot * 4 / (4 * LANE));  // of a block row: never more
-    const int64_t n_ahead = ahead.share((last - first) * n_pass);
-    auto width = [&](int64_t i) { return (std::min(i + step, last) * s.br < rows ? std::min(i + step, last) * s.br : rows) - i * s.br; };
-    for (int64_t i = first; i < last; i += step) {
-      const int64_t end = std::min(i + step, last), next = end * s.br;
-      Lines<true> outputs;  // of the next section
-      if (end < last) outputs = {y + next, rows, n_sample, width(end)};
-      const int64_t k = s.row_ptr[i];
-      const float* from = turned ? turned->at(k, s.row_ptr[end]) : values + k * s.br * s.bc;
-      run(s, from, i, end, slot, in, room, ahead, n_ahead, outputs, outputs.share((end - i) * n_pass));
-      if (bias)
-        unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows, WithBias{bias + i * s.br});
-      else
-        unpack_quads(room, slot, width(i), n_sample, y + i * s.br, rows, AsTheyAre());
-    }
+    multiply_sections(*this, first, last, slot, room, n_sample, y, rows, bias, ahead,
+                      [&](int64_t i, int64_t end, Ahead& ahead, int64_t n_ahead, Lines<true>& outputs, int64_t n_output) {
+                        const int64_t k = s.row_ptr[i];
+                        const float* from = turned ? turned->at(k, s.row_ptr[end]) : values + k * s.br * s.bc;
+                        run(s, from, i, end, slot, in, room, ahead, n_ahead, outputs, n_output);
+                      });
   }
   Pattern s;
   decltype(quads_kernel(0, 0)) run;
@@ -218,7 +240,7 @@ struct Quads {
 // Samples in a tile: few enough that `n_feature` of them lie in the second-level cache, whole
 // multiples of sixteen, and as many tiles as there are threads where that is possible.
 inline int slot_for(int64_t batch, int64_t n_feature, int n_thread) {
-  const int64_t most = n_feature <= 512 ? 128 : 64;
+  const int64_t most = n_feature <= 512 && !has_full_registers() ? 128 : 64;
   int64_t n_tile = (batch + most - 1) / most;
   n_tile = (n_tile + n_thread - 1) / n_thread * n_thread;
   const int64_t slot = ((batch + n_tile - 1) / (n_tile ? n_tile : 1) + 15) / 16 * 16;

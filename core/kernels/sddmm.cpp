@@ -5,6 +5,7 @@
 // added in the order of the threads: the same bits for the same number of threads.
 
 #include "entries.h"
+#include "full.h"
 #include "outer.h"
 #include "panels.h"
 
@@ -63,6 +64,58 @@ void gradients_by_quads(const Pattern* t, const float* values, const int32_t* or
   });
 }
 
+#if defined(__AVX512F__)
+// The same of fp32 on cores that multiply full registers: dy is spread from the features layout for
+// both gradients.
+void gradients_by_features(const Pattern* t, const float* values, const int32_t* order_t, const Places& s,
+                           int64_t n_row, int64_t n_col, int64_t n_block, const Rows<float>& dy,
+                           const Rows<float>& x, float* dx, float* out, int n_thread) {
+  const int64_t n_dy = n_row * s.br, n_x = (n_col * s.bc + LANE - 1) / LANE * LANE;
+  const int slot = slot_for(x.batch, std::max(n_x, n_dy), n_thread);
+  const int64_t n_tile = (x.batch + slot - 1) / slot;
+  n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
+  const Groups groups(s.br, s.bc);
+  with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
+    const Scratch scratch((n_x + n_dy) * slot);
+    float *in_x = scratch.get(), *in_dy = in_x + n_x * slot;
+    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
+    if (begin == last) clear(sums, n_block * s.br * s.bc);
+    for (int64_t tile = begin; tile < last; ++tile) {
+      const int n_sample = x.n_sample(tile, slot);
+      const int filled = (n_sample + LANE - 1) / LANE * LANE;
+      pack_features(dy.at(tile, slot), dy.stride, n_sample, filled, dy.n, n_dy, in_dy);
+      if (dx) {
+        const Strips layout(*t, order_t);
+        const Scratch room(layout.room(slot));
+        layout.multiply(values, 0, t->n_row, in_dy, filled, room.get(), n_sample, dx + tile * slot * x.n,
+                        x.n, nullptr, x.ahead(tile, slot));
+      }
+      groups.pack(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_x, in_x);
+      Ahead ahead = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();
+      const int64_t n_ahead = ahead.share(n_block);
+      for (int64_t k = 0; k < n_block;) {
+        int64_t stop = k + 1;
+        while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
+        if (tile == begin) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
+        ahead.fetch(n_ahead * (stop - k));
+        groups.row(s.col_index, k, stop, s.br, s.bc, filled, in_dy + int64_t(s.row_index[k]) * s.br * filled, in_x, sums);
+        k = stop;
+      }
+    }
+  });
+}
+#endif
+
+void gradients_of_fp32(const Pattern* t, const float* values, const int32_t* order_t, const Places& s,
+                       int64_t n_row, int64_t n_col, int64_t n_block, const Rows<float>& dy,
+                       const Rows<float>& x, float* dx, float* out, int n_thread) {
+#if defined(__AVX512F__)
+  if (has_full_registers())
+    return gradients_by_features(t, values, order_t, s, n_row, n_col, n_block, dy, x, dx, out, n_thread);
+#endif
+  gradients_by_quads<Fp32>(t, values, order_t, s, n_row, n_col, n_block, dy, x, dx, out, n_thread);
+}
+
 #if defined(__AVX512BF16__)
 void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block,
                         const Rows<uint16_t>& dy, const Rows<uint16_t>& x, float* out, int n_thread) {
@@ -114,11 +167,11 @@ void gradients_by_entries(const Pattern& p, const Plan& plan, const float* value
       const int64_t last = n_tile * (thread + 1) / n_thread;
       for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
         const int n_sample = rows.n_sample(tile, SLOT);
-        pack_features<SLOT>(columns.at(tile, SLOT), columns.stride, n_sample, columns.n, columns.n, in);
-        pack_features<SLOT>(rows.at(tile, SLOT), rows.stride, n_sample, rows.n, rows.n, other);
+        pack_features(columns.at(tile, SLOT), columns.stride, n_sample, SLOT, columns.n, columns.n, in);
+        pack_features(rows.at(tile, SLOT), rows.stride, n_sample, SLOT, rows.n, rows.n, other);
         visit_entries<MULTIPLY, true, where>(plan, from, in, other, room, sums,
                                              tile + 1 < last ? columns.ahead(tile + 1, SLOT) : Ahead());
-        if (MULTIPLY) unpack_features<SLOT>(room, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
+        if (MULTIPLY) unpack_features(room, SLOT, rows.n, n_sample, dx + tile * SLOT * rows.n, rows.n);
       }
     });
   };
@@ -161,8 +214,7 @@ extern "C" int32_t tessera_sddmm(const void* dy, int64_t dy_stride, int64_t rows
   const Rows<float> in_dy{static_cast<const float*>(dy), dy_stride, batch, rows};
   const Rows<float> in_x{static_cast<const float*>(x), x_stride, batch, cols};
   if (has_quads(br, bc)) {
-    gradients_by_quads<Fp32>(nullptr, nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr, out,
-                             n_thread);
+    gradients_of_fp32(nullptr, nullptr, nullptr, s, n_row, n_col, n_block, in_dy, in_x, nullptr, out, n_thread);
     return OK;
   }
   if (const auto* made = static_cast<const Plan*>(plan)) {
@@ -212,6 +264,6 @@ extern "C" int32_t tessera_spmm_backward(const float* dy, int64_t dy_stride, int
     return OK;
   }
   if (!are_places(order_t, n_block)) return BAD_INDEX;
-  gradients_by_quads<Fp32>(&t, values, order_t, s, n_row, n_col, n_block, in_dy, in_x, dx, out, n_thread);
+  gradients_of_fp32(&t, values, order_t, s, n_row, n_col, n_block, in_dy, in_x, dx, out, n_thread);
   return OK;
 }

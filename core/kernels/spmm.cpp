@@ -4,12 +4,15 @@
 // in the second-level cache. The next tile is fetched meanwhile. Threads share the tiles.
 
 #include "entries.h"
+#include "full.h"
 
 namespace {
 
-void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* values,
+// In the quads or the features layout.
+template <class Layout>
+void multiply_by_tiles(const Layout& layout, const Rows<float>& x, const float* values,
                        const float* bias, float* y, int64_t rows, int n_thread) {
-  const Quads layout(s);
+  const Pattern& s = layout.s;
   const int64_t n_in = s.n_col * s.bc;
   const int slot = slot_for(x.batch, n_in, n_thread);
   const int64_t n_tile = (x.batch + slot - 1) / slot;
@@ -21,11 +24,20 @@ void multiply_by_quads(const Pattern& s, const Rows<float>& x, const float* valu
     const int filled = (n_sample + 15) / 16 * 16;
     const Scratch scratch(n_in * slot + layout.room(slot));
     float *in = scratch.get(), *room = in + n_in * slot;
-    pack_quads_padded(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_in, in);
+    layout.pack(x.at(tile, slot), x.stride, n_sample, filled, x.n, in);
     layout.multiply(values, s.n_row * cut / n_cut, s.n_row * (cut + 1) / n_cut, in, filled, room,
                     n_sample, y + tile * slot * rows, rows, bias,
                     has_next && n_cut == 1 ? x.ahead(tile + 1, slot) : Ahead());
   });
+}
+
+void multiply_by_blocks(const Pattern& s, const Rows<float>& x, const float* values,
+                       const float* bias, float* y, int64_t rows, int n_thread) {
+#if defined(__AVX512F__)
+  if (has_full_registers())
+    return multiply_by_tiles(Strips(s), x, values, bias, y, rows, n_thread);
+#endif
+  multiply_by_tiles(Quads(s), x, values, bias, y, rows, n_thread);
 }
 
 void multiply_by_entries(const Plan& plan, const Rows<float>& x, const float* values,
@@ -36,13 +48,13 @@ void multiply_by_entries(const Plan& plan, const Rows<float>& x, const float* va
       const int n_sample = x.n_sample(tile, SLOT);
       const Scratch scratch((x.n + rows) * SLOT);
       float *in = scratch.get(), *out = in + x.n * SLOT, *to = y + tile * SLOT * rows;
-      pack_features<SLOT>(x.at(tile, SLOT), x.stride, n_sample, x.n, x.n, in);
+      pack_features(x.at(tile, SLOT), x.stride, n_sample, SLOT, x.n, x.n, in);
       visit_entries<true, false, where>(plan, from, in, nullptr, out, nullptr,
                                         has_next ? x.ahead(tile + 1, SLOT) : Ahead());
       if (bias)
-        unpack_features<SLOT>(out, rows, n_sample, to, rows, WithBias{bias});
+        unpack_features(out, SLOT, rows, n_sample, to, rows, WithBias{bias});
       else
-        unpack_features<SLOT>(out, rows, n_sample, to, rows);
+        unpack_features(out, SLOT, rows, n_sample, to, rows);
     });
   });
 }
@@ -59,7 +71,7 @@ int32_t multiply(const Pattern& s, const Plan* plan, const Rows<float>& x, const
   }
   if (const int32_t status = check(s)) return status;
   if (has_quads(s.br, s.bc))
-    multiply_by_quads(s, x, values, bias, y, rows, n_thread);
+    multiply_by_blocks(s, x, values, bias, y, rows, n_thread);
   else
     multiply_by_entries(plan_entries(s, nullptr, false, rows, x.n), x, values, bias, y, rows, n_thread);
   return OK;
@@ -73,10 +85,10 @@ int32_t multiply_bf16(const Pattern& s, const Rows<float>& x, const float* value
   multiply_by_features<Bf16Pair>(
       s, x, values, y, rows, n_thread,
       [&](int64_t tile, int n_sample, float* in, float*) {
-        pack_features(x.at(tile, TILE), x.stride, n_sample, x.n, s.n_col * s.bc, in);
+        pack_features(x.at(tile, TILE), x.stride, n_sample, TILE, x.n, s.n_col * s.bc, in);
       },
       [&](const float* room, const float*, int64_t, int64_t n, uint16_t* to, int n_sample) {
-        unpack_features(room, n, n_sample, to, rows);
+        unpack_features(room, TILE, n, n_sample, to, rows);
       });
   return OK;
 }

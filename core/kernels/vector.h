@@ -76,6 +76,16 @@ constexpr bool HAS_INT8 = true;
 constexpr bool HAS_INT8 = false;
 #endif
 
+// Zen 4 multiplies full registers in two goes, as it loads them.
+inline bool has_full_registers() {
+#if defined(__AVX512F__)
+  static const bool full = !__builtin_cpu_is("amdfam19h");
+  return full;
+#else
+  return false;
+#endif
+}
+
 // Errors that a kernel can report; Python turns them into exceptions.
 enum Status : int32_t { OK = 0, BAD_INDEX = 1, BAD_POINTER = 2, NOT_BUILT = 3, BAD_PLAN = 4 };
 
