@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def round_to_format(
     DtypeError
         If `x` is neither float32 nor float64.
     FormatError
-        If the format is unknown, or `rounding` is stochastic without a generator.
+        If the format or `rounding` is unknown, or `rounding` is stochastic without a generator.
 
     Notes
     -----
@@ -69,6 +69,11 @@ def round_to_format(
     if isinstance(format, str):
         format = format_named(format)
     check_dtype("round_to_format", "x", x, (torch.float32, torch.float64))
+    if rounding not in get_args(Rounding):
+        raise FormatError(
+            f"round_to_format: rounding must be 'nearest' or 'stochastic', got {rounding!r}; "
+            "name one of them"
+        )
     if rounding == "stochastic" and generator is None:
         raise FormatError(
             "round_to_format: rounding 'stochastic' needs a generator, got None; "

@@ -27,6 +27,7 @@ from core.sparse.break_even import ALWAYS_SPARSE, dense_from
 from core.sparse.pattern import BlockPattern, transposed_order
 
 _LIBRARY = torch.library.Library("core", "FRAGMENT")
+_ONE_EACH = "give one entry per block"
 _LIBRARY.define(
     "spmm(Tensor x, Tensor values, Tensor row_ptr, Tensor col_index, Tensor row_index, int rows)"
     " -> Tensor"
@@ -87,11 +88,17 @@ def matmul(
     tensor([[3., 3., 7., 7.]])
     """
     rows, cols = pattern.shape
-    if x.shape[-1] != cols:
+    if x.dim() == 0 or x.shape[-1] != cols:
         raise ShapeError(
             f"sparse matmul: x must have {cols} features (one per column of the matrix), "
-            f"got {x.shape[-1]}; did you pass it transposed?"
+            f"got {x.shape[-1] if x.dim() else 'a scalar'}; did you pass it transposed?"
         )
+    if (
+        x.dtype is not values.dtype
+        or x.is_cpu is not values.is_cpu
+        or x.layout is not torch.strided
+    ):
+        _check_alike("sparse matmul", "x", x, values)
     if values.shape != (pattern.n_block, *pattern.block):
         raise PatternError(
             f"sparse matmul: values must have shape {[pattern.n_block, *pattern.block]} "
@@ -102,6 +109,10 @@ def matmul(
         raise ShapeError(
             f"sparse matmul: bias must be {x.dtype} [{rows}], got {bias.dtype} {list(bias.shape)}; "
             "give one entry per row of the matrix"
+        )
+    if bias is not None and bias.device != x.device:
+        raise DtypeError(
+            f"sparse matmul: bias is on {bias.device} but x on {x.device}; move one of them"
         )
     flat = x if x.dim() == 2 else x.reshape(-1, cols)
     if torch.is_grad_enabled() and (
@@ -194,7 +205,7 @@ def _spmm(
     _check_operands("core::spmm", "x", x, values)
     n_row = row_ptr.numel() - 1
     check_pattern_tensor("core::spmm", row_ptr, values)
-    _check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
+    check_pattern("core::spmm", "rows", rows, n_row, values.shape[1], values, col_index)
     if (
         kernels := _kernels(
             x, values, values.shape, n_row * -(-x.shape[1] // values.shape[2]), limit
@@ -212,7 +223,8 @@ def _spmm_t(
     n_col = col_ptr.numel() - 1
     check_pattern_tensor("core::spmm_t", col_ptr, values)
     check_pattern_tensor("core::spmm_t", order_t, values)
-    _check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
+    check_shape("core::spmm_t", "order_t", order_t, (values.shape[0],), _ONE_EACH)
+    check_pattern("core::spmm_t", "cols", cols, n_col, values.shape[2], values, row_index_t)
     if (
         kernels := _kernels(
             dy, values, values.shape, n_col * -(-dy.shape[1] // values.shape[1]), limit
@@ -232,11 +244,15 @@ def _sddmm(
     check_shape("core::sddmm", "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
     check_pattern_tensor("core::sddmm", row_index, x)
     check_pattern_tensor("core::sddmm", col_index, x)
-    check_shape(
-        "core::sddmm", "col_index", col_index, tuple(row_index.shape), "give one entry per block"
-    )
+    check_shape("core::sddmm", "col_index", col_index, tuple(row_index.shape), _ONE_EACH)
     if dy.dtype != x.dtype:
         raise DtypeError(f"core::sddmm: dy is {dy.dtype} but x is {x.dtype}; convert one of them")
+    check_place("core::sddmm", "dy", dy, "x", x)
+    if br < 1 or bc < 1:
+        raise PatternError(
+            f"core::sddmm: blocks must have at least one row and column, got {br} x {bc}; "
+            "pass the block of the pattern"
+        )
     n_all = -(-dy.shape[1] // br) * -(-x.shape[1] // bc)
     if (kernels := _kernels(dy, x, (row_index.numel(), br, bc), n_all, limit)) is not None:
         return call.sddmm(kernels, dy, x, row_index, col_index, br, bc)
@@ -259,10 +275,14 @@ def _both(
         return _spmm_t(dy, values, col_ptr, row_index_t, order_t, x.shape[1], limit), dvalues
     who = "core::spmm_backward"
     check_shape(who, "dy", dy, (x.shape[0], None), "dy and x share the batch axis")
+    check_place(who, "dy", dy, "values", values)
+    check_place(who, "x", x, "values", values)
     for part in (row_index, col_index, col_ptr, row_index_t, order_t):
         check_pattern_tensor(who, part, values)
-    _check_pattern(who, "rows", dy.shape[1], -(-dy.shape[1] // br), br, values, row_index)
-    _check_pattern(who, "cols", x.shape[1], col_ptr.numel() - 1, bc, values, row_index_t)
+    for name, part in (("col_index", col_index), ("order_t", order_t)):
+        check_shape(who, name, part, (values.shape[0],), _ONE_EACH)
+    check_pattern(who, "rows", dy.shape[1], -(-dy.shape[1] // br), br, values, row_index)
+    check_pattern(who, "cols", x.shape[1], col_ptr.numel() - 1, bc, values, row_index_t)
     index = row_index, col_index, col_ptr, row_index_t, order_t
     return call.spmm_backward(kernels, dy, x, values, *index)
 
@@ -302,15 +322,31 @@ def _check_operands(who: str, name: str, x: Tensor, values: Tensor) -> None:
             f"{who}: {name} must be [batch, features] and values [n_block, br, bc], "
             f"got {list(x.shape)} and {list(values.shape)}; flatten leading axes first"
         )
+    _check_alike(who, name, x, values)
+
+
+def _check_alike(who: str, name: str, x: Tensor, values: Tensor) -> None:
     if x.dtype != values.dtype:
         raise DtypeError(
             f"{who}: {name} is {x.dtype} but values are {values.dtype}; convert one of them"
         )
+    if x.layout != torch.strided:
+        raise DtypeError(f"{who}: {name} must be dense, got {x.layout}; convert it, .to_dense()")
+    check_place(who, name, x, "values", values)
 
 
-def _check_pattern(
+def check_place(who: str, name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise DtypeError unless both tensors are on one device."""
+    if x.device != other.device:
+        raise DtypeError(
+            f"{who}: {name} is on {x.device} but {other_name} on {other.device}; move one of them"
+        )
+
+
+def check_pattern(
     who: str, name: str, size: int, n: int, width: int, values: Tensor, index: Tensor
 ) -> None:
+    """Raise PatternError unless `size` rows or columns and the blocks fit `n` block rows."""
     check_pattern_tensor(who, index, values)
     if not (n - 1) * width < size <= n * width or index.numel() != values.shape[0]:
         raise PatternError(
@@ -351,22 +387,31 @@ for _name, _kernel in (
 @torch.library.register_fake("core::spmm", lib=_LIBRARY)
 def _(x: Tensor, values: Tensor, row_ptr: Tensor, col_index: Tensor, row_index: Tensor, rows: int):  # type: ignore[no-untyped-def]
     _check_operands("core::spmm", "x", x, values)
+    for part in (row_ptr, col_index, row_index):
+        check_place("core::spmm", "x", x, "the pattern", part)
     return x.new_empty(x.shape[0], rows)
 
 
 @torch.library.register_fake("core::spmm_t", lib=_LIBRARY)
 def _(dy: Tensor, values: Tensor, col_ptr: Tensor, row_index_t: Tensor, order_t: Tensor, cols: int):  # type: ignore[no-untyped-def]
     _check_operands("core::spmm_t", "dy", dy, values)
+    for part in (col_ptr, row_index_t, order_t):
+        check_place("core::spmm_t", "dy", dy, "the pattern", part)
     return dy.new_empty(dy.shape[0], cols)
 
 
 @torch.library.register_fake("core::sddmm", lib=_LIBRARY)
 def _(dy: Tensor, x: Tensor, row_index: Tensor, col_index: Tensor, br: int, bc: int):  # type: ignore[no-untyped-def]
+    check_place("core::sddmm", "dy", dy, "x", x)
+    for part in (row_index, col_index):
+        check_place("core::sddmm", "x", x, "the pattern", part)
     return x.new_empty(row_index.numel(), br, bc)
 
 
 @torch.library.register_fake("core::spmm_backward", lib=_LIBRARY)
 def _(dy: Tensor, x: Tensor, values: Tensor, *index: Tensor):  # type: ignore[no-untyped-def]
+    for part in (dy, values, *index):
+        check_place("core::spmm_backward", "x", x, "another operand", part)
     return x.new_empty(x.shape), values.new_empty(values.shape)
 
 

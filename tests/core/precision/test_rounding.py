@@ -183,6 +183,8 @@ def test_clear_errors():
     x = torch.ones(2)
     with pytest.raises(FormatError, match=r"unknown format 'fp8'; .* did you mean 'fp"):
         round_to_format(x, "fp8")
+    with pytest.raises(FormatError, match=r"must be 'nearest' or 'stochastic', got 'sto'; name"):
+        round_to_format(torch.ones(2), "fp8_e4m3", rounding="sto")  # type: ignore[arg-type]
     with pytest.raises(FormatError, match=r"needs a generator, got None; pass torch.Generator"):
         round_to_format(x, "bf16", rounding="stochastic")
     with pytest.raises(DtypeError, match=r"x must be float32 or float64, got int64; convert it"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from core.errors import DtypeError, ShapeError
+from core.errors import DtypeError, PatternError, ShapeError
 from core.kernels.call import kernels
 from core.sparse import BlockPattern, integer, routes
 
@@ -83,3 +83,14 @@ def test_clear_errors():
     index = p.row_ptr, p.col_index.long(), p.row_index
     with pytest.raises(DtypeError, match=r"core::linear_int8: pattern tensors must be int32"):
         integer.linear_int8(x, x_scale, codes, scale, index, 75)
+    index = p.row_ptr, p.col_index[:-1], p.row_index
+    with pytest.raises(PatternError, match=r"live blocks; pass the tensors of one BlockPattern"):
+        integer.linear_int8(x, x_scale, codes, scale, index, 75)
+    index = p.row_ptr, p.col_index, p.row_index
+    with pytest.raises(PatternError, match=r"core::linear_int8: rows = 640 and .* do not fit"):
+        integer.linear_int8(x, x_scale, codes, scale, index, 640)
+    for name, place in (("x_scale", 4), ("codes", 1), ("scale", 2)):
+        away = [p, codes, scale, x, x_scale]
+        away[place] = away[place].to("meta")
+        with pytest.raises(DtypeError, match=rf"x is on cpu but {name} on meta; move one of them"):
+            call(*away)

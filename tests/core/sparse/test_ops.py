@@ -268,3 +268,37 @@ def test_clear_errors():
         torch.ops.core.sddmm(
             torch.zeros(3, 8), torch.zeros(3, 12), p.row_index, p.col_index[:2], 4, 4
         )
+
+
+def test_clear_errors_of_places_and_lengths():
+    g = torch.Generator().manual_seed(7)
+    p = BlockPattern.random((8, 12), (4, 4), 0.5, g)
+    v, x, dy = torch.zeros(p.n_block, 4, 4), torch.zeros(3, 12), torch.zeros(3, 8)
+    away = x.to("meta")
+    with pytest.raises(ShapeError, match=r"x must have 12 features .* got a scalar"):
+        matmul(torch.tensor(1.0), v, p)
+    with pytest.raises(DtypeError, match=r"bias is on meta but x on cpu; move one of them"):
+        matmul(x, v, p, torch.zeros(8, device="meta"))
+    with pytest.raises(DtypeError, match=r"sparse matmul: x is on cpu but values on meta"):
+        matmul(x, v.to("meta"), p)
+    with pytest.raises(DtypeError, match=r"x is torch.float64 but values are torch.float32"):
+        matmul(x.double(), v, p, torch.zeros(8))
+    with pytest.raises(DtypeError, match=r"x must be dense, got torch.sparse_coo; convert it"):
+        matmul(x.to_sparse(), v, p)
+    ops, index_t = torch.ops.core, (p.col_ptr, p.row_index_t, p.order_t)
+    index = p.row_ptr, p.col_index, p.row_index
+    back = p.row_index, p.col_index, *index_t
+    with pytest.raises(DtypeError, match=r"core::spmm: x is on cpu but the pattern on meta"):
+        ops.spmm(x, v, p.row_ptr, p.col_index.to("meta"), p.row_index, 8)
+    with pytest.raises(DtypeError, match=r"core::spmm: x is on meta but values on cpu"):
+        ops.spmm(away, v, *index, 8)
+    with pytest.raises(DtypeError, match=r"core::sddmm: dy is on cpu but x on meta"):
+        ops.sddmm(dy, away, p.row_index, p.col_index, 4, 4)
+    with pytest.raises(DtypeError, match=r"core::spmm_backward: x is on meta but another"):
+        ops.spmm_backward(dy, away, v, *back)
+    with pytest.raises(PatternError, match=r"at least one row and column, got 0 x 4"):
+        ops.sddmm(dy, x, p.row_index, p.col_index, 0, 4)
+    with pytest.raises(ShapeError, match=r"spmm_t: order_t must have shape \[3\], got \[2\]"):
+        ops.spmm_t(dy, v, p.col_ptr, p.row_index_t, p.order_t[:2], 12)
+    with pytest.raises(ShapeError, match=r"col_index must have shape \[3\], got"):
+        ops.spmm_backward(dy, x, v, p.row_index, p.col_index[:2], *index_t)
