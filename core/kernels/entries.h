@@ -16,7 +16,8 @@ namespace {
 // Samples in a tile: as many sums as hide the latency of an addition. Twice as many would spread a
 // weight over more of them, but measured slower, as fewer columns then make a chunk.
 constexpr int W = 4, SLOT = W * LANE;
-constexpr int FAR = 16;  // entries from one to whose value is fetched meanwhile
+constexpr int FAR = 32;       // entries from one to whose value is fetched meanwhile
+constexpr int FAR_VISIT = 4;  // visits, where the values of one lie side by side
 
 // Entries of one row in one chunk of columns. The first visit of a row finds no sums yet.
 struct Visit {
@@ -124,15 +125,18 @@ void visit_entries(const Plan& plan, const float* values, const float* in, const
   const int64_t n_visit = int64_t(plan.visit.size());
   const int32_t* column = plan.column.data();
   const int64_t n_ahead = ahead.share(n_visit);
-  int64_t at = 0;
+  int64_t at = 0, far = 0;  // the first entry of this visit, and of that whose values are fetched
+  for (int64_t v = 0; v < FAR_VISIT && v < n_visit; ++v) far += plan.visit[v].n_entry;
   alignas(64) float waiting[LANE * LANE] = {};
   for (int64_t v = 0; v < n_visit; ++v) {
     ahead.fetch(n_ahead);
     const auto [row, n, is_first] = plan.visit[v];
-    if (WHERE == IN_ORDER && v + 1 < n_visit) {
-      const float* next = values + source[at + n];
+    if (WHERE == IN_ORDER && v + FAR_VISIT < n_visit) {
+      const float* next = values + source[far];
+      const int32_t n_next = plan.visit[v + FAR_VISIT].n_entry;
       __builtin_prefetch(next);
-      __builtin_prefetch(next + plan.visit[v + 1].n_entry);
+      __builtin_prefetch(next + n_next);
+      far += n_next;
     }
     Vec sum[W], mine[W];
     for (int j = 0; j < W; ++j) {

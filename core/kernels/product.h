@@ -159,7 +159,8 @@ void multiply_quads(const Pattern& s, const float* values, int64_t first, int64_
 
 inline auto quads_kernel(int br, int bc) {
   constexpr int MOST = LANE == 16 ? 8 : 4;
-  if (br % MOST == 0)
+  // Four rows by four vectors spread half as many weights, which costs products where registers are full.
+  if (br % MOST == 0 && !has_full_registers())
     return bc == 16  ? multiply_quads<16, MOST>
            : bc == 8 ? multiply_quads<8, MOST>
            : bc == 4 ? multiply_quads<4, MOST>
