@@ -59,6 +59,8 @@ inline void put_int(int32_t* p, IVec v, Lanes n) {
   put(reinterpret_cast<float*>(p), Vec(v), n);
 }
 
+#define UNROLL _Pragma("GCC unroll 8")
+
 enum Reduce : int32_t { SUM, MEAN, MAX };
 
 // Edges grouped by one of their ends: those of row i are order[ptr[i]..ptr[i+1]-1], and other[k] is
@@ -172,39 +174,47 @@ struct Messages {
     });
   }
 
-  template <int WIDE, class Lanes>
+  // What a pass asks of every edge is known when the code is made: sums then stay in registers.
+  template <int WIDE, bool IS_MAX, bool IS_RELU, class Lanes>
   void back(int64_t s, int64_t f, Lanes n, const Number* g, const int32_t* winner, Number* dx,
             Number* dedge, float* table) const {
     const Vec zero = {};
-    Vec sum[WIDE] = {}, mine[WIDE] = {};
+    Vec sum[WIDE] = {}, mine[WIDE] = {}, v[WIDE];
     for (int j = 0; own && j < WIDE; ++j) sum[j] = take(g + s * n_feature + f + j * LANE, n);
-    for (int j = 0; relu && j < WIDE; ++j) mine[j] = take(x + s * n_feature + f + j * LANE, n);
+    for (int j = 0; IS_RELU && j < WIDE; ++j) mine[j] = take(x + s * n_feature + f + j * LANE, n);
     if (is_local && s + BEYOND < by_source.n_other) foresee<WIDE>(g + (s + BEYOND) * n_feature + f);
     for (int64_t k = by_source.ptr[s]; k < by_source.ptr[s + 1]; ++k) {
-      const int64_t t = by_source.other[k], e = by_source.order[k];
-      const int32_t count = by_target.ptr[t + 1] - by_target.ptr[t];
+      const int64_t t = by_source.other[k], e = by_source.order[k], at = t * n_feature + f;
+      const Number* with = IS_RELU && edge ? edge + row_of(e) * n_feature + f : nullptr;
       const int64_t later = k + AHEAD < by_source.n_edge ? k + AHEAD : k;
       if (!is_local) foresee<WIDE>(g + by_source.other[later] * n_feature + f);
-      if (relu && edge && !kind) foresee<WIDE>(edge + by_source.order[later] * n_feature + f);
+      if (with && !kind) foresee<WIDE>(edge + by_source.order[later] * n_feature + f);
       if (dedge) foresee<WIDE>(dedge + by_source.order[later] * n_feature + f);
-      const Vec scale = zero + (reduce == MEAN ? 1.0f / float(count) : 1.0f);
-      for (int j = 0; j < WIDE; ++j) {
-        const int64_t at = f + j * LANE;
-        Vec v = take(g + t * n_feature + at, n) * scale;
-        if (reduce == MAX) v = take_int(winner + t * n_feature + at, n) == int32_t(e) ? v : zero;
-        if (relu) {
-          const Vec z = edge ? mine[j] + take(edge + row_of(e) * n_feature + at, n) : mine[j];
-          v = z <= zero ? zero : v;
-        }
-        sum[j] += v;
-        if (dedge) put(dedge + e * n_feature + at, v, n);
-        if (table) {
-          float* to = table + row_of(e) * n_feature + at;
-          put(to, take(to, n) + v, n);
-        }
+      UNROLL for (int j = 0; j < WIDE; ++j) v[j] = take(g + at + j * LANE, n);
+      if (reduce == MEAN) {
+        const float scale = 1.0f / float(by_target.ptr[t + 1] - by_target.ptr[t]);
+        UNROLL for (int j = 0; j < WIDE; ++j) v[j] *= zero + scale;
+      }
+      if (IS_MAX) {
+        UNROLL for (int j = 0; j < WIDE; ++j)
+          v[j] = take_int(winner + at + j * LANE, n) == int32_t(e) ? v[j] : zero;
+      }
+      if (IS_RELU && with) {
+        UNROLL for (int j = 0; j < WIDE; ++j)
+          v[j] = mine[j] + take(with + j * LANE, n) <= zero ? zero : v[j];
+      } else if (IS_RELU) {
+        UNROLL for (int j = 0; j < WIDE; ++j) v[j] = mine[j] <= zero ? zero : v[j];
+      }
+      UNROLL for (int j = 0; j < WIDE; ++j) sum[j] += v[j];
+      if (dedge) {
+        UNROLL for (int j = 0; j < WIDE; ++j) put(dedge + e * n_feature + f + j * LANE, v[j], n);
+      }
+      if (table) {
+        float* to = table + row_of(e) * n_feature + f;
+        UNROLL for (int j = 0; j < WIDE; ++j) put(to + j * LANE, take(to + j * LANE, n) + v[j], n);
       }
     }
-    for (int j = 0; j < WIDE; ++j) put(dx + s * n_feature + f + j * LANE, sum[j], n);
+    UNROLL for (int j = 0; j < WIDE; ++j) put(dx + s * n_feature + f + j * LANE, sum[j], n);
   }
 
   void backward(const Number* g, const int32_t* winner, Number* dx, Number* dedge,
@@ -219,9 +229,16 @@ struct Messages {
     parallel_for(n_part, n_thread, [&](int64_t part) {
       const int64_t n = by_source.n_row, first = n * part / n_part, last = n * (part + 1) / n_part;
       float* table = has_table ? tables.data() + part * n_entry : nullptr;
+      Number* const rows = has_table ? nullptr : dedge;
       for (int64_t s = first; s < last; ++s)
         for_panels(n_feature, [&](auto wide, int64_t f, auto n) {
-          back<decltype(wide)::value>(s, f, n, g, winner, dx, has_table ? nullptr : dedge, table);
+          constexpr int WIDE = decltype(wide)::value;
+          if (reduce == MAX)
+            relu ? back<WIDE, true, true>(s, f, n, g, winner, dx, rows, table)
+                 : back<WIDE, true, false>(s, f, n, g, winner, dx, rows, table);
+          else
+            relu ? back<WIDE, false, true>(s, f, n, g, winner, dx, rows, table)
+                 : back<WIDE, false, false>(s, f, n, g, winner, dx, rows, table);
         });
     });
     for (int64_t f = 0; has_table && f < n_entry; f += LANE) {
