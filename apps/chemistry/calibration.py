@@ -11,6 +11,7 @@ from apps.chemistry.baselines import MixKernel
 from apps.chemistry.baselines.kernel import fit_gaussian_process
 from apps.chemistry.datasets.split import scaffold_sets
 from apps.chemistry.molecules.fingerprint import KeySets, key_sets, tanimoto
+from apps.chemistry.molecules.tables import Molecules
 
 COVERAGE = 0.8  # share of new molecules whose value should lie in its interval
 MIN_CALIBRATION = 10  # values needed to speak of 80 %: nine would all have to lie inside
@@ -146,6 +147,6 @@ def fit_interval(error: np.ndarray, distance: np.ndarray) -> tuple[float, float,
     return base, slope, float(ratio[rank - 1])
 
 
-def similarity_keys(mols: Sequence[Chem.Mol]) -> KeySets:
+def similarity_keys(mols: Molecules) -> KeySets:
     """Return the fingerprints that similarity to the training molecules is told by: ECFP4."""
     return key_sets(mols, "ecfp4", binary=True)

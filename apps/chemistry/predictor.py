@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rdkit import Chem
 
 import core
 from apps.chemistry.baselines import KernelMember
@@ -16,6 +15,7 @@ from apps.chemistry.config import TrainConfig
 from apps.chemistry.datasets.load import standard_level
 from apps.chemistry.hybrid import mixed
 from apps.chemistry.molecules import N_ATOM_FEATURE, N_EDGE_FEATURE, MolGraph
+from apps.chemistry.molecules.tables import Molecules
 from apps.chemistry.network import BindingNetwork, pack
 from apps.chemistry.process import CountProcess
 from apps.chemistry.reference import Reference
@@ -27,8 +27,8 @@ SCHEMA = "tessera.chemistry.model/2"
 # Prefixes of their tensors in the model file.
 _REFERENCE, _KERNEL, _PROCESS = "reference.", "kernel.", "process."
 # Molecules in a batch of inference: large enough to keep the products busy, small enough to
-# stay in the cache of one core (128 molecules are some 4,000 atoms, 2 MB at width 128).
-BATCH = 128
+# stay in the caches (256 molecules are some 8,000 atoms, 4 MB at width 128).
+BATCH = 256
 
 
 def build_network(config: TrainConfig, *, n_task: int, seed: int) -> BindingNetwork:
@@ -108,7 +108,7 @@ class Predictor:
     @cached_property
     def frozen(self) -> list[BindingNetwork]:
         """Copies of the members for inference: weights at rest in the variant's own format."""
-        return [freeze(member) for member in self.members]
+        return [freeze(member).deploy() for member in self.members]
 
     def predict_members(self, graphs: Sequence[MolGraph]) -> np.ndarray:
         """Return float32 [member, molecule, task] in the unit of the data."""
@@ -149,18 +149,18 @@ class Predictor:
         """Return the mean over the members, float32 [molecule, task], in the unit of the data."""
         return self.predict_members(graphs).mean(axis=0)
 
-    def answer(self, mols: Sequence[Chem.Mol], graph: np.ndarray) -> np.ndarray:
+    def answer(self, mols: Molecules, graph: np.ndarray) -> np.ndarray:
         """Return the whole answer, float32 [molecule, task].
 
         Parameters
         ----------
-        mols : sequence of Mol
+        mols : sequence of Mol, or MolTables
         graph : float32 [molecule, task]
             What `predict` says of their graphs.
         """
         if self.kernel is None:
             return graph
-        kernel = self.kernel.predict(list(mols))
+        kernel = self.kernel.predict(mols)
         return mixed(kernel, graph, self.kernel_share).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:

@@ -1,18 +1,17 @@
 """What a trained model remembers of its data: neighbours, intervals, and where it may be asked."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rdkit import Chem
 
 from apps.chemistry.calibration import StandIn, similarity_keys, stand_in
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import N_ATOM_FEATURE, MolGraph, mol_from_smiles
 from apps.chemistry.molecules.fingerprint import KeyIndex, KeySets, tanimoto
+from apps.chemistry.molecules.tables import Molecules
 from apps.lab.memo import once_per_object
 
 # Of the training molecules, this share is farther from its nearest fellow than the border.
@@ -97,11 +96,11 @@ class Reference:
         """The same, to compare others with."""
         return KeyIndex.of(self.keys)
 
-    def nearest(self, mols: Sequence[Chem.Mol]) -> Neighbours:
+    def nearest(self, mols: Molecules) -> Neighbours:
         """Return the training molecules nearest to others."""
         similarity = self.index.similarity(similarity_keys(mols))
         best = similarity.argmax(axis=1)
-        own = np.zeros((len(mols), self.target.shape[1]), dtype=similarity.dtype)
+        own = np.zeros((len(best), self.target.shape[1]), dtype=similarity.dtype)
         for task, known in enumerate(np.isfinite(self.target).T):
             own[:, task] = similarity[:, known].max(axis=1, initial=0.0)
         return Neighbours(best, similarity[np.arange(len(best)), best], own)

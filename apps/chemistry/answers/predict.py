@@ -21,6 +21,7 @@ from apps.chemistry.datasets.read import place_of
 from apps.chemistry.datasets.rows import Row, open_rows
 from apps.chemistry.molecules import featurise_many, standardise
 from apps.chemistry.molecules.stereo import stereo_warnings
+from apps.chemistry.molecules.tables import MolTables
 from apps.chemistry.predictor import Predictor
 from apps.lab.files import atomic_path
 from apps.lab.progress import track
@@ -255,9 +256,10 @@ def _new_columns(predictor: Predictor) -> list[str]:
 def _answers(predictor: Predictor, mols: list[Chem.Mol]) -> Iterator[list[str]]:
     if not mols:
         return
-    graphs = featurise_many(mols)
+    tables = MolTables.of(mols)
+    graphs = featurise_many(tables)
     each = predictor.predict_members(graphs)
-    mean = predictor.answer(mols, each.mean(axis=0))
+    mean = predictor.answer(tables, each.mean(axis=0))
     parts = [mean]
     if _LOG_UNIT.search(predictor.unit):
         parts.append(10.0 ** (9.0 - mean))
@@ -267,7 +269,7 @@ def _answers(predictor: Predictor, mols: list[Chem.Mol]) -> Iterator[list[str]]:
     if known is None:
         yield from ([_text(v) for v in row] for row in np.concatenate(parts, axis=1).tolist())
         return
-    nearest, similarity, own = known.nearest(mols)
+    nearest, similarity, own = known.nearest(tables)
     half = known.half_width(own)
     values = np.concatenate([*parts, mean - half, mean + half], axis=1).tolist()
     for i, row in enumerate(values):

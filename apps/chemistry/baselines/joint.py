@@ -11,13 +11,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from rdkit import Chem
 
 from apps.chemistry.baselines.fellows import Task, TaskFit, fit_tasks
 from apps.chemistry.baselines.kernel import fit_gaussian_process, fit_svr
 from apps.chemistry.baselines.mix import MixKernel
 from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
+from apps.chemistry.molecules.tables import Molecules
 from core.errors import DataError
 
 _ANSWER_ROW = 2000  # molecules whose kernel is held at a time
@@ -41,7 +41,7 @@ class KernelMember:
         """The kernel to the molecules."""
         return MixKernel.of([mol_from_smiles(text) for text in self.smiles])
 
-    def predict(self, mols: list[Chem.Mol]) -> dict[str, np.ndarray]:
+    def predict(self, mols: Molecules) -> dict[str, np.ndarray]:
         """Return what each part says, float64 [molecule, T]; the kernel is made once for all."""
         like = self.kernel.against(mols)
         return {name: fit.answer(like) for name, fit in self.parts.items()}

@@ -17,6 +17,7 @@ from apps.chemistry.datasets import Table
 from apps.chemistry.molecules import mol_from_smiles
 from apps.chemistry.molecules.descriptors import descriptors
 from apps.chemistry.molecules.fingerprint import KINDS, KeyIndex, key_sets
+from apps.chemistry.molecules.tables import Molecules, MolTables
 
 DESCRIPTOR_WEIGHT = 0.25  # fixed in a trial on validation rows of 22 MoleculeACE targets
 _BLOCK_ROW = 1000  # rows of the kernel worked out at a time
@@ -40,7 +41,8 @@ class MixKernel:
     @classmethod
     def of(cls, mols: Sequence[Chem.Mol]) -> "MixKernel":
         """Make the kernel of training molecules."""
-        raw = descriptors(mols)
+        tables = MolTables.of(mols)
+        raw = descriptors(tables)
         in_order = np.sort(raw, axis=0)
         ranks = _ranks(raw, in_order)
         some = ranks[:: 1 + len(ranks) // _MEDIAN_ROW]
@@ -48,20 +50,23 @@ class MixKernel:
         off_diagonal = square[~np.eye(len(some), dtype=bool)]
         scale = float(np.median(off_diagonal)) if off_diagonal.size else 1.0
         return cls(
-            {k: KeyIndex.of(key_sets(mols, k)) for k in KINDS}, in_order, ranks, scale or 1.0
+            {k: KeyIndex.of(key_sets(tables, k)) for k in KINDS}, in_order, ranks, scale or 1.0
         )
 
-    def against(self, mols: Sequence[Chem.Mol]) -> np.ndarray:
+    def against(self, mols: Molecules) -> np.ndarray:
         """Return float32 [molecule, train molecule], 1 for a molecule with itself."""
+        tables = MolTables.among(mols)
         share = (1.0 - DESCRIPTOR_WEIGHT) / len(self.keys)
-        ranks = _ranks(descriptors(mols), self.sorted_descriptors)
-        out = np.empty((len(mols), len(self.ranks)), dtype=np.float32)
-        for start in range(0, len(mols), _BLOCK_ROW):
+        ranks = _ranks(descriptors(tables), self.sorted_descriptors)
+        out = np.empty((tables.n_mol, len(self.ranks)), dtype=np.float32)
+        for start in range(0, tables.n_mol, _BLOCK_ROW):
             rows = slice(start, start + _BLOCK_ROW)
-            radial = np.exp(-_square_distance(ranks[rows], self.ranks) / self.scale)
-            out[rows] = DESCRIPTOR_WEIGHT * radial
+            radial = _square_distance(ranks[rows], self.ranks)
+            radial /= -self.scale
+            np.exp(radial.astype(np.float32), out=out[rows])
+            out[rows] *= DESCRIPTOR_WEIGHT
         for kind, keys in self.keys.items():
-            similarity = keys.similarity(key_sets(mols, kind))
+            similarity = keys.similarity(key_sets(tables, kind))
             similarity *= share
             out += similarity
         return out
@@ -116,5 +121,7 @@ def _ranks(raw: np.ndarray, in_order: np.ndarray) -> np.ndarray:
 
 
 def _square_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * a @ b.T
-    return np.maximum(square, 0.0)
+    square = (-2.0 * a) @ b.T
+    square += (a**2).sum(axis=1)[:, None]
+    square += (b**2).sum(axis=1)
+    return np.maximum(square, 0.0, out=square)

@@ -1,12 +1,9 @@
 """A molecule as a graph of heavy atoms: the waist between chemistry and the network.
 
-Features are read in one pass over the atoms; everything else (degree, aromaticity, rings, bonds)
-comes from array-valued calls and is worked out for many molecules at a time, because a Python
+Features are worked out from the arrays of many molecules at a time (`tables`), because a Python
 call per atom and property, or a NumPy call per molecule and feature, would cost more than parsing.
 """
 
-from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import rdchem
 
 from apps.chemistry.molecules.read import mol_from_smiles
+from apps.chemistry.molecules.tables import LARGE_RING, Molecules, MolTables
 
 ELEMENTS = (6, 7, 8, 9, 16, 17, 35, 53, 15, 5, 14, 34)  # C N O F S Cl Br I P B Si Se
 RING_SIZES = (3, 4, 5, 6, 7)  # larger rings share one flag
@@ -82,12 +80,8 @@ _HYBRIDISATION_COLUMN = _lookup(
     _ATOM["hybridisation_other"],
 )
 _IS_PLANAR = np.array([i in (_Hybridisation.SP, _Hybridisation.SP2) for i in range(16)])
-_LARGE_RING = max(RING_SIZES) + 1
-_RING_COLUMN = _lookup(
-    _LARGE_RING + 1,
-    {size: _ATOM[f"ring_size_{size}"] for size in RING_SIZES},
-    _ATOM["ring_size_large"],
-)
+_RING_COLUMN = {size: _ATOM[f"ring_size_{size}"] for size in RING_SIZES}
+_RING_COLUMN[LARGE_RING] = _ATOM["ring_size_large"]
 _ORDER_COLUMN = _lookup(
     16,
     {
@@ -102,6 +96,22 @@ _STEREO_COLUMN = {
     rdchem.BondStereo.STEREOE: _EDGE["stereo_e"],
     rdchem.BondStereo.STEREOZ: _EDGE["stereo_z"],
 }
+_Bond = rdchem.BondType
+_TWICE_ORDER = _lookup(
+    256,
+    {
+        int(kind): order
+        for kind, order in (
+            (_Bond.SINGLE, 2),
+            (_Bond.DATIVE, 2),
+            (_Bond.ONEANDAHALF, _AROMATIC_ORDER),
+            (_Bond.AROMATIC, _AROMATIC_ORDER),
+            (_Bond.DOUBLE, _DOUBLE_ORDER),
+            (_Bond.TRIPLE, 6),
+        )
+    },
+    0,
+)
 _PERIODIC = Chem.GetPeriodicTable()
 _MASS = np.array([0.0] + [_PERIODIC.GetAtomicWeight(z) for z in range(1, _N_ELEMENT)]) / 100.0
 
@@ -153,12 +163,12 @@ def featurise(molecule: str | Chem.Mol) -> MolGraph:
     return featurise_many([molecule])[0]
 
 
-def featurise_many(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
+def featurise_many(mols: Molecules) -> list[MolGraph]:
     """Return the graphs of molecules, in order.
 
     Parameters
     ----------
-    mols : sequence of rdkit.Chem.Mol
+    mols : sequence of rdkit.Chem.Mol, or MolTables
         Molecules without explicit hydrogen atoms, with the rings that sanitisation finds.
 
     Returns
@@ -175,78 +185,62 @@ def featurise_many(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
     Donor: N or O that carries hydrogen. Acceptor: N or O that is not positive, except a planar
     nitrogen with three neighbours, hydrogen included (pyrrole, amide, aniline).
     """
+    if isinstance(mols, MolTables):
+        return _featurise_chunk(mols)
     graphs: list[MolGraph] = []
     for start in range(0, len(mols), _CHUNK):
-        graphs += _featurise_chunk(mols[start : start + _CHUNK])
+        graphs += _featurise_chunk(MolTables.of(mols[start : start + _CHUNK]))
     return graphs
 
 
-def _featurise_chunk(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
+def _featurise_chunk(tables: MolTables) -> list[MolGraph]:
     """Featurise molecules as one large graph, then cut it apart.
 
     Atoms and edges of all molecules are numbered through; edges are sorted by (source, target).
     """
-    records: list[tuple] = []
-    entries, orders = [], []  # of each molecule's adjacency matrix, row by row
-    rings: list[tuple[int, ...]] = []
-    n_ring = []
+    mols = tables.mols
+    if not mols:
+        return []
     for mol in mols:
         if not mol.HasProp("_StereochemDone"):
             Chem.AssignStereochemistry(mol)
-        records += [
-            (a.GetAtomicNum(), a.GetFormalCharge(), a.GetTotalNumHs(), a.GetHybridization())
-            for a in map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))
-        ]
-        order = Chem.GetAdjacencyMatrix(mol, useBO=True)  # without zero-order bonds
-        entries.append(np.flatnonzero(Chem.GetAdjacencyMatrix(mol)))
-        orders.append(np.maximum(order, order.T).ravel()[entries[-1]])  # dative: one way only
-        ring = mol.GetRingInfo().AtomRings()
-        rings += ring
-        n_ring.append(len(ring))
-    n_atom = np.array([mol.GetNumAtoms() for mol in mols])
-    n_edge = np.array([entry.size for entry in entries])
-    first_atom, first_edge = (np.concatenate([[0], np.cumsum(n)]) for n in (n_atom, n_edge))
-    local_source, local_target = np.divmod(np.concatenate(entries), np.repeat(n_atom, n_edge))
+    element, hydrogen, degree = tables.element, tables.hydrogen, tables.degree
+    order = np.argsort(tables.source * element.size + tables.target)
+    source, target = tables.source[order], tables.target[order]
+    bond_order, in_ring = (
+        np.concatenate([of_bond, of_bond])[order]
+        for of_bond in (_TWICE_ORDER[tables.bond_type], tables.in_ring)
+    )
+    n_atom, n_edge = np.diff(tables.first_atom), 2 * np.diff(tables.first_bond)
+    first_atom, first_edge = tables.first_atom, 2 * tables.first_bond
     offset = np.repeat(first_atom[:-1], n_edge)
-    source, target = local_source + offset, local_target + offset
-    bond_order = np.rint(2.0 * np.concatenate(orders)).astype(np.int64)
-    element, charge, hydrogen, hybridisation = np.array(records, dtype=np.int64).T
-    degree = np.bincount(source, minlength=element.size)
-    planar = _IS_PLANAR[hybridisation]
+    local_source, local_target = source - offset, target - offset
+    planar = _IS_PLANAR[tables.hybridisation]
 
     atom = np.zeros((element.size, N_ATOM_FEATURE), dtype=np.float32)
     row = np.arange(element.size)
     atom[row, _ELEMENT_COLUMN[element]] = 1.0
     atom[row, _ATOM["degree_0"] + np.minimum(degree, 5)] = 1.0
-    atom[row, _ATOM["charge_zero"] + np.sign(charge)] = 1.0
+    atom[row, _ATOM["charge_zero"] + np.sign(tables.charge)] = 1.0
     atom[row, _ATOM["hydrogen_0"] + np.minimum(hydrogen, 4)] = 1.0
-    atom[row, _HYBRIDISATION_COLUMN[hybridisation]] = 1.0
+    atom[row, _HYBRIDISATION_COLUMN[tables.hybridisation]] = 1.0
     atom[source[bond_order == _AROMATIC_ORDER], _ATOM["aromatic"]] = 1.0
     polar = (element == _NITROGEN) | (element == _OXYGEN)
     lone_pair_used = (element == _NITROGEN) & planar & (degree + hydrogen > 2)
     atom[:, _ATOM["donor"]] = polar & (hydrogen > 0)
-    atom[:, _ATOM["acceptor"]] = polar & (charge <= 0) & ~lone_pair_used
+    atom[:, _ATOM["acceptor"]] = polar & (tables.charge <= 0) & ~lone_pair_used
     atom[:, _ATOM["mass_100_dalton"]] = _MASS[element]
+    atom[:, _ATOM["ring"]] = tables.rings != 0
+    for size, column in _RING_COLUMN.items():
+        atom[:, column] = tables.rings >> size & 1
 
     edge = np.zeros((source.size, N_EDGE_FEATURE), dtype=np.float32)
     edge[np.arange(source.size), _ORDER_COLUMN[bond_order]] = 1.0
     edge[:, _EDGE["conjugated"]] = planar[source] & planar[target]
-    if rings:
-        size = np.array([len(ring) for ring in rings])
-        shift = np.repeat(np.repeat(first_atom[:-1], n_ring), size)
-        member = np.fromiter(chain.from_iterable(rings), dtype=np.int64) + shift
-        after = np.fromiter(chain.from_iterable(r[1:] + r[:1] for r in rings), dtype=np.int64)
-        atom[member, _RING_COLUMN[np.minimum(np.repeat(size, size), _LARGE_RING)]] = 1.0
-        atom[member, _ATOM["ring"]] = 1.0
-        edge_key, ring_key = (
-            i * element.size + j for i, j in ((source, target), (member, after + shift))
-        )
-        forward = np.searchsorted(edge_key, ring_key)
-        edge[forward, _EDGE["ring"]] = 1.0
+    edge[:, _EDGE["ring"]] = in_ring
     # a pair (i, j) comes in the order of i among the edges, and of i among the stable sort by
     # target: the latter lists, edge for edge, the one that runs the other way
     reverse_edge = np.argsort(target, kind="stable")
-    edge[:, _EDGE["ring"]] = np.maximum(edge[:, _EDGE["ring"]], edge[reverse_edge, _EDGE["ring"]])
 
     mol_of_atom = np.repeat(np.arange(n_atom.size), n_atom)
     for i in np.nonzero((degree >= 3) & (hydrogen <= 1) & ~planar)[0].tolist():
@@ -258,9 +252,9 @@ def _featurise_chunk(mols: Sequence[Chem.Mol]) -> list[MolGraph]:
     for k in np.nonzero(inner & (bond_order == _DOUBLE_ORDER))[0].tolist():
         mol = mols[mol_of_atom[source[k]]]
         bond = mol.GetBondBetweenAtoms(int(local_source[k]), int(local_target[k]))
-        column = _STEREO_COLUMN.get(bond.GetStereo())
-        if column is not None:
-            edge[k, column] = 1.0
+        stereo = _STEREO_COLUMN.get(bond.GetStereo())
+        if stereo is not None:
+            edge[k, stereo] = 1.0
 
     local = np.stack([local_source, local_target])
     reverse_edge -= np.repeat(first_edge[:-1], n_edge)

@@ -7,16 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import core
+from apps.chemistry.network.deployed import deployed, folded
 
-# Rows of a dense bf16 product are filled up to a multiple of this, so that batches share few
-# shapes: oneDNN compiles each shape anew, for ten times as long as the product takes.
+# Rows of a dense product in bf16, or of a network at rest, are filled up to a multiple of this, so
+# that batches share few shapes: oneDNN compiles each shape anew, for ten times as long as the
+# product takes, and keeps what it compiled.
 ROW_STEP = 256
 
 
 def by_rows(linear: nn.Module, x: Tensor) -> Tensor:
     """Return ``linear(x)``; x is float [row, n].
 
-    Layers that may run a dense product in bf16 work on a multiple of `ROW_STEP` rows.
+    Layers that may run a dense product by oneDNN work on a multiple of `ROW_STEP` rows.
     """
     is_float32 = isinstance(linear, core.DenseLinear) and linear.roles.compute_dtype is None
     if is_float32 or isinstance(linear, core.BlockSparseLinear):
@@ -62,10 +64,12 @@ class EdgeMessageLayer(nn.Module):
         self.edge = core.build_linear(
             n_edge_feature, d_hidden, _narrow(spec), generator=generator, bias=False
         )
+        self.first: nn.Module
         self.first = core.build_linear(d_hidden, d_hidden, spec, generator=generator, bias=False)
-        self.first_norm = nn.BatchNorm1d(d_hidden)
+        self.first_norm: nn.Module = nn.BatchNorm1d(d_hidden)
+        self.second: nn.Module
         self.second = core.build_linear(d_hidden, d_hidden, spec, generator=generator, bias=False)
-        self.second_norm = nn.BatchNorm1d(d_hidden)
+        self.second_norm: nn.Module = nn.BatchNorm1d(d_hidden)
 
     def forward(
         self, h: Tensor, order: core.EdgeOrder, edge_attr: Tensor, kind: Tensor | None = None
@@ -76,8 +80,14 @@ class EdgeMessageLayer(nn.Module):
         """
         edge = by_rows(self.edge, edge_attr).to(h.dtype)
         z = core.pass_messages(h, order, edge, kind=kind, activation="relu", own=True)
-        z = torch.relu(self.first_norm(by_rows(self.first, z)))
+        z = self.first_norm(by_rows(self.first, z))
+        z = z if getattr(self.first, "relu", False) else torch.relu(z)
         return h + self.second_norm(by_rows(self.second, z))
+
+    def deploy(self) -> None:
+        """Fold the normalisations into the products; see `BindingNetwork.deploy`."""
+        self.first, self.first_norm = folded(self.first, self.first_norm, relu=True)
+        self.second, self.second_norm = folded(self.second, self.second_norm, relu=False)
 
 
 class VirtualNode(nn.Module):
@@ -176,6 +186,10 @@ class Readout(nn.Module):
         """Return float32 [molecule, 2 n_state d_count] from what `count` gave."""
         n_atom = (ptr[1:] - ptr[:-1]).to(count.dtype)
         return self.norm(torch.cat([torch.log1p(count), count / n_atom[:, None]], dim=1))
+
+    def deploy(self) -> None:
+        """Make the detectors faster; see `BindingNetwork.deploy`."""
+        self.detect = nn.ModuleList(deployed(detect) for detect in self.detect)
 
 
 def _narrow(spec: core.LayerSpec) -> core.LayerSpec:
