@@ -4,7 +4,8 @@ One thread and one process; the models take turns on the same molecules, so that
 same weather, and the median of the thread's own processor time counts. All have four rounds of
 messages and the same width; ours carries a wider readout and head on top, which is not taken out.
 A step is forward, loss, backward and optimizer on a batch that lies ready. Peers that are not
-installed are left out with a note.
+installed are left out with a note. Where a step's time goes is told by PyTorch's profiler, whose
+own cost is in it.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,10 +30,13 @@ from apps.chemistry.molecules import (
 )
 from apps.chemistry.network import BindingNetwork, pack, pyg_data
 from apps.chemistry.packing import fill_blocks, packing_efficiency
+from apps.lab.files import write_atomic
 from apps.lab.variant import Variant
 
+SCHEMA = "tessera.chemistry.throughput/1"
 Step = Callable[[], None]
 N_LAYER = 4
+PEERS = ("PyG GINE", "chemprop D-MPNN")
 VARIANTS = {
     "dense fp32": Variant(),
     "dense bf16": Variant(weight_format="bf16", activation_format="bf16"),
@@ -42,6 +47,16 @@ VARIANTS = {
 }
 
 
+# What operators of the profiler belong to, by what their names hold; the first that fits.
+PARTS = {
+    "sums over edges and atoms": ("Messages", "scatter", "gather", "index_select", "group_rows"),
+    "products": ("Matmul", "aten::mm", "aten::addmm", "aten::bmm"),
+    "normalisation": ("batch_norm",),
+    "optimizer": ("Optimizer", "adamw", "lerp", "addcdiv", "addcmul"),
+}
+REST = "the rest: activations, sums of gradients, calls"
+
+
 def main(arguments: list[str]) -> int:
     """Print molecules per processor second, the ratios to the peers, and packing efficiency."""
     parser = argparse.ArgumentParser(prog="tessera bench chemistry", description=__doc__)
@@ -50,6 +65,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--width", type=int, default=304, help="a multiple of 16")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--results", type=Path, help="JSON file")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     core.keep_freed_memory()  # as the commands do; it serves the peers as well
@@ -61,7 +77,7 @@ def main(arguments: list[str]) -> int:
         name: _ours(variant, graphs, target, given.width) for name, variant in VARIANTS.items()
     }
     notes = []
-    for name, make in (("PyG GINE", _gine), ("chemprop D-MPNN", _chemprop)):
+    for name, make in zip(PEERS, (_gine, _chemprop), strict=True):
         try:
             smiles = [table.smiles[i] for i in rows]
             steps[name] = make(graphs, smiles, target, given.width)
@@ -78,15 +94,23 @@ def main(arguments: list[str]) -> int:
     n_atom = [graph.n_atom for graph in table.graphs]
     packing = {n: packing_efficiency(fill_blocks(n_atom, n), n_atom, n) for n in (128, 256, 512)}
     reading = _reading(table.smiles[:2000])
+    found = {
+        "schema": SCHEMA, "data": given.data, "batch": len(graphs), "width": given.width,
+        "n_layer": N_LAYER, "thread": 1, "molecule_per_cpu_s": rate | reading, "packing": packing,
+        "share_of_step": {name: _shares(step) for name, step in steps.items()}, "left_out": notes,
+    }  # fmt: skip
+    if given.results:
+        write_atomic(given.results, json.dumps(found, indent=1) + "\n")
     if given.json:
-        found = {"molecule_per_cpu_s": rate | reading, "packing": packing, "left_out": notes}
         print(json.dumps(found))
         return 0
-    peers = [name for name in ("PyG GINE", "chemprop D-MPNN") if name in rate]
+    peers = [name for name in PEERS if name in rate]
     print(f"{table.name}, batch {len(graphs)}, width {given.width}, {N_LAYER} rounds, one thread")
     for name, value in rate.items():
         ratios = ", ".join(f"{value / rate[peer]:.2f} x {peer}" for peer in peers)
         print(f"{name:24s} {value:8.0f} molecules per CPU second   {ratios}")
+    for name, shares in found["share_of_step"].items():
+        print(f"{name:24s} " + ", ".join(f"{100 * v:.0f} % {part}" for part, v in shares.items()))
     for name, value in reading.items():
         print(f"{name:24s} {value:8,.0f} molecules per CPU second")
     for n_slot, share in packing.items():
@@ -94,6 +118,20 @@ def main(arguments: list[str]) -> int:
     for note in notes:
         print(note)
     return 0
+
+
+def _shares(step: Step) -> dict[str, float]:
+    """Return what share of a step each of `PARTS` takes."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(5):
+            step()
+    spent = dict.fromkeys([*PARTS, REST], 0.0)
+    for event in profiled.key_averages():
+        fits = (p for p, names in PARTS.items() if any(name in event.key for name in names))
+        spent[next(fits, REST)] += event.self_cpu_time_total
+    return {part: round(each / sum(spent.values()), 3) for part, each in spent.items()}
 
 
 def _reading(smiles: list[str]) -> dict[str, float]:

@@ -22,6 +22,8 @@ from apps.chemistry.benchmark import (
     read_document,
 )
 from apps.lab.files import write_atomic
+from benchmarks.chemistry import PEERS, VARIANTS
+from benchmarks.chemistry import SCHEMA as TRAINING_STEPS
 from benchmarks.chemistry_predict import SCHEMA as LONG_FILES
 from benchmarks.chemistry_tickets import KINDS
 from benchmarks.chemistry_tickets import SCHEMA as TICKETS
@@ -93,10 +95,20 @@ of it, so that a drug held out is unknown there too; proteins may stand in both.
 """
 
 
+STEPS = """## Training steps
+
+`tessera bench chemistry --results FILE`: forward, loss, backward and optimizer on a batch that
+lies ready, in turns with the peers, one thread; medians of the thread's own processor time. All
+have four rounds of messages of the same width; ours have a wider readout and head on top, which is
+not taken out.
+"""
+
+
 PREDICT = """## Long files
 
 `python -m benchmarks.chemistry_predict RUN --results FILE`: the command `predict` on molecules in
-another spelling each row, parsing, intervals and nearest neighbours included.
+another spelling each row, parsing, intervals and nearest neighbours included. Below it, where a
+row's time goes, one thread.
 
 | networks | width | kernel, training molecules | rows | processes | wall s | CPU s | rows per CPU s | peak MB, a tenth of the rows | peak MB, all |
 |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
@@ -113,7 +125,8 @@ that density, and for as many epochs, its pattern is trained from the weights it
 
 def page() -> str:
     """Return the page that the documents make."""
-    parts, compressed, pairs, files = [HEAD], [], [], []
+    parts, compressed, pairs, files, steps = [HEAD], [], [], [], []
+    stages: list[dict[str, Any]] = []
     tickets: list[dict[str, Any]] = []
     suites: dict[str, list[Path]] = {}
     for path in sorted(RESULTS.glob("*.json")):
@@ -126,8 +139,11 @@ def page() -> str:
             compressed += [found] if layers is None else [layers, found | {"process": True}]
         elif schema == PAIRS:
             pairs.append(f"### {path.stem}\n\n{affinity.affinity_markdown(found)}")
+        elif schema == TRAINING_STEPS:
+            steps.append(_steps(found))
         elif schema == LONG_FILES:
             files.append(_long_file(found))
+            stages.append(found)
         elif schema == TICKETS:
             tickets.append(found)
     parts += [_benchmark(name, paths) for name, paths in suites.items()]
@@ -137,8 +153,10 @@ def page() -> str:
         parts.append(_tickets(tickets))
     if pairs:
         parts += [AFFINITY, *pairs]
+    if steps:
+        parts += [STEPS, *steps]
     if files:
-        parts.append(PREDICT + "\n".join(files) + "\n")
+        parts.append(PREDICT + "\n".join(files) + "\n\n" + _stages(stages) + "\n")
     return "\n".join(parts)
 
 
@@ -165,6 +183,25 @@ def _tickets(documents: Sequence[dict[str, Any]]) -> str:
     return LOTTERY + "\n" + "\n".join(lines) + "\n"
 
 
+def _steps(found: dict[str, Any]) -> str:
+    """Return rates, ratios to the peers and, where they were taken, the shares of a step."""
+    rate, share = found["molecule_per_cpu_s"], found.get("share_of_step", {})
+    steps = [name for name in rate if name in (*VARIANTS, *PEERS)]
+    peers = [name for name in PEERS if name in rate]
+    parts = list(next(iter(share.values()), {}))
+    head = ["batch", "width", "step", "molecules per CPU s", *(f"over {peer}" for peer in peers)]
+    lines = [
+        "| " + " | ".join([*head, *parts]) + " |",
+        "|---:|---:|---|" + "---:|" * (len(head) - 3 + len(parts)),
+    ]
+    for name in steps:
+        cells = [found["batch"], found["width"], name, f"{rate[name]:.0f}"]
+        cells += [f"{rate[name] / rate[peer]:.2f}" for peer in peers]
+        cells += [f"{100 * share[name][part]:.0f} %" for part in parts]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _long_file(found: dict[str, Any]) -> str:
     whole, tenth = found["whole"], found["tenth"]
     cells = [
@@ -178,6 +215,23 @@ def _long_file(found: dict[str, Any]) -> str:
         f"{whole['peak_mb']:.0f}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _stages(documents: Sequence[dict[str, Any]]) -> str:
+    """Return CPU microseconds a row of each part of an answer, a row a document that has them."""
+    staged = [one for one in documents if "cpu_us_per_row" in one]
+    names = list(dict.fromkeys(name for one in staged for name in one["cpu_us_per_row"]))
+    lines = [
+        "| networks | kernel, training molecules | "
+        + " | ".join(f"{n}, CPU µs" for n in names)
+        + " |",
+        "|---:|---:" + "|---:" * len(names) + "|",
+    ]
+    for one in staged:
+        each = [f"{one['cpu_us_per_row'].get(name, 0.0):.0f}" for name in names]
+        cells = [str(one["n_network"]), f"{one['kernel_molecules']:,}", *each]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _compressed(documents: Sequence[dict[str, Any]]) -> str:
