@@ -59,4 +59,6 @@ def test_batches_share_shapes(monkeypatch):
     with torch.no_grad():
         for n in range(5, 25):
             model(pack(graphs[:n]))
-    assert {n % ROW_STEP for n in rows} == {0}
+    of_atoms = {n for n in rows if n > 24}  # the last layers have a row per molecule
+    assert of_atoms
+    assert {n % ROW_STEP for n in of_atoms} == {0}
