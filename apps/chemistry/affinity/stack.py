@@ -7,6 +7,7 @@ import numpy as np
 
 from apps.chemistry.affinity.kernels import NOISE, PairKernel, sequence_kernel
 from apps.chemistry.affinity.pairs import PairTable, Split
+from apps.lab.line import fit_line
 
 _HIT_QUANTILES = (0.75, 0.9, 0.97)  # of the training values: thresholds of the hit kernels
 _SHARPNESS = (12.0, 6.0)  # of the weights of neighbouring drugs and proteins
@@ -67,7 +68,7 @@ def _heeded(
 
     What a drug has in common with all proteins is taken off before drugs are compared.
     """
-    slope, level = np.polyfit(elsewhere[train], value[train], 1)
+    slope, level = fit_line(elsewhere[train], value[train])
     selective = elsewhere - elsewhere.mean(axis=1, keepdims=True)
     answers = level + slope * elsewhere, kernel.with_drug_profiles(selective).ridge(value, train)
     return dict(zip(ELSEWHERE, answers, strict=True))

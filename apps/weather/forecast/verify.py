@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from apps.lab.checkpoint import load_checkpoint, save_checkpoint
+from apps.lab.line import fit_line
 from apps.lab.progress import track
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.model import Model, ModelState
@@ -206,7 +207,7 @@ def doubling_time(time_day: list[int], error: list[float]) -> float:
     """Days in which `error` doubles, from a straight line through its logarithm."""
     if len(time_day) < 2:
         return math.inf
-    slope = float(np.polyfit(time_day, np.log2(error), 1)[0])
+    slope = fit_line(time_day, np.log2(error))[0]
     return 1.0 / slope if slope > 0 else math.inf
 
 

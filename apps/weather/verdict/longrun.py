@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apps.lab.line import fit_line
 from apps.lab.progress import track
 from apps.weather.atmosphere.constants import DAY_S
 from apps.weather.forecast.budget import energy, fluxes, gained
@@ -162,7 +163,7 @@ def clear(folder: Path, labels: list[str]) -> None:
 
 def trend(daily: np.ndarray) -> tuple[float, float]:
     """Give the mean, and the slope per 360 days."""
-    return float(daily.mean()), float(np.polyfit(np.arange(len(daily)) / 360.0, daily, 1)[0])
+    return float(daily.mean()), fit_line(np.arange(len(daily)) / 360.0, daily)[0]
 
 
 def residual(run: Dataset) -> float:
@@ -178,7 +179,7 @@ def energy_trend(run: Dataset) -> float:
     """Give the slope of the store of energy in time, W/m2; NaN for a single day."""
     if run.sizes["day"] < 2:
         return float("nan")
-    return float(np.polyfit(np.arange(run.sizes["day"]) * DAY_S, run.energy.values, 1)[0])
+    return fit_line(np.arange(run.sizes["day"]) * DAY_S, run.energy.values)[0]
 
 
 def global_mean(model: Model, run: Dataset, name: str) -> np.ndarray:
