@@ -183,10 +183,17 @@ def energy_trend(run: Dataset) -> float:
 
 
 def global_mean(model: Model, run: Dataset, name: str) -> np.ndarray:
-    """Daily global (and mass) mean [day] of a zonal mean or a section."""
+    """Daily global (and mass) mean [day] of a zonal mean or a section.
+
+    Summed in one order: bits of a library's product hang on how its operands lie in memory, which
+    differs between a run as it was made and one read from its files.
+    """
     area = model.grid.area_weight.sum(0).numpy()
-    values = run[name].values @ area
-    return values @ model.levels.thickness if name in SECTION else values
+    weights = [area, model.levels.thickness] if name in SECTION else [area]
+    values = run[name].values
+    for weight in weights:
+        values = np.multiply(values, weight, order="C").sum(axis=-1)
+    return values
 
 
 def twin(model: Model, start: ModelState, noise_k: float, seed: int) -> ModelState:

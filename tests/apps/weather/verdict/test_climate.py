@@ -153,3 +153,19 @@ def test_a_run_leaves_record_climate_and_figures(tmp_path):
     assert "beyond" in text
     for figure in record.figures:
         assert (tmp_path / "run" / figure.file).read_text().startswith("<?xml")
+
+
+def test_global_means_have_the_same_bits_however_the_fields_lie():
+    model = TINY_MODEL.build("cpu")
+    shape = (40, model.levels.n_level, model.grid.n_lat)
+    values = np.random.default_rng(0).normal(280.0, 10.0, size=shape)
+    room = np.empty(values.size + 1)
+    away = room[1:].reshape(shape)  # begins elsewhere
+    away[:] = values
+    found = [
+        global_mean(model, xr.Dataset({"temperature": (("day", "sigma", "lat"), v)}), "temperature")
+        for v in (values, np.asfortranarray(values), away)
+    ]
+    assert found[0].shape == (40,)
+    assert abs(found[0].mean() - 280.0) < 1.0
+    assert all(np.array_equal(found[0], one) for one in found[1:])
