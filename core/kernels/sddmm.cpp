@@ -20,6 +20,17 @@ int32_t check(const Places& s, int64_t n_row, int64_t n_col, int64_t n_block) {
   return OK;
 }
 
+// Do something for the blocks [k, stop) of each block row; sums that are new are cleared before.
+template <class Do>
+void by_row(const Places& s, int64_t n_block, float* sums, bool is_new, const Do& work) {
+  for (int64_t k = 0, stop; k < n_block; k = stop) {
+    stop = k + 1;
+    while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
+    if (is_new) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
+    work(k, stop);
+  }
+}
+
 // Number: Fp32 with samples as units, or Bf16Pair with two neighbouring samples in one unit. `t` is
 // the transposed pattern, where dx is wanted, and order_t the place of its blocks in the values.
 template <class Number, class In>
@@ -52,14 +63,10 @@ void gradients_by_quads(const Pattern* t, const float* values, const int32_t* or
       pack_quads_padded(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_x, in_x);
       Ahead ahead = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();
       const int64_t n_ahead = ahead.share(n_block);
-      for (int64_t k = 0; k < n_block;) {
-        int64_t stop = k + 1;
-        while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
-        if (tile == begin) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
+      by_row(s, n_block, sums, tile == begin, [&](int64_t k, int64_t stop) {
         row_of_quads<Number>(s, k, stop, filled, in_dy + int64_t(s.row_index[k]) * s.br * filled,
                              in_x, sums, ahead, n_ahead);
-        k = stop;
-      }
+      });
     }
   });
 }
@@ -93,14 +100,10 @@ void gradients_by_features(const Pattern* t, const float* values, const int32_t*
       groups.pack(x.at(tile, slot), x.stride, n_sample, filled, x.n, n_x, in_x);
       Ahead ahead = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();
       const int64_t n_ahead = ahead.share(n_block);
-      for (int64_t k = 0; k < n_block;) {
-        int64_t stop = k + 1;
-        while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
-        if (tile == begin) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
+      by_row(s, n_block, sums, tile == begin, [&](int64_t k, int64_t stop) {
         ahead.fetch(n_ahead * (stop - k));
         groups.row(s.col_index, k, stop, s.br, s.bc, filled, in_dy + int64_t(s.row_index[k]) * s.br * filled, in_x, sums);
-        k = stop;
-      }
+      });
     }
   });
 }
@@ -135,15 +138,11 @@ void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n
       Ahead next_dy = tile + 1 < last ? dy.ahead(tile + 1, slot) : Ahead();
       Ahead next_x = tile + 1 < last ? x.ahead(tile + 1, slot) : Ahead();
       const int64_t of_dy = next_dy.share(n_block), of_x = next_x.share(n_block);
-      for (int64_t k = 0; k < n_block;) {
-        int64_t stop = k + 1;
-        while (stop < n_block && s.row_index[stop] == s.row_index[k]) ++stop;
-        if (tile == begin) clear(sums + k * s.br * s.bc, (stop - k) * s.br * s.bc);
+      by_row(s, n_block, sums, tile == begin, [&](int64_t k, int64_t stop) {
         next_dy.fetch(of_dy * (stop - k)), next_x.fetch(of_x * (stop - k));
         row_of_panels(s.col_index, s.row_index[k], k, stop, s.br, s.bc, n_pair, (n_sample + 1) / 2,
                       in_dy, in_x, sums);
-        k = stop;
-      }
+      });
     }
   });
 }
