@@ -51,7 +51,7 @@ VARIANTS = {
 PARTS = {
     "sums over edges and atoms": ("Messages", "scatter", "gather", "index_select", "group_rows"),
     "products": ("Matmul", "aten::mm", "aten::addmm", "aten::bmm"),
-    "normalisation": ("batch_norm",),
+    "normalisation": ("batch_norm", "_BatchNorm"),
     "optimizer": ("Optimizer", "adamw", "lerp", "addcdiv", "addcmul"),
 }
 REST = "the rest: activations, sums of gradients, calls"

@@ -1,6 +1,7 @@
 """Sparse and low-precision kernels, numerics and optimizers. Knows no machine."""
 
 from core.memory import keep_freed_memory
+from core.normalise import batch_norm
 from core.precision import FORMATS, Format, dequantize, quantize, round_to_format
 from core.sparse import (
     BlockPattern,
@@ -27,6 +28,7 @@ __all__ = [
     "FrozenLinear",
     "LayerSpec",
     "PackedSequential",
+    "batch_norm",
     "build_linear",
     "dequantize",
     "freeze",

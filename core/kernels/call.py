@@ -18,13 +18,16 @@ from torch import Tensor
 from core.errors import IndexRangeError, PatternError
 from core.kernels.load import library
 from core.kernels.plans import Plan, plan_for
-from core.precision.formats import Format
 
-_P, _L, _I, _F, _U = (
+if TYPE_CHECKING:
+    from core.precision.formats import Format
+
+_P, _L, _I, _F, _D, _U = (
     ctypes.c_void_p,
     ctypes.c_int64,
     ctypes.c_int32,
     ctypes.c_float,
+    ctypes.c_double,
     ctypes.c_uint32,
 )
 _ARGUMENTS = {
@@ -65,6 +68,8 @@ _ARGUMENTS = {
         _P,
         _I,
     ],
+    "tessera_batch_norm": [*[_P] * 4, _L, _L, _D, _D, _I, _I, *[_P] * 5, _I],
+    "tessera_batch_norm_backward": [*[_P] * 6, _L, _L, _I, _I, *[_P] * 3, _I],
     "tessera_multiply_adds": [_L, _I],
     "tessera_round": [_P, _P, _L, _I, _I, _F, _I, _I, _U, _U, _I],
 }

@@ -6,50 +6,13 @@
 // row in registers at a time, and writes that of each edge once. Numbers are fp32 or bf16, sums
 // are fp32. Every output row is written by one thread in edge order: threads change no bit.
 
+#include <algorithm>
 #include <cmath>
 
-#include "vector.h"
+#include "rows.h"
 
 namespace {
 
-typedef uint16_t Half __attribute__((vector_size(LANE * 2)));
-typedef Half HalfAny __attribute__((aligned(2), may_alias));
-typedef IVec IVecAny __attribute__((aligned(4), may_alias));
-
-inline Vec widen(const float* p) { return load(p); }
-inline Vec widen(const uint16_t* p) {
-  return Vec(__builtin_convertvector(*reinterpret_cast<const HalfAny*>(p), IVec) << 16);
-}
-inline void narrow(float* p, Vec v) { store(p, v); }
-inline void narrow(uint16_t* p, Vec v) {  // to nearest even; a NaN stays one
-  const IVec bits = IVec(v);
-  const IVec rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  *reinterpret_cast<HalfAny*>(p) = __builtin_convertvector(v == v ? rounded : bits >> 16 | 64, Half);
-}
-
-// A whole vector, or at the end of a row its first n lanes (and zeros). The two are two types, so
-// that loops over whole vectors hold nothing else and keep their sums in registers.
-struct Whole {};
-template <class Number>
-inline Vec take(const Number* p, Whole) {
-  return widen(p);
-}
-template <class Number>
-inline Vec take(const Number* p, int n) {
-  Number part[LANE] = {};
-  for (int i = 0; i < n; ++i) part[i] = p[i];
-  return widen(part);
-}
-template <class Number>
-inline void put(Number* p, Vec v, Whole) {
-  narrow(p, v);
-}
-template <class Number>
-inline void put(Number* p, Vec v, int n) {
-  Number part[LANE];
-  narrow(part, v);
-  for (int i = 0; i < n; ++i) p[i] = part[i];
-}
 template <class Lanes>
 inline IVec take_int(const int32_t* p, Lanes n) {
   return IVec(take(reinterpret_cast<const float*>(p), n));
@@ -58,8 +21,6 @@ template <class Lanes>
 inline void put_int(int32_t* p, IVec v, Lanes n) {
   put(reinterpret_cast<float*>(p), Vec(v), n);
 }
-
-#define UNROLL _Pragma("GCC unroll 8")
 
 enum Reduce : int32_t { SUM, MEAN, MAX };
 
@@ -90,28 +51,10 @@ struct Group {
   }
 };
 
-// Calls step(width, first feature, lanes) on panels of 8 vectors, one of 4, and one of up to 3.
-template <class Step>
-inline void for_panels(int64_t n_feature, const Step& step) {
-  int64_t f = 0;
-  for (; f + 8 * LANE <= n_feature; f += 8 * LANE) step(std::integral_constant<int, 8>(), f, Whole());
-  for (; f + 4 * LANE <= n_feature; f += 4 * LANE) step(std::integral_constant<int, 4>(), f, Whole());
-  const int64_t n_left = (n_feature - f) / LANE;
-  if (n_left == 3) step(std::integral_constant<int, 3>(), f, Whole());
-  if (n_left == 2) step(std::integral_constant<int, 2>(), f, Whole());
-  if (n_left == 1) step(std::integral_constant<int, 1>(), f, Whole());
-  f += n_left * LANE;
-  if (f < n_feature) step(std::integral_constant<int, 1>(), f, int(n_feature - f));
-}
-
-// Asks for WIDE vectors of a row that is needed a little later: of the edge after AHEAD others, as
-// rows lie in no order that the processor would foresee, or, where edges join rows that lie close
-// together, of the row that lies BEYOND others further on, once for all its edges.
+// A row is asked for a little before its turn: that of the edge after AHEAD others, as rows lie in
+// no order that the processor would foresee, or, where edges join rows that lie close together, the
+// row that lies BEYOND others further on, once for all its edges.
 constexpr int64_t AHEAD = 8, BEYOND = 32;
-template <int WIDE, class Number>
-inline void foresee(const Number* row) {
-  for (int j = 0; j < WIDE; ++j) __builtin_prefetch(row + j * LANE);
-}
 
 constexpr int64_t STRETCH = 128;  // rows that a thread takes at a time
 
@@ -130,10 +73,13 @@ struct Messages {
   void into(int64_t t, int64_t f, Lanes n, Number* out, int32_t* winner) const {
     const Vec zero = {}, floor = relu ? zero : zero - __builtin_inff();
     const int64_t first = by_target.ptr[t], last = by_target.ptr[t + 1];
-    Vec sum[WIDE] = {};
-    for (int j = 0; own && j < WIDE; ++j) sum[j] = take(x + t * n_feature + f + j * LANE, n);
+    Vec sum[WIDE];
+    UNROLL for (int j = 0; j < WIDE; ++j) sum[j] = zero;
+    if (own) {
+      UNROLL for (int j = 0; j < WIDE; ++j) sum[j] = take(x + t * n_feature + f + j * LANE, n);
+    }
     IVec best[WIDE];
-    for (int j = 0; j < WIDE; ++j) best[j] = IVec{} - 1;
+    UNROLL for (int j = 0; j < WIDE; ++j) best[j] = IVec{} - 1;
     if (is_local && t + BEYOND < by_target.n_other) foresee<WIDE>(x + (t + BEYOND) * n_feature + f);
     for (int64_t k = first; k < last; ++k) {
       const Number* from = x + by_target.other[k] * n_feature + f;
@@ -141,7 +87,7 @@ struct Messages {
       const int64_t later = k + AHEAD < by_target.n_edge ? k + AHEAD : k;
       if (!is_local) foresee<WIDE>(x + by_target.other[later] * n_feature + f);
       if (with && !kind) foresee<WIDE>(edge + by_target.order[later] * n_feature + f);
-      for (int j = 0; j < WIDE; ++j) {
+      UNROLL for (int j = 0; j < WIDE; ++j) {
         Vec v = take(from + j * LANE, n);
         if (with) v += take(with + j * LANE, n);
         v = v < floor ? floor : v;
@@ -155,7 +101,7 @@ struct Messages {
       }
     }
     const Vec count = zero + (reduce == MEAN && last > first ? float(last - first) : 1.0f);
-    for (int j = 0; j < WIDE; ++j) {
+    UNROLL for (int j = 0; j < WIDE; ++j) {
       put(out + t * n_feature + f + j * LANE, reduce == MEAN ? sum[j] / count : sum[j], n);
       if (IS_MAX) put_int(winner + t * n_feature + f + j * LANE, best[j], n);
     }
@@ -179,9 +125,15 @@ struct Messages {
   void back(int64_t s, int64_t f, Lanes n, const Number* g, const int32_t* winner, Number* dx,
             Number* dedge, float* table) const {
     const Vec zero = {};
-    Vec sum[WIDE] = {}, mine[WIDE] = {}, v[WIDE];
-    for (int j = 0; own && j < WIDE; ++j) sum[j] = take(g + s * n_feature + f + j * LANE, n);
-    for (int j = 0; IS_RELU && j < WIDE; ++j) mine[j] = take(x + s * n_feature + f + j * LANE, n);
+    Vec sum[WIDE], mine[WIDE], v[WIDE];
+    UNROLL for (int j = 0; j < WIDE; ++j) sum[j] = zero;
+    if (own) {
+      UNROLL for (int j = 0; j < WIDE; ++j) sum[j] = take(g + s * n_feature + f + j * LANE, n);
+    }
+    if (IS_RELU) {
+      foresee<WIDE>(x + std::min(s + BEYOND, by_source.n_row - 1) * n_feature + f);
+      UNROLL for (int j = 0; j < WIDE; ++j) mine[j] = take(x + s * n_feature + f + j * LANE, n);
+    }
     if (is_local && s + BEYOND < by_source.n_other) foresee<WIDE>(g + (s + BEYOND) * n_feature + f);
     for (int64_t k = by_source.ptr[s]; k < by_source.ptr[s + 1]; ++k) {
       const int64_t t = by_source.other[k], e = by_source.order[k], at = t * n_feature + f;

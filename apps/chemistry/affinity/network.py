@@ -18,7 +18,8 @@ from apps.chemistry.molecules import (
     mol_from_smiles,
 )
 from apps.chemistry.network import BindingNetwork, MolBatch, pack
-from apps.chemistry.network.layers import by_rows, to_molecules
+from apps.chemistry.network.layers import to_molecules
+from apps.chemistry.network.products import by_rows
 from apps.lab.fit import fit
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"

@@ -1,17 +1,15 @@
 """Products of a network at rest: faster, with the normalisation after them folded in.
 
 After training a batch normalisation is one multiplication and one addition per column, which the
-product before it takes over at no cost; and oneDNN works the product out with the widest registers
-of any processor, where the library behind `torch.mm` leaves half of some unused.
+product before it takes over at no cost; and oneDNN works the product out (see
+`apps.chemistry.network.products`).
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import core
-
-_BY_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+from apps.chemistry.network.products import has_onednn, product
 
 
 class DeployedLinear(nn.Module):
@@ -40,13 +38,10 @@ class DeployedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return float32 [row, out] from float32 [row, in]."""
-        if _BY_ONEDNN is None or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-            out = functional.linear(x, self.weight, self.bias)
-            return out.relu_() if self.relu else out
-        found: Tensor = _BY_ONEDNN(
-            x, self.weight, self.bias, "relu" if self.relu else "none", [], ""
-        )
-        return found
+        if has_onednn(x):
+            return product(x, self.weight, self.bias, relu=self.relu)
+        out = functional.linear(x, self.weight, self.bias)
+        return out.relu_() if self.relu else out
 
 
 def deployed(linear: nn.Module) -> nn.Module:

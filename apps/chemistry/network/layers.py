@@ -4,30 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import core
 from apps.chemistry.network.deployed import deployed, folded
-
-# Rows of a dense product in bf16, or of a network at rest, are filled up to a multiple of this, so
-# that batches share few shapes: oneDNN compiles each shape anew, for ten times as long as the
-# product takes, and keeps what it compiled.
-ROW_STEP = 256
-
-
-def by_rows(linear: nn.Module, x: Tensor) -> Tensor:
-    """Return ``linear(x)``; x is float [row, n].
-
-    Layers that may run a dense product by oneDNN work on a multiple of `ROW_STEP` rows.
-    """
-    is_float32 = isinstance(linear, core.DenseLinear) and linear.roles.compute_dtype is None
-    if is_float32 or isinstance(linear, core.BlockSparseLinear):
-        out: Tensor = linear(x)
-        return out
-    n_row = x.shape[0]
-    filled = functional.pad(x, (0, 0, 0, -n_row % ROW_STEP))
-    whole: Tensor = linear(filled)
-    return whole[:n_row]
+from apps.chemistry.network.products import by_rows
 
 
 class EdgeMessageLayer(nn.Module):
@@ -80,9 +60,9 @@ class EdgeMessageLayer(nn.Module):
         """
         edge = by_rows(self.edge, edge_attr).to(h.dtype)
         z = core.pass_messages(h, order, edge, kind=kind, activation="relu", own=True)
-        z = self.first_norm(by_rows(self.first, z))
-        z = z if getattr(self.first, "relu", False) else torch.relu(z)
-        return h + self.second_norm(by_rows(self.second, z))
+        has_relu = getattr(self.first, "relu", False)
+        z = core.batch_norm(self.first_norm, by_rows(self.first, z), relu=not has_relu)
+        return core.batch_norm(self.second_norm, by_rows(self.second, z), base=h)
 
     def deploy(self) -> None:
         """Fold the normalisations into the products; see `BindingNetwork.deploy`."""
@@ -118,7 +98,8 @@ class VirtualNode(nn.Module):
         """Return the new states of atoms and nodes, float32 [atom, d] and [molecule, d]."""
         heard = core.pass_messages(h, to_molecules(batch, ptr))
         heard = heard / (ptr[1:] - ptr[:-1]).to(h.dtype).sqrt()[:, None]
-        v = torch.relu(self.norm(by_rows(self.mix, heard if v is None else v + heard)))
+        mixed = by_rows(self.mix, heard if v is None else v + heard)
+        v = core.batch_norm(self.norm, mixed, relu=True)
         return h + v.index_select(0, batch), v
 
 
@@ -185,7 +166,8 @@ class Readout(nn.Module):
     def forward(self, count: Tensor, ptr: Tensor) -> Tensor:
         """Return float32 [molecule, 2 n_state d_count] from what `count` gave."""
         n_atom = (ptr[1:] - ptr[:-1]).to(count.dtype)
-        return self.norm(torch.cat([torch.log1p(count), count / n_atom[:, None]], dim=1))
+        row = torch.cat([torch.log1p(count), count / n_atom[:, None]], dim=1)
+        return core.batch_norm(self.norm, row)
 
     def deploy(self) -> None:
         """Make the detectors faster; see `BindingNetwork.deploy`."""

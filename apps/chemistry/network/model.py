@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import core
 from apps.chemistry.network.deployed import deployed
-from apps.chemistry.network.layers import EdgeMessageLayer, Readout, VirtualNode, by_rows
+from apps.chemistry.network.layers import EdgeMessageLayer, Readout, VirtualNode
+from apps.chemistry.network.products import by_rows
 from core.errors import ConfigError
 
 
@@ -110,8 +111,8 @@ class BindingNetwork(nn.Module):
 
     def answer(self, count: Tensor, ptr: Tensor) -> Tensor:
         """Return scaled predictions, float32 [molecule, task], from what `count` gave."""
-        row = torch.relu(self.head(self.readout(count, ptr)))
-        return self.out(row + torch.relu(self.mix(row)))
+        row = torch.relu(by_rows(self.head, self.readout(count, ptr)))
+        return self.out(row + torch.relu(by_rows(self.mix, row)))
 
     def deploy(self) -> "BindingNetwork":
         """Make a frozen network (`core.freeze`) faster, in place; what it says changes by rounding.

@@ -13,7 +13,7 @@ from core.kernels import load
 SCRIPT = """
 import ctypes, itertools, sys
 import torch
-from core.kernels import call, copies, messages, packed
+from core.kernels import call, copies, messages, norm, packed
 from core.precision import FORMATS
 from core.sparse import BlockPattern
 
@@ -102,6 +102,16 @@ for n_feature, dtype, with_kind, reduce, relu in itertools.product(
         messages.pass_messages_backward(
             kernels, x, x, edge, kind, winner, *by_source, relu, reduce, True, len(edge)
         )
+for n_thread, shape, dtype, relu in itertools.product(
+    (1, 2), ((2, 1), (65, 37), (200, 304)), (torch.float32, torch.bfloat16), (False, True)
+):
+    torch.set_num_threads(n_thread)
+    x, (weight, bias, *running) = torch.randn(shape).to(dtype), torch.rand(4, shape[1])
+    for base in (None, x):
+        _, *found = norm.batch_norm(
+            kernels, x, base, weight, bias, running, eps=1e-5, momentum=0.1, relu=relu
+        )
+    norm.batch_norm_backward(kernels, x, x, weight, bias, *found, relu=relu)
 assert messages.group_rows(kernels, torch.tensor([0, 9]), 9) is None
 odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e-40, 3e38, -0.0])
 x = torch.cat([torch.randn(20_001) * 1e3, odd])
