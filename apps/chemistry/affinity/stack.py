@@ -13,6 +13,7 @@ _HIT_QUANTILES = (0.75, 0.9, 0.97)  # of the training values: thresholds of the 
 _SHARPNESS = (12.0, 6.0)  # of the weights of neighbouring drugs and proteins
 _OTHER_WORDS = ((3, False), (4, False), (5, True))  # further sequence kernels: k, reduced
 _N_TREE = 100
+_N_NEAR = 5  # neighbours of a pair in its column and in its row whose values the trees read
 ELSEWHERE = ("elsewhere", "ridge_elsewhere")
 
 Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
@@ -43,8 +44,8 @@ def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
 
     "ridge" and "profiles" are predictions in the unit of the data (see `PairKernel`); the others
     are further sequence kernels, the chance of values above thresholds, and means, extremes and
-    neighbours within the row and the column of each pair. Names in `ELSEWHERE` are there where
-    another set is heeded.
+    neighbours within the row and the column of each pair: proteins count as neighbours whose
+    "profiles" go up and down together. Names in `ELSEWHERE` are there where another set is heeded.
     """
     value, kernel = views.table.value, views.kernel
     out = {"ridge": kernel.ridge(value, train), "profiles": kernel.profiles(value, train)}
@@ -56,6 +57,9 @@ def pair_features(views: Views, train: np.ndarray) -> dict[str, np.ndarray]:
         above = (value > threshold).astype(np.float64)
         out[f"above_{i}"] = kernel.ridge(above, train, noise=2.0 * NOISE)
     out |= dict(_neighbourhood(value, train, kernel))
+    out |= dict(_nearest(value, train, kernel.drug, "drug"))
+    alike = _correlation(out["profiles"].T)
+    out |= {name: grid.T for name, grid in _nearest(value.T, train.T, alike, "target")}
     if views.elsewhere is not None:
         out |= _heeded(views.elsewhere, value, train, kernel)
     return out
@@ -98,6 +102,44 @@ def _neighbourhood(
     yield "near_targets", mean + (y @ near_target) / (held @ near_target + tiny)
 
 
+def _nearest(
+    value: np.ndarray, train: np.ndarray, alike: np.ndarray, name: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the values that a pair's nearest other rows have in its column, and how near they are.
+
+    `alike`, float [row, row], says how near rows are. Where a column has too few values, their mean
+    at no similarity stands for the others.
+    """
+    near = np.full((_N_NEAR, *value.shape), float(value[train].mean()), dtype=np.float32)
+    how = np.zeros_like(near)
+    for j in range(value.shape[1]):
+        rows = np.nonzero(train[:, j])[0]
+        similarity = alike[:, rows].astype(np.float32)
+        similarity[rows, np.arange(rows.size)] = -np.inf  # a value tells nothing of itself
+        n = min(_N_NEAR, rows.size)
+        if n == 0:
+            continue
+        best = np.argpartition(-similarity, n - 1, axis=1)[:, :n]
+        order = np.argsort(-np.take_along_axis(similarity, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
+        found = np.take_along_axis(similarity, best, axis=1)
+        is_other = np.isfinite(found)
+        near[:n, :, j] = np.where(is_other, value[rows[best], j], near[:n, :, j].T).T
+        how[:n, :, j] = np.where(is_other, found, 0.0).T
+    for i in range(_N_NEAR):
+        yield f"near_{name}_{i}", near[i]
+        yield f"alike_{name}_{i}", how[i]
+
+
+def _correlation(profile: np.ndarray) -> np.ndarray:
+    """Return float64 [row, row]: correlation of rows, what all rows share taken off; 0 for none."""
+    own = profile - profile.mean(axis=0)
+    own = own - own.mean(axis=1, keepdims=True)
+    norm = np.sqrt((own**2).sum(axis=1))
+    scale = np.outer(norm, norm)
+    return np.divide(own @ own.T, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
 class Stacked(NamedTuple):
     """Predictions of the members and of the whole answer."""
 
@@ -130,8 +172,8 @@ def stack(
     Notes
     -----
     The trees are fitted to features that their pairs' own values have not touched, and judged
-    the same way (each inner part by trees of the others), so that the weights of the members,
-    non-negative least squares, come from held pairs of the training part alone.
+    the same way (each inner part by trees of the others), so that the weights of the members (see
+    `_weights`) come from held pairs of the training part alone.
     """
     value = views.table.value
     held = [part.held for part in split.inner]
@@ -168,6 +210,15 @@ def _fits(seed: int) -> dict[str, Fit]:
         )  # fmt: skip
         return model.fit(x, y).predict
 
+    def median(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        # Where most values crowd together, squared errors hardly tell them apart.
+        model = HistGradientBoostingRegressor(
+            loss="absolute_error", max_iter=500, learning_rate=0.06, max_leaf_nodes=63,
+            max_features=0.3, l2_regularization=5.0, min_samples_leaf=30, random_state=seed,
+            early_stopping=False,
+        )  # fmt: skip
+        return model.fit(x, y).predict
+
     def random(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         leaf = max(3, len(y) // 20_000)
         model = ExtraTreesRegressor(
@@ -175,7 +226,7 @@ def _fits(seed: int) -> dict[str, Fit]:
         )
         return model.fit(x, y).predict
 
-    return {"boosted_trees": boosted, "random_trees": random}
+    return {"boosted_trees": boosted, "median_trees": median, "random_trees": random}
 
 
 def _blind(fit: Fit, x: Sequence[np.ndarray], y: Sequence[np.ndarray], i: int) -> np.ndarray:
@@ -185,11 +236,23 @@ def _blind(fit: Fit, x: Sequence[np.ndarray], y: Sequence[np.ndarray], i: int) -
 
 
 def _weights(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return non-negative weights of columns that sum to one, least squares against `y`."""
-    from scipy.optimize import nnls
+    """Return non-negative weights of columns that sum to one.
 
-    centre = y.mean()
-    weights, _ = nnls(predictions - centre, y - centre)
+    Least squares against values and against their ranks at equal shares, each over its variance:
+    an answer is asked for the size of a value and for the order of many.
+    """
+    from scipy.optimize import nnls
+    from scipy.stats import rankdata
+
+    level, first = np.unique(y, return_index=True)
+    rank = rankdata(y) / len(y)  # ties at their middle
+    placed = np.interp(predictions, level, rank[first])
+    left, right = [], []
+    for columns, aim in ((predictions - y.mean(), y), (placed - placed.mean(axis=0), rank)):
+        scale = float(aim.std()) or 1.0
+        left.append(columns / scale)
+        right.append((aim - aim.mean()) / scale)
+    weights, _ = nnls(np.concatenate(left), np.concatenate(right))
     total = float(weights.sum())
     return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
 
