@@ -85,8 +85,11 @@ kernel=off --set teacher=false`, the sets as `--data`.
 AFFINITY = """## Drugs with proteins
 
 `tessera chemistry benchmark --suite davis|kiba --split S --results FILE`. Warm: the published fold;
-cold: five folds of drugs, of sequences (with every entry that has one), or of both. Settings were
-fixed on training folds of Davis warm. Published errors stand beside the warm fold alone.
+cold: five folds of drugs, of sequences (with every entry that has one), or of both. Trees (boosted,
+their median, extremely randomised) read what kernels say of a pair and the values of its nearest
+neighbours; the answer weighs them by held pairs of the training part, half by values and half by
+ranks. Settings were fixed on training folds of Davis warm, those of neighbours, median and ranks on
+held training pairs of KIBA warm. Published errors stand beside the warm fold alone.
 
 With `--set other_set=true` (names ending in `heeded`) the other set has a say: a ridge on its own
 values answers for each pair (`elsewhere`), and drugs for which it answers alike count as similar

@@ -16,6 +16,7 @@ from core.sparse.ops import is_unwatched
 
 #: Rows of products by oneDNN are filled up to a multiple of this, or to a power of two below it.
 ROW_STEP = 256
+_FEW = 64  # rows below which calling oneDNN costs a float32 layer more than it saves
 _BY_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
@@ -24,13 +25,15 @@ def by_rows(linear: nn.Module, x: Tensor) -> Tensor:
 
     Where oneDNN may run a dense layer, it works on a number of rows that many batches share.
     """
-    if isinstance(linear, core.BlockSparseLinear) or (_is_plain(linear) and not has_onednn(x)):
+    n_row = x.shape[0]
+    is_plain = _is_plain(linear)
+    of_torch = is_plain and (n_row < _FEW or not has_onednn(x))
+    if of_torch or isinstance(linear, core.BlockSparseLinear):
         out: Tensor = linear(x)
         return out
-    n_row = x.shape[0]
     step = min(ROW_STEP, 1 << max(0, n_row - 1).bit_length())
     filled = functional.pad(x, (0, 0, 0, -n_row % step)) if n_row % step else x
-    if _is_plain(linear):
+    if is_plain:
         assert isinstance(linear, core.DenseLinear)
         out = _Product.apply(filled, linear.weight, linear.bias)
     else:
@@ -41,7 +44,7 @@ def by_rows(linear: nn.Module, x: Tensor) -> Tensor:
 def has_onednn(x: Tensor) -> bool:
     """Whether `product` takes the rows, which nothing watches that asks for torch's own."""
     if _BY_ONEDNN is None or not torch.backends.mkldnn.is_available():
-        return False  # x
+        return False
     return x.is_cpu and x.dtype == torch.float32 and x.shape[0] > 0 and is_unwatched(x)
 
 
@@ -63,7 +66,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = Fals
 def _is_plain(linear: nn.Module) -> bool:
     """Whether the layer is a dense product of float32 numbers and nothing else."""
     if not isinstance(linear, core.DenseLinear) or linear.weight.dtype != torch.float32:
-        return False  # x
+        return False
     roles = linear.roles
     return {roles.weight.name, roles.activation.name, roles.gradient.name} == {"fp32"}
 
