@@ -3,6 +3,7 @@
 One thread and one process; the models take turns on the same molecules, so that they meet the
 same weather, and the median of the thread's own processor time counts. All have four rounds of
 messages and the same width; ours carries a wider readout and head on top, which is not taken out.
+The last peer has the same layers as ours, put together from what PyG and PyTorch offer.
 A step is forward, loss, backward and optimizer on a batch that lies ready. Peers that are not
 installed are left out with a note. Where a step's time goes is told by PyTorch's profiler, whose
 own cost is in it.
@@ -36,7 +37,7 @@ from apps.lab.variant import Variant
 SCHEMA = "tessera.chemistry.throughput/1"
 Step = Callable[[], None]
 N_LAYER = 4
-PEERS = ("PyG GINE", "chemprop D-MPNN")
+PEERS = ("PyG GINE", "chemprop D-MPNN", "our network of PyG's parts")
 VARIANTS = {
     "dense fp32": Variant(),
     "dense bf16": Variant(weight_format="bf16", activation_format="bf16"),
@@ -50,7 +51,7 @@ VARIANTS = {
 # What operators of the profiler belong to, by what their names hold; the first that fits.
 PARTS = {
     "sums over edges and atoms": ("Messages", "scatter", "gather", "index_select", "group_rows"),
-    "products": ("Matmul", "aten::mm", "aten::addmm", "aten::bmm"),
+    "products": ("Matmul", "aten::mm", "aten::addmm", "aten::bmm", "_linear_pointwise"),
     "normalisation": ("batch_norm", "_BatchNorm"),
     "optimizer": ("Optimizer", "adamw", "lerp", "addcdiv", "addcmul"),
 }
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> int:
         name: _ours(variant, graphs, target, given.width) for name, variant in VARIANTS.items()
     }
     notes = []
-    for name, make in zip(PEERS, (_gine, _chemprop), strict=True):
+    for name, make in zip(PEERS, (_gine, _chemprop, _same), strict=True):
         try:
             smiles = [table.smiles[i] for i in rows]
             steps[name] = make(graphs, smiles, target, given.width)
@@ -193,6 +194,51 @@ def _gine(graphs: list, smiles: list[str], target: np.ndarray, width: int) -> St
             h = torch.relu(norm(conv(h, batch.edge_index, batch.edge_attr)))
         out = head(global_add_pool(h, batch.batch, batch.num_graphs))
         ((out - goal) ** 2).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def _same(graphs: list, smiles: list[str], target: np.ndarray, width: int) -> Step:
+    """Return a step of the layers of `BindingNetwork`, dense, as a user of PyG writes them."""
+    from torch import nn
+    from torch_geometric.data import Batch
+    from torch_geometric.nn import GINEConv, global_add_pool, global_mean_pool
+
+    torch.manual_seed(0)
+
+    def update() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(),
+            nn.Linear(width, width, bias=False),
+        )  # fmt: skip
+
+    embed = nn.Linear(N_ATOM_FEATURE, width)
+    convs = nn.ModuleList(GINEConv(update(), edge_dim=N_EDGE_FEATURE) for _ in range(N_LAYER))
+    norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(N_LAYER))
+    detect = nn.ModuleList(nn.Linear(width, width) for _ in range(N_LAYER + 1))
+    n_row, n_head = 2 * (N_LAYER + 1) * width, 2 * width
+    row_norm, head, mix = nn.BatchNorm1d(n_row), nn.Linear(n_row, n_head), nn.Linear(n_head, n_head)
+    out = nn.Linear(n_head, 1)
+    parts = [embed, convs, norms, detect, row_norm, head, mix, out]
+    whole = nn.ModuleList(parts).train()
+    optimizer = torch.optim.AdamW(whole.parameters(), lr=1e-3)
+    batch = Batch.from_data_list([pyg_data(g, t) for g, t in zip(graphs, target, strict=True)])
+    goal = torch.from_numpy(target)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        states = [embed(batch.x)]
+        for conv, norm in zip(convs, norms, strict=True):
+            h = states[-1]
+            states.append(h + norm(conv(h, batch.edge_index, batch.edge_attr)))
+        shown = torch.cat(
+            [torch.relu(one(h)) for one, h in zip(detect, states, strict=True)], dim=1
+        )
+        count = torch.log1p(global_add_pool(shown, batch.batch, batch.num_graphs))
+        mean = global_mean_pool(shown, batch.batch, batch.num_graphs)
+        row = torch.relu(head(row_norm(torch.cat([count, mean], dim=1))))
+        ((out(row + torch.relu(mix(row))) - goal) ** 2).mean().backward()
         optimizer.step()
 
     return step
