@@ -12,7 +12,14 @@ from apps.chemistry.affinity.elsewhere import OTHER, elsewhere_answers
 from apps.chemistry.affinity.kernels import drug_kernel
 from apps.chemistry.affinity.network import network_answer
 from apps.chemistry.affinity.pairs import Kind, PairTable, Split, draw_splits, read_pairs
-from apps.chemistry.affinity.stack import ELSEWHERE, Stacked, Views, pair_features, stack
+from apps.chemistry.affinity.stack import (
+    ELSEWHERE,
+    Stacked,
+    Views,
+    is_warm,
+    pair_features,
+    stack,
+)
 from apps.chemistry.metrics import ci, mse, rm2, roc_auc
 from apps.chemistry.summary import aligned
 from apps.lab.config import Config, config_sha256
@@ -117,7 +124,8 @@ def _answer(
 ) -> tuple[Stacked, dict[str, np.ndarray]]:
     """Return the stacked answer to one split and the predictions of the simplest models."""
     parts = list(track([*split.inner, split.outer], label))
-    *inner, outer = [pair_features(views, part.train) for part in parts]
+    near = is_warm(split)
+    *inner, outer = [pair_features(views, part.train, near=near) for part in parts]
     answer = stack(split, views, inner, outer, seed=seed)
     if views.elsewhere is not None:
         without = [{k: v for k, v in one.items() if k not in ELSEWHERE} for one in (*inner, outer)]

@@ -1,11 +1,19 @@
 """What the trees of the stack read, and how members are weighed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.optimize import nnls
 from scipy.stats import kendalltau
 
-from apps.chemistry.affinity.stack import _N_NEAR, _correlation, _nearest, _weights
+from apps.chemistry.affinity.stack import (
+    _N_NEAR,
+    _correlation,
+    _nearest,
+    _weights,
+    is_warm,
+)
 
 
 @pytest.fixture
@@ -68,7 +76,8 @@ def test_weights_are_shares_and_heed_the_order():
     members = np.stack([orders, sizes], axis=1)
     by_values = nnls(members - y.mean(), y - y.mean())[0]
     by_values /= by_values.sum()
-    weights = _weights(members, y)
+    weights = _weights(members, y, by_rank=True)
+    np.testing.assert_allclose(_weights(members, y, by_rank=False), by_values, atol=1e-9)
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1)
     assert weights[0] > 1.2 * by_values[0]
@@ -76,5 +85,23 @@ def test_weights_are_shares_and_heed_the_order():
 
 
 def test_members_that_say_nothing_have_equal_shares():
-    weights = _weights(np.zeros((10, 4)), np.arange(10.0))
-    np.testing.assert_allclose(weights, 0.25)
+    for by_rank in (False, True):
+        weights = _weights(np.zeros((10, 4)), np.arange(10.0), by_rank=by_rank)
+        np.testing.assert_allclose(weights, 0.25)
+
+
+@pytest.mark.parametrize("kind", ["warm", "cold-drug", "cold-target", "cold-both"])
+def test_what_is_warm(kind):
+    rng = np.random.default_rng(0)
+    train = rng.random((10, 10)) < 0.7
+    held = ~train
+    train[0], train[:, 0] = True, True
+    train[:, 1] |= np.arange(10) == 1
+    if kind in ("cold-drug", "cold-both"):
+        train[3] = False
+        held[3] = True
+    if kind in ("cold-target", "cold-both"):
+        train[:, 3] = False
+        held[:, 3] = True
+    part = SimpleNamespace(train=train, held=held & ~train)
+    assert is_warm(SimpleNamespace(outer=part)) == (kind == "warm")
