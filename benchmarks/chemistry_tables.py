@@ -66,14 +66,14 @@ own split; settings, epochs and weights never saw it.
   curve has a standard error of 0.03. Eight classes contradict their own pIC50, so that even the
   measured values reach 0.957 as published. Tried and left: a Gaussian process on the classes, added
   to the kernel mix. It gains 0.010 and 0.006 (published, repaired) there, and loses 0.002 and 0.005
-  in the mean of seven other scaffold splits. Networks that also learn the 22 MoleculeACE sets: two of
-  them, with the kernel mix, came to 0.860 and 0.895.
-- On MoleculeACE molecules that no other set has labelled, the graph adds 0.0076 (mean of seeds), not
-  0.010. Tried and left: a network of twice the width trained for fifteen epochs (seed 0: the last
-  layers alone 0.664 for 0.696, and yet 0.0077); one process on kernel mix and counts together (on a
-  held-out fold no better than the mean of two); other weights (the best that hindsight finds adds as
-  much as the chosen one); more networks (where five take 0.012 off the error of one, five more would
-  take 0.0003 off that of the mixture).
+  in the mean of seven other scaffold splits. Networks that also learn the 22 MoleculeACE sets: two
+  of them, with the kernel mix, came to 0.860 and 0.895.
+- On MoleculeACE molecules that no other set has labelled, the graph adds 0.0076, mean of seeds, not
+  0.010. Tried and left: a network of twice the width trained for fifteen epochs (seed 0: the
+  last layers alone 0.664 for 0.696, and yet 0.0077); one process on kernel mix and counts together
+  (on a held-out fold no better than the mean of two); other weights (the best that hindsight finds
+  adds as much as the chosen one); more networks (where five take 0.012 off the error of one, five
+  more would take 0.0003 off that of the mixture).
 """
 
 
