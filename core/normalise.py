@@ -77,7 +77,7 @@ def _kernels(norm: nn.Module, x: Tensor) -> Kernels | None:
         return None
     # By the dictionaries: a module's own way to its tensors costs a microsecond each.
     own = *norm._parameters.values(), *norm._buffers.values()
-    if len(own) < 5 or any(t is None or not t.is_cpu for t in own):
+    if len(own) != 5 or any(t is None or not t.is_cpu for t in own):
         return None
     if any(t.dtype != torch.float32 for t in own[:4]):  # type: ignore[union-attr]  # none is None
         return None

@@ -174,6 +174,13 @@ def test_other_norms_are_called_as_they_are(make):
     assert all(torch.equal(a, b) for a, b in zip(norm.buffers(), other.buffers(), strict=True))
 
 
+def test_a_norm_with_tensors_of_its_own_is_called_as_it_is():
+    norm, x, _, _ = problem((9, 6), torch.float32, False)
+    norm.register_buffer("seen", torch.zeros(6))
+    other = copy.deepcopy(norm)
+    assert torch.equal(core.batch_norm(norm, x, relu=True), other(x).relu())
+
+
 def test_hooks_are_called():
     norm, x, _, _ = problem((9, 6), torch.float32, False)
     seen = []
