@@ -80,9 +80,9 @@ def choose_dynamic(
     grid = _grids(-(-item.rows // br), -(-item.cols // bc), item.n, machine.n_tile)
     c = _candidates(item, machine, grid, np.zeros(grid[0].size))
     bound = machine.temporary_fraction * machine.tile_memory_byte
-    rank = np.where(c.temporary_byte <= bound, c.rank(), 1e30 + c.temporary_byte)
-    rank = np.where(np.isfinite(rank), rank, 1e29)
-    kept = np.argsort(rank, kind="stable")[:N_COUNTED]
+    outside = c.temporary_byte > bound
+    rank = np.where(outside, c.temporary_byte, c.rank())
+    kept = np.lexsort((rank, outside))[:N_COUNTED]
     grid = (grid[0][kept], grid[1][kept], grid[2][kept])
     steps = np.array(
         [

@@ -145,7 +145,7 @@ def test_bytes_conserve_and_more_work_takes_longer(kind, data):
     joule = cost.exchange_byte * machine.exchange_pj_per_byte * 1e-12
     assert math.isclose(cost.energy_j["exchange"], joule, rel_tol=1e-9, abs_tol=1e-18)
     larger = whole(doubled(item, data.draw(st.sampled_from(sides))), machine)
-    if cost.fits == larger.fits:
+    if cost.fits and larger.fits:  # else the plan of the smallest temporaries, not the quickest
         assert larger.time_s >= cost.time_s / (1 + luck(LUCK_OF, item))
 
 
