@@ -27,7 +27,7 @@ from hw.work import SparseContraction
 
 #: Oversize of a bucket (poplibs, metaInfoBucketOversizeProportion).
 SLACK = 0.3
-#: Candidates whose propagation steps are counted.
+#: Candidates whose propagation steps are counted at a time.
 N_COUNTED = 12
 #: Serial steps that the dense columns are cut into where memory binds.
 SERIAL = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -82,15 +82,23 @@ def choose_dynamic(
     bound = machine.temporary_fraction * machine.tile_memory_byte
     outside = c.temporary_byte > bound
     rank = np.where(outside, c.temporary_byte, c.rank())
-    kept = np.lexsort((rank, outside))[:N_COUNTED]
-    grid = (grid[0][kept], grid[1][kept], grid[2][kept])
-    steps = np.array(
-        [
+    order = np.lexsort((rank, outside))
+    counted, best = [], math.inf
+    for start in range(0, order.size, N_COUNTED):
+        # Steps only add: behind a grid that is worse without any, none is better.
+        if start and (outside[order[start]] or rank[order[start]] >= best):
+            break
+        some = order[start : start + N_COUNTED]
+        part = (grid[0][some], grid[1][some], grid[2][some])
+        counted.append([
             propagation_steps(_bucket_counts(item, int(x), int(y)))
-            for x, y in zip(*grid[:2], strict=True)
-        ],
-        dtype=np.float64,
-    )
+            for x, y in zip(*part[:2], strict=True)
+        ])  # fmt: skip
+        whole = _candidates(item, machine, part, np.array(counted[-1], dtype=np.float64))
+        best = min(best, *whole.rank()[~outside[some]], math.inf)
+    steps = np.array([n for some in counted for n in some], dtype=np.float64)
+    kept = order[: steps.size]
+    grid = (grid[0][kept], grid[1][kept], grid[2][kept])
     c = _candidates(item, machine, grid, steps)
     note = substitutes(machine, item.weight_format, item.dense_format, item.out_format)
 
