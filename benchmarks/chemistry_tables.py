@@ -69,11 +69,12 @@ own split; settings, epochs and weights never saw it.
   in the mean of seven other scaffold splits. Networks that also learn the 22 MoleculeACE sets: two
   of them, with the kernel mix, came to 0.860 and 0.895.
 - On MoleculeACE molecules that no other set has labelled, the graph adds 0.0076, mean of seeds, not
-  0.010. Tried and left: a network of twice the width trained for fifteen epochs (seed 0: the
-  last layers alone 0.664 for 0.696, and yet 0.0077); one process on kernel mix and counts together
-  (on a held-out fold no better than the mean of two); other weights (the best that hindsight finds
-  adds as much as the chosen one); more networks (where five take 0.012 off the error of one, five
-  more would take 0.0003 off that of the mixture).
+  0.010. Tried and left, in trials whose code is not kept but for the first: a network of twice the
+  width (`--set model.d_hidden=256 --set train.n_epoch=15`, seed 0: the last layers alone 0.664 for
+  0.696, and yet 0.0077); one process on kernel mix and counts together (on a held-out fold no
+  better than the mean of two); other weights (the best that hindsight finds adds as much as the
+  chosen one); more networks (where five take 0.012 off the error of one, five more would take
+  0.0003 off that of the mixture).
 """
 
 
@@ -108,11 +109,12 @@ STEPS = """## Training steps
 
 `tessera bench chemistry --results FILE`: forward, loss, backward and optimizer on a batch that
 lies ready, in turns of four steps with the peers, the first of which is not counted: it finds the
-caches full of another model (of such steps alone 90 % block-sparse fp32 does 3.84 times as many as
-PyG GINE). One thread; medians of the thread's own processor time. All have four rounds of messages
-of the same width; ours have a wider readout and head on top, which is not taken out, but for the
-last peer, which has the same layers as ours, dense, of PyG's and torch's parts. Half of a sparse
-step is products; a seventh (4 of 26 ms) are calls, as a batch of two molecules tells.
+caches full of another model (with `--in-a-row 1`, of such steps alone, 90 % block-sparse fp32 does
+3.84 times as many as PyG GINE). One thread; medians of the thread's own processor time. All have
+four rounds of messages of the same width; ours have a wider readout and head on top, which is not
+taken out, but for the last peer, which has the same layers as ours, dense, of PyG's and torch's
+parts. Half of a sparse step is products; a seventh (4 of 26 ms) are calls, as a batch of two
+molecules tells.
 """
 
 

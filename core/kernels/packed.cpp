@@ -157,8 +157,7 @@ extern "C" int32_t tessera_backward_packed(const float* dy, const float* x, int6
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   const Quads layout(t);
   Turned turned(values, order_t, dx ? n_block : 0, br, bc, n_thread, n_tile == 1);
-  with_sums(n_value + of_dy.n_feature, out, n_thread, [&](int64_t thread, float* sums) {
-    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
+  with_sums(n_value + of_dy.n_feature, n_tile, out, n_thread, [&](int64_t begin, int64_t last, float* sums) {
     if (begin == last) clear(sums, n_value);
     clear(sums + n_value, of_dy.n_feature);
     for (int64_t tile = begin; tile < last; ++tile) {

@@ -269,13 +269,14 @@ void for_tiles(int64_t n_tile, int n_thread, const Work& work) {
   });
 }
 
-// Run work(thread, sums) with n numbers for every thread to set, the first of which has `out`; then
-// add all to `out`.
+// Run work(first tile, the one behind its last, sums) with n numbers for every thread to set, the
+// first of which has `out`; then add all to `out`.
 template <class Work>
-void with_sums(int64_t n, float* out, int n_thread, const Work& work) {
+void with_sums(int64_t n, int64_t n_tile, float* out, int n_thread, const Work& work) {
   const Scratch others(n * (n_thread - 1));
-  parallel_for(n_thread, n_thread,
-               [&](int64_t t) { work(t, t ? others.get() + n * (t - 1) : out); });
+  parallel_for(n_thread, n_thread, [&](int64_t t) {
+    work(n_tile * t / n_thread, n_tile * (t + 1) / n_thread, t ? others.get() + n * (t - 1) : out);
+  });
   if (n_thread == 1) return;
   const int64_t stretch = 1 << 14, n_stretch = (n + stretch - 1) / stretch;
   parallel_for(n_stretch, n_thread, [&](int64_t part) {

@@ -44,10 +44,9 @@ void gradients_by_quads(const Pattern* t, const float* values, const int32_t* or
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   Turned turned(values, order_t, t ? n_block : 0, s.br, s.bc, n_thread, n_tile == 1);
-  with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
+  with_sums(n_block * s.br * s.bc, n_tile, out, n_thread, [&](int64_t begin, int64_t last, float* sums) {
     const Scratch scratch((n_x + n_dy) * unit);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * unit;
-    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
     if (begin == last) clear(sums, n_block * s.br * s.bc);
     for (int64_t tile = begin; tile < last; ++tile) {
       const int n_sample = x.n_sample(tile, slot);
@@ -82,10 +81,9 @@ void gradients_by_features(const Pattern* t, const float* values, const int32_t*
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
   const Groups groups(s.br, s.bc);
-  with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
+  with_sums(n_block * s.br * s.bc, n_tile, out, n_thread, [&](int64_t begin, int64_t last, float* sums) {
     const Scratch scratch((n_x + n_dy) * slot);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * slot;
-    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
     if (begin == last) clear(sums, n_block * s.br * s.bc);
     for (int64_t tile = begin; tile < last; ++tile) {
       const int n_sample = x.n_sample(tile, slot);
@@ -126,10 +124,9 @@ void gradient_by_panels(const Places& s, int64_t n_row, int64_t n_col, int64_t n
   const int n_pair = panel_slot((x.batch + 1) / 2, std::max(n_x, n_dy), n_thread), slot = 2 * n_pair;
   const int64_t n_tile = (x.batch + slot - 1) / slot;
   n_thread = int(std::clamp<int64_t>(n_tile, 1, n_thread));
-  with_sums(n_block * s.br * s.bc, out, n_thread, [&](int64_t thread, float* sums) {
+  with_sums(n_block * s.br * s.bc, n_tile, out, n_thread, [&](int64_t begin, int64_t last, float* sums) {
     const Scratch scratch((n_x + n_dy) * n_pair);
     float *in_x = scratch.get(), *in_dy = in_x + n_x * n_pair;
-    const int64_t begin = n_tile * thread / n_thread, last = n_tile * (thread + 1) / n_thread;
     if (begin == last) clear(sums, n_block * s.br * s.bc);
     for (int64_t tile = begin; tile < last; ++tile) {
       const int n_sample = x.n_sample(tile, slot);
@@ -159,12 +156,11 @@ void gradients_by_entries(const Pattern& p, const Plan& plan, const float* value
   const Scratch sums_of_all(n_padded);
   float* total = sums_of_all.get();
   auto run = [&](const float* from, auto where) {
-    with_sums(n_padded, total, n_thread, [&](int64_t thread, float* sums) {
+    with_sums(n_padded, n_tile, total, n_thread, [&](int64_t begin, int64_t last, float* sums) {
       const Scratch scratch((columns.n + (MULTIPLY ? 2 : 1) * rows.n) * SLOT);
       clear(sums, n_padded);
       float *in = scratch.get(), *other = in + columns.n * SLOT, *room = other + rows.n * SLOT;
-      const int64_t last = n_tile * (thread + 1) / n_thread;
-      for (int64_t tile = n_tile * thread / n_thread; tile < last; ++tile) {
+      for (int64_t tile = begin; tile < last; ++tile) {
         const int n_sample = rows.n_sample(tile, SLOT);
         pack_features(columns.at(tile, SLOT), columns.stride, n_sample, SLOT, columns.n, columns.n, in);
         pack_features(rows.at(tile, SLOT), rows.stride, n_sample, SLOT, rows.n, rows.n, other);

@@ -8,6 +8,9 @@ import pytest
 from hw.machine import TileMachine, load_machine
 from hw.plan.dynamic import (
     SLACK,
+    _bucket_counts,
+    _candidates,
+    _grids,
     bucket_size,
     choose_dynamic,
     column_shares,
@@ -129,3 +132,24 @@ def test_each_block_has_its_bucket() -> None:
     # four block rows on two, eight block columns on four
     assert home(work, 2, 4).tolist() == [0, 1, 4 + 2, 4 + 3]
     assert home(work, 1, 1).tolist() == [0, 0, 0, 0]
+
+
+SMALL = [("spmm", 16, 7, 16, 0.1), ("spmm_t", 97, 509, 16, 0.001), ("spmm", 64, 64, 3, 1.0)]
+
+
+@pytest.mark.parametrize(("product", "m", "k", "n", "density"), SMALL)
+@pytest.mark.parametrize("memory_byte", [None, 1])
+def test_no_grid_is_better_than_the_chosen_one(product, m, k, n, density, memory_byte) -> None:
+    machine = bow() if memory_byte is None else replace(bow(), tile_memory_byte=memory_byte)
+    n_block = max(1, round(density * m * k))
+    work = SparseContraction(product, m, k, n, (1, 1), n_block, *["fp16"] * 3, mode="dynamic")
+    cost = choose_dynamic(work, machine)[1]
+    grid = _grids(m, k, n, machine.n_tile)
+    steps = [
+        propagation_steps(_bucket_counts(work, int(x), int(y)))
+        for x, y, _ in zip(*grid, strict=True)
+    ]
+    every = _candidates(work, machine, grid, np.array(steps, dtype=np.float64))
+    assert cost.fits == (memory_byte is None)
+    best = every.choose()[0]  # of them all: the quickest, or that of the smallest temporaries
+    assert cost.time_s * machine.clock_hz == pytest.approx(float(every.cycles()[best]))

@@ -8,7 +8,7 @@ import torch
 import core
 import hw
 from apps.chemistry.network import products
-from apps.chemistry.network.products import by_rows
+from apps.chemistry.network.products import by_rows, product
 
 
 def layer(n_in=37, n_out=21, bias=True):
@@ -27,9 +27,12 @@ def test_values_and_gradients(monkeypatch, n_row, bias, has_onednn):
     x = torch.randn(n_row, 37, generator=g).requires_grad_()
     wide = x.detach().double().requires_grad_()
     dy = torch.randn(n_row, 21, generator=g)
+    called = []
+    monkeypatch.setattr(products, "product", lambda *a: called.append(a) or product(*a))
     y, want = by_rows(linear, x), torch.nn.functional.linear(wide, exact.weight, exact.bias)
     y.backward(dy)
     want.backward(dy.double())
+    assert len(called) == (3 if has_onednn and n_row >= 64 else 0)
     pairs = [(y, want), (x.grad, wide.grad), (linear.weight.grad, exact.weight.grad)]
     if bias:
         pairs.append((linear.bias.grad, exact.bias.grad))
